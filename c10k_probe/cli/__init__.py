@@ -1,0 +1,41 @@
+"""The command line. ``main`` is the one place where an error becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from c10k_probe.exits import ExitCode, UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``c10k-probe`` and leave with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; the exit code."""
+    from c10k_probe.cli.app import invoke
+
+    try:
+        code = invoke(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        _complain(str(error))
+        return int(error.code)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read our output has gone; the interpreter must not stumble over it again while it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return int(ExitCode.ERROR)
+    except OSError as error:
+        _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return int(ExitCode.ERROR)
+    return code
+
+
+def _complain(text: str) -> None:
+    print(f"c10k-probe: {text}", file=sys.stderr)

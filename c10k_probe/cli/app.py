@@ -1,0 +1,166 @@
+"""The commands: one per experiment, made from its parameters, and the few that look around."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from c10k_probe import __version__
+from c10k_probe.exits import ExitCode, UsageError
+from c10k_probe.experiment import AnyExperiment, Option, default_text, option_name, options_of
+from c10k_probe.registry import find_experiments
+
+EXPERIMENTS_VARIABLE = "C10K_PROBE_EXPERIMENTS"
+_CLICK_ERROR: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_HELP = """A laboratory for connection scaling on Linux: what one more process, thread, connection or watched
+descriptor costs on this machine, and which limit breaks first."""
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line. Raises ``UserError``; every complaint of the parser becomes a ``UsageError``."""
+    experiments = find_experiments(_own_folder(arguments))
+    command = typer.main.get_command(build_app(experiments, arguments))
+    try:
+        result = command.main(arguments, prog_name="c10k-probe", standalone_mode=False)
+    except _CLICK_ERROR as error:
+        raise UsageError(_one_line(error)) from None
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    return int(result or ExitCode.OK)
+
+
+def build_app(experiments: dict[str, AnyExperiment], arguments: list[str]) -> typer.Typer:
+    """The whole application. Options are made only for the commands that ``arguments`` name: help stays quick."""
+    app = typer.Typer(
+        help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
+    )
+    app.callback()(_root)
+    for name, experiment in experiments.items():
+        command = _experiment_command(experiment) if name in arguments else _unnamed
+        app.command(name, help=_command_help(experiment), short_help=experiment.question)(command)
+    _add_lookers(app, experiments)
+    return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    if version:
+        print(f"c10k-probe {__version__}")
+        raise typer.Exit
+
+
+def _unnamed() -> None:
+    """Stands for a command that this command line does not call."""
+
+
+def _add_lookers(app: typer.Typer, experiments: dict[str, AnyExperiment]) -> None:
+    """The commands that measure nothing."""
+
+    @app.command("list", help="List the experiments.", rich_help_panel="Look around")
+    def list_experiments() -> None:
+        from c10k_probe.cli.show import print_list
+
+        print_list(experiments)
+
+    @app.command(help="Explain an experiment: what is timed, its parameters, its columns.")
+    def show(name: Annotated[str, typer.Argument(help="An experiment's name.")]) -> None:
+        from c10k_probe.cli.show import print_experiment
+
+        print_experiment(experiments, name)
+
+    @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
+    def doctor(
+        json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,
+    ) -> None:
+        from c10k_probe.cli.doctor import print_doctor
+
+        print_doctor(as_json=json)
+
+
+# --- experiments ----------------------------------------------------------------------------------------------------
+
+COMMON_OPTIONS: tuple[tuple[str, str, str, Any], ...] = (
+    ("csv", "FILE|-", "Also write the rows as CSV; - is stdout.", None),
+    ("json", "FILE|-", "Also write run, rows, warnings and verdicts as JSON lines; - is stdout.", None),
+    ("out", "DIR", "Where the run folder is made.", "results"),
+    ("format", "auto|table|plain|csv|jsonl", "What is shown; csv and jsonl go to stdout.", "auto"),
+    ("repeats", "COUNT", "Interleaved blocks; each cell is launched once in each.", None),
+    ("seed", "NUMBER", "Seed of every random choice.", "a new one, recorded"),
+    ("timeout", "DURATION", "Stop after this long, keeping what was measured.", "none"),
+    ("experiments", "DIR", "Also take experiments from this folder.", "none"),
+)
+COMMON_SWITCHES: tuple[tuple[str, str], ...] = (
+    ("quick", "Smaller numbers, for a first look; grades say what that costs."),
+    ("quiet", "Show nothing but errors."),
+)
+
+
+def _experiment_command(experiment: AnyExperiment) -> Callable[..., None]:
+    """A function whose signature Typer reads as the experiment's options; all values arrive as text."""
+
+    def command(**texts: Any) -> None:
+        from c10k_probe.cli.run import run_experiment
+
+        raise typer.Exit(run_experiment(experiment, texts))
+
+    own = [_text_option(name, default, option) for name, default, option in options_of(experiment.parameters_type)]
+    repeats = str(experiment.repeats)
+    common = [
+        _annotated(name, metavar, help, repeats if name == "repeats" else default)
+        for name, metavar, help, default in COMMON_OPTIONS
+    ]
+    switches = [_switch(name, help) for name, help in COMMON_SWITCHES]
+    signature = inspect.Signature([*own, *common, *switches])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: item.annotation for name, item in signature.parameters.items()}
+    return command
+
+
+def _text_option(name: str, default: object, option: Option) -> inspect.Parameter:
+    metavar = ",".join(option.choices[:2]) + ",..." if option.many and option.choices else option.dimension.upper()
+    help = option.help + (f" From: {', '.join(option.choices)}." if option.choices else "")
+    return _annotated(name, metavar, help, default_text(default, option))
+
+
+def _annotated(name: str, metavar: str, help: str, default: str | None) -> inspect.Parameter:
+    help += f" [default: {default}]" if default else ""
+    option = typer.Option(option_name(name), metavar=metavar, help=help, show_default=False)
+    annotation = Annotated[str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _switch(name: str, help: str) -> inspect.Parameter:
+    annotation = Annotated[bool, typer.Option(option_name(name), help=help)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+
+
+def _command_help(experiment: AnyExperiment) -> str:
+    return f"{experiment.question}\n\nMore: c10k-probe show {experiment.name}"
+
+
+def _own_folder(arguments: list[str]) -> Path | None:
+    """The value of ``--experiments``, needed before there are commands; else of the environment variable."""
+    for index, argument in enumerate(arguments):
+        name, separator, value = argument.partition("=")
+        if name == "--experiments":
+            if not separator:
+                value = arguments[index + 1] if index + 1 < len(arguments) else ""
+            return Path(value)
+    from_environment = os.environ.get(EXPERIMENTS_VARIABLE)
+    return Path(from_environment) if from_environment else None
+
+
+def _one_line(error: Any) -> str:
+    """The parser's complaint with what to type next."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "c10k-probe"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message}; see {path} --help"

@@ -1,0 +1,41 @@
+"""``list`` and ``show``: what there is to measure."""
+
+from __future__ import annotations
+
+import difflib
+
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import AnyExperiment, columns, default_text, option_name, options_of
+from c10k_probe.registry import documentation
+
+
+def print_list(experiments: dict[str, AnyExperiment]) -> None:
+    """Name and question of each experiment, on stdout."""
+    width = max(map(len, experiments), default=0)
+    for name, experiment in experiments.items():
+        print(f"{name:{width}}  {experiment.question}")
+
+
+def print_experiment(experiments: dict[str, AnyExperiment], name: str) -> None:
+    """The experiment's own documentation, its parameters and its columns. Raises ``UsageError``."""
+    if name not in experiments:
+        near = difflib.get_close_matches(name, experiments, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"no experiment is named {name!r}; {hint}see c10k-probe list")
+    experiment = experiments[name]
+    print(f"{name}, version {experiment.version}, {experiment.repeats} interleaved blocks by default\n")
+    print(documentation(experiment))
+    print("\nParameters")
+    _print_pairs(
+        (f"{option_name(field)} {default_text(default, option)}", option.help)
+        for field, default, option in options_of(experiment.parameters_type)
+    )
+    print("\nColumns")
+    _print_pairs((column.name, column.help) for column in columns(experiment.row_type))
+
+
+def _print_pairs(pairs: object) -> None:
+    listed = list(pairs)  # type: ignore[call-overload]
+    width = min(36, max(len(left) for left, _ in listed))
+    for left, right in listed:
+        print(f"  {left:{width}}  {right}")

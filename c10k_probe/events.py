@@ -1,0 +1,125 @@
+"""What happens during a run, as data. The runner emits these; sinks consume them; neither knows the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from c10k_probe.exits import ExitCode
+from c10k_probe.experiment import Cell, Column, Samples, Scalar, Verdict, View
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The plan of a run, complete before the first cell is measured."""
+
+    run_id: str
+    experiment: str
+    question: str
+    experiment_version: int
+    parameters: Mapping[str, object]
+    columns: tuple[Column, ...]
+    views: tuple[View, ...]
+    cells_count: int
+    blocks_count: int
+    seed: int
+    facts: Mapping[str, object] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """A cell is about to be measured; ``done_share`` of the run's work lies behind, 0 to 1."""
+
+    cell: Cell
+    block: int
+    done_share: float
+
+
+@dataclass(frozen=True)
+class CellProgressed:
+    """A cell reached a stage; sent between timed regions only."""
+
+    cell: Cell
+    note: str
+    done_share: float
+
+
+@dataclass(frozen=True)
+class SamplesTaken:
+    """Raw samples of one launch."""
+
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class RowMeasured:
+    """A row, new or measured further (same key); ``final`` when it will not change any more. Missing is None."""
+
+    key: tuple[Scalar, ...]
+    values: Mapping[str, Scalar]
+    final: bool
+
+
+@dataclass(frozen=True)
+class BlockFinished:
+    """All cells of an interleaved block were measured once."""
+
+    block: int
+    done_share: float
+
+
+@dataclass(frozen=True)
+class Warned:
+    """What was seen (with the number), the likely cause, what to type next."""
+
+    seen: str
+    cause: str
+    advice: str
+
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.seen, self.cause, self.advice) if part)
+
+
+@dataclass(frozen=True)
+class VerdictReached:
+    """A claim was judged."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The end, whatever the reason; always sent, also after an interruption."""
+
+    code: ExitCode
+    summary: str
+    elapsed_s: float
+    rows_count: int
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+Event = (
+    RunStarted
+    | CellStarted
+    | CellProgressed
+    | SamplesTaken
+    | RowMeasured
+    | BlockFinished
+    | Warned
+    | VerdictReached
+    | RunFinished
+)
+
+
+class Sink(Protocol):
+    """A consumer of events."""
+
+    name: str
+
+    def handle(self, event: Event) -> None:
+        """Take one event. An ``OSError`` means that this sink can no longer keep what it is given."""
+
+    def close(self) -> None:
+        """Give back files and the terminal; may be called twice."""

@@ -1,0 +1,139 @@
+"""Memory of the kernel itself: slab, page tables, kernel stacks, per-CPU areas. It is in no process's RSS.
+
+Sources: proc_meminfo(5), proc_slabinfo(5). slabinfo needs root; without it the by-cache part is unknown and
+the growth is that of whole slab pages. Known bias: caches keep freed objects in per-CPU lists and empty
+slabs for a while, so one subtraction is off by some hundred objects; take a slope over several counts, and
+settle() before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from c10k_probe.observe.procfs import PROC, read_meminfo, read_text
+from c10k_probe.observe.tree import session_is_empty
+
+# Falling by less than this between two readings counts as having stopped.
+SETTLED_SHARE = 0.001
+
+
+@dataclass(frozen=True)
+class KernelMemory:
+    """One reading, bytes; None is unknown.
+
+    slab_caches: cache -> bytes in active objects, None without slabinfo.
+    """
+
+    slab_bytes: int | None
+    slab_reclaimable_bytes: int | None
+    slab_unreclaimable_bytes: int | None
+    page_tables_bytes: int | None
+    kernel_stack_bytes: int | None
+    percpu_bytes: int | None
+    memory_free_bytes: int | None
+    memory_available_bytes: int | None
+    slab_caches: Mapping[str, int] | None = None
+
+    @property
+    def slab_active_bytes(self) -> int | None:
+        """Bytes in active objects; where slabinfo cannot be read, bytes in slab pages."""
+        return self.slab_bytes if self.slab_caches is None else sum(self.slab_caches.values())
+
+
+class SlabGrowth(NamedTuple):
+    """Change of slab memory, bytes, negative when it shrank.
+
+    by_cache: the caches that changed, largest change first.
+    source: `slabinfo` (active objects), `meminfo` (slab pages, by_cache empty), or None with bytes None.
+    """
+
+    bytes: int | None
+    by_cache: Mapping[str, int]
+    source: str | None
+
+
+class Settled(NamedTuple):
+    """How settle() ended: whether slab stopped falling in time, how long it waited, the last reading."""
+
+    is_settled: bool
+    waited_s: float
+    slab_active_bytes: int | None
+
+
+def read_slab_caches(proc_root: Path = PROC) -> dict[str, int] | None:
+    """Cache -> active objects x object size, bytes; None when /proc/slabinfo is not ours to read."""
+    text = read_text(proc_root / "slabinfo")
+    if text is None or not text.startswith("slabinfo"):
+        return None
+    caches = {}
+    for line in text.splitlines()[1:]:
+        words = line.split(None, 4)
+        if len(words) >= 4 and words[1].isdigit() and words[3].isdigit():
+            caches[words[0]] = int(words[1]) * int(words[3])
+    return caches
+
+
+def read_kernel_memory(proc_root: Path = PROC) -> KernelMemory:
+    """One reading of the kernel's memory; about a millisecond with slabinfo."""
+    meminfo = read_meminfo(proc_root)
+    return KernelMemory(
+        slab_bytes=meminfo.get("Slab"),
+        slab_reclaimable_bytes=meminfo.get("SReclaimable"),
+        slab_unreclaimable_bytes=meminfo.get("SUnreclaim"),
+        page_tables_bytes=meminfo.get("PageTables"),
+        kernel_stack_bytes=meminfo.get("KernelStack"),
+        percpu_bytes=meminfo.get("Percpu"),
+        memory_free_bytes=meminfo.get("MemFree"),
+        memory_available_bytes=meminfo.get("MemAvailable"),
+        slab_caches=read_slab_caches(proc_root),
+    )
+
+
+def slab_growth(before: KernelMemory, after: KernelMemory) -> SlabGrowth:
+    """How much slab grew from one reading to the other, by the better source that both readings have."""
+    if before.slab_caches is not None and after.slab_caches is not None:
+        changes = _changes(before.slab_caches, after.slab_caches)
+        return SlabGrowth(sum(changes.values()), changes, "slabinfo")
+    if before.slab_bytes is not None and after.slab_bytes is not None:
+        return SlabGrowth(after.slab_bytes - before.slab_bytes, {}, "meminfo")
+    return SlabGrowth(None, {}, None)
+
+
+def _changes(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    changes = {name: after.get(name, 0) - before.get(name, 0) for name in before.keys() | after.keys()}
+    ordered = sorted(changes.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return {name: change for name, change in ordered if change}
+
+
+def settle(
+    deadline_s: float = 2.0,
+    interval_s: float = 0.1,
+    *,
+    sessions: Collection[int] = (),
+    proc_root: Path = PROC,
+) -> Settled:
+    """Wait until slab has stopped falling: two readings `interval_s` apart within 0.1 %, or rising.
+
+    What the last cell freed must not be subtracted from the next one: sockets and tasks go back only after an
+    RCU grace period and deferred work. Name the `sessions` of the last cell: orphans that nobody has reaped
+    yet keep their kernel memory, and slab stands still until they are. Gives up after deadline_s.
+    """
+    start_s, last = time.monotonic(), None
+    while True:
+        now = read_kernel_memory(proc_root).slab_active_bytes
+        if now is None:
+            return Settled(False, time.monotonic() - start_s, None)
+        if last is not None and last - now <= last * SETTLED_SHARE and not _any_left(sessions, proc_root):
+            return Settled(True, time.monotonic() - start_s, now)
+        if time.monotonic() - start_s >= deadline_s:
+            return Settled(False, time.monotonic() - start_s, now)
+        last = now
+        time.sleep(interval_s)
+
+
+def _any_left(sessions: Collection[int], proc_root: Path) -> bool:
+    return any(not session_is_empty(session, proc_root) for session in sessions)

@@ -1,0 +1,314 @@
+"""The only loop: plan, check limits, interleave, measure, and say what happened as events.
+
+Cells are measured in blocks: each block holds every cell once, in an order shuffled with the run's seed, so that drift of
+the machine falls on all cells alike. A cell that fails is reported and left out of later blocks; the others go on. Every
+way out (done, failure, time-out, signal) ends with the rows that were measured and one ``RunFinished``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from c10k_probe import limits, native
+from c10k_probe.events import (
+    BlockFinished,
+    CellProgressed,
+    CellStarted,
+    Event,
+    RowMeasured,
+    RunFinished,
+    RunStarted,
+    SamplesTaken,
+    Sink,
+    VerdictReached,
+    Warned,
+)
+from c10k_probe.exits import ExitCode
+from c10k_probe.experiment import AnyExperiment, Cell, Parameters, Row, Samples, columns, flatten, key_of
+from c10k_probe.interrupts import Interrupted, Interrupts
+from c10k_probe.results import new_run_id
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is asked to do, beside the experiment's own parameters."""
+
+    repeats: int
+    seed: int
+    timeout_s: float | None = None
+    command: tuple[str, ...] = ()
+
+
+class Tee:
+    """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+        self.failed: list[tuple[Sink, OSError]] = []
+
+    def emit(self, event: Event) -> None:
+        """Deliver to all; a failing sink costs the others nothing."""
+        for sink in tuple(self._sinks):
+            try:
+                sink.handle(event)
+            except OSError as error:
+                self._sinks.remove(sink)
+                self.failed.append((sink, error))
+                self.emit(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
+
+    def close(self) -> None:
+        """Close every sink, also those that failed."""
+        for sink in (*self._sinks, *(sink for sink, _ in self.failed)):
+            try:
+                sink.close()
+            except OSError as error:
+                self.failed.append((sink, error))
+
+
+_WRITE_ADVICE = ("rows from here on are kept in memory and printed at the end", "free space or choose another --out or --csv")
+
+
+class TimedOut(Exception):
+    """The run's time-out passed between two cells or steps."""
+
+
+class _Bench:
+    """What the runner lends to a measurement; see ``experiment.Bench``."""
+
+    def __init__(self, run: Run, cell: Cell, block: int) -> None:
+        self._run = run
+        self._cell = cell
+        self.block = block
+        self.blocks_count = run.plan.repeats
+        self.seed = random.Random(f"{run.plan.seed}/{cell.name}/{block}").getrandbits(31)
+
+    def remaining_s(self) -> float:
+        return self._run.remaining_s()
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        share = self._run.share_with(self._cell, done / total if total else 0.0)
+        self._run.emit(CellProgressed(self._cell, note, share))
+
+    def warn(self, seen: str, cause: str, advice: str) -> None:
+        self._run.emit(Warned(seen, cause, advice))
+
+
+class Run:
+    """One run of one experiment. ``go`` may be called once."""
+
+    def __init__(self, experiment: AnyExperiment, parameters: Parameters, plan: Plan, tee: Tee) -> None:
+        self.experiment = experiment
+        self.parameters = parameters
+        self.plan = plan
+        self.rows: dict[tuple[Any, ...], Row] = {}
+        self._tee = tee
+        self._interrupts = Interrupts()
+        self._started = time.monotonic()
+        self._samples: list[Samples] = []
+        self._dropped: dict[str, str] = {}
+        self._done_weight = 0.0
+        self._cells = experiment.cells(parameters)
+        self._total_weight = sum(cell.weight for cell in self._cells) * plan.repeats or 1.0
+
+    def go(self, facts: Mapping[str, object]) -> ExitCode:
+        """Measure everything and return the exit code; never raises for what a run can meet."""
+        with self._interrupts.installed():
+            self.emit(self._start_event(facts))
+            end = self._guarded_blocks()
+            self._summarise(final=True)
+            self._mark_unfinished(end)
+            if end == "done":
+                self._judge()
+            native.kill_all()
+            code = self._code(end)
+            elapsed_s = time.monotonic() - self._started
+            self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows)))
+        return code
+
+    def emit(self, event: Event) -> None:
+        """Send one event to the sinks."""
+        self._tee.emit(event)
+
+    def remaining_s(self) -> float:
+        """Seconds until the run's time-out; a day when there is none."""
+        if self.plan.timeout_s is None:
+            return 86_400.0
+        return self._started + self.plan.timeout_s - time.monotonic()
+
+    def share_with(self, cell: Cell, share_of_cell: float) -> float:
+        """Share of the run's work done when ``share_of_cell`` of a cell is done."""
+        return min(1.0, (self._done_weight + cell.weight * share_of_cell) / self._total_weight)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def _guarded_blocks(self) -> str:
+        """All blocks; how it ended: done, interrupted or timed-out."""
+        try:
+            self._blocks()
+        except Interrupted:
+            return "interrupted"
+        except TimedOut:
+            return "timed-out"
+        return "done"
+
+    def _blocks(self) -> None:
+        self._check_needs()
+        shuffler = random.Random(self.plan.seed)
+        for block in range(self.plan.repeats):
+            order = shuffler.sample(self._cells, len(self._cells))
+            for cell in order:
+                if cell.name not in self._dropped:
+                    self._measure_cell(cell, block)
+                self._done_weight += cell.weight
+            self._summarise(final=False)
+            self.emit(BlockFinished(block, self.share_with(order[-1], 0.0)))
+
+    def _check_needs(self) -> None:
+        """Skip, before anything is started, each cell that no limit of this machine lets run."""
+        walls = limits.walls()
+        for cell in self._cells:
+            wall = limits.check(cell.needs, walls)
+            if wall is not None:
+                self._drop(cell, "skipped", _refusal(wall))
+
+    def _measure_cell(self, cell: Cell, block: int) -> None:
+        if self.remaining_s() <= 0:
+            raise TimedOut
+        self.emit(CellStarted(cell, block, self.share_with(cell, 0.0)))
+        measurement = self.experiment.measure(self.parameters, cell, _Bench(self, cell, block))
+        try:
+            while True:
+                with self._interrupts.armed():
+                    item = next(measurement, None)
+                if item is None:
+                    return
+                self._take(item)
+                if self.remaining_s() <= 0:
+                    raise TimedOut
+        except native.HelperUnsupported as error:
+            self._drop(cell, "skipped", str(error))
+        except native.HelperError as error:
+            self._drop(cell, "failed", str(error))
+        finally:
+            measurement.close()  # type: ignore[attr-defined]
+
+    def _take(self, item: Row | Samples) -> None:
+        if isinstance(item, Samples):
+            self._samples.append(item)
+            self.emit(SamplesTaken(item))
+        else:
+            self._put(item, final=True)
+
+    def _put(self, row: Row, *, final: bool) -> None:
+        key = key_of(row)
+        if final or self.rows.get(key) != row:
+            self.rows[key] = row
+            self.emit(RowMeasured(key, flatten(row), final))
+
+    # --- what remains ---------------------------------------------------------------------------------------------
+
+    def _summarise(self, *, final: bool) -> None:
+        """Rows from the samples so far; a cell that was dropped later says so in its row."""
+        for row in self.experiment.summarise(self.parameters, self._samples, self.plan.seed):
+            self._put(self._with_failure(row), final=final)
+
+    def _with_failure(self, row: Row) -> Row:
+        for cell in self._cells:
+            if cell.name in self._dropped and _covers(cell, row) and row.status == "ok":
+                return dataclasses.replace(row, status="failed", reason=self._dropped[cell.name])
+        return row
+
+    def _drop(self, cell: Cell, status: str, reason: str) -> None:
+        """Leave a cell out from now on; it gets a row of its own unless it has rows already."""
+        self._dropped[cell.name] = reason
+        if not self._has_rows(cell) and not self._has_samples(cell):
+            self._put(self._empty_row(cell, status, reason), final=True)
+        self.emit(Warned(f"{cell.name} {status}: {reason}", "", ""))
+
+    def _mark_unfinished(self, end: str) -> None:
+        """After an early end every cell that never got a row says why."""
+        if end == "done":
+            return
+        status, reason = {
+            "interrupted": ("interrupted", "the run was interrupted before this was measured"),
+            "timed-out": ("interrupted", f"--timeout of {self.plan.timeout_s:g} s passed before this was measured"),
+        }[end]
+        for cell in self._cells:
+            if not self._has_rows(cell):
+                self._put(self._empty_row(cell, status, reason), final=True)
+
+    def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
+        keys = {item.name: None for item in dataclasses.fields(self.experiment.row_type) if item.metadata.get("key")}
+        grade_reason = "not measured"
+        state = {"status": status, "reason": reason, "grade": "void", "grade_reason": grade_reason}
+        return self.experiment.row_type(**(keys | dict(cell.key) | state))  # type: ignore[arg-type]
+
+    def _has_rows(self, cell: Cell) -> bool:
+        return any(_covers(cell, row) for row in self.rows.values())
+
+    def _has_samples(self, cell: Cell) -> bool:
+        return any(samples.key == cell.key for samples in self._samples)
+
+    def _judge(self) -> None:
+        rows = [flatten(row) for row in self.rows.values() if row.grade != "void"]
+        for judge in self.experiment.judges:
+            self.emit(VerdictReached(judge(rows)))
+
+    # --- start and end --------------------------------------------------------------------------------------------
+
+    def _start_event(self, facts: Mapping[str, object]) -> RunStarted:
+        return RunStarted(
+            run_id=new_run_id(),
+            experiment=self.experiment.name,
+            question=self.experiment.question,
+            experiment_version=self.experiment.version,
+            parameters=dataclasses.asdict(self.parameters),
+            columns=columns(self.experiment.row_type),
+            views=self.experiment.views,
+            cells_count=len(self._cells),
+            blocks_count=self.plan.repeats,
+            seed=self.plan.seed,
+            facts=facts,
+            command=self.plan.command,
+        )
+
+    def _code(self, end: str) -> ExitCode:
+        statuses = [row.status for row in self.rows.values()]
+        if end == "interrupted":
+            return ExitCode.INTERRUPTED
+        if self._tee.failed:
+            return ExitCode.ERROR
+        if end == "timed-out":
+            return ExitCode.INCOMPLETE
+        if statuses and all(status == "skipped" for status in statuses):
+            return ExitCode.NOTHING_MEASURED
+        if "failed" in statuses:
+            return ExitCode.INCOMPLETE if _any_measured(self.rows.values()) else ExitCode.ERROR
+        return ExitCode.OK
+
+    def _summary(self, end: str) -> str:
+        """One phrase: how it ended, and what did not work."""
+        if end != "done":
+            return f"{end}; what was measured until then is kept"
+        unwell = [row for row in self.rows.values() if row.status != "ok"]
+        return "complete" if not unwell else f"{len(unwell)} of {len(self.rows)} rows are not ok: {unwell[0].reason}"
+
+
+def _covers(cell: Cell, row: Row) -> bool:
+    """Whether a row belongs to a cell: it agrees with each of the cell's key columns."""
+    return all(getattr(row, name) == value for name, value in cell.key.items())
+
+
+def _any_measured(rows: Iterable[Row]) -> bool:
+    return any(row.status == "ok" or row.grade != "void" for row in rows)
+
+
+def _refusal(wall: limits.Wall) -> str:
+    """Why a cell cannot be run, and the command that would let it."""
+    lift = f"; {wall.lift} would raise it" if wall.lift else ""
+    return f"{wall.name}: {wall.room_count} of {wall.limit_count} {wall.unit} are left, this needs more{lift}"

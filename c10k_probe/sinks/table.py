@@ -1,0 +1,187 @@
+"""The live table: Rich on stderr, drawn between cells and at most four times a second, never during a timed region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from c10k_probe.events import (
+    BlockFinished,
+    CellProgressed,
+    CellStarted,
+    Event,
+    RowMeasured,
+    RunFinished,
+    RunStarted,
+    VerdictReached,
+    Warned,
+)
+from c10k_probe.experiment import Column, Scalar, View
+from c10k_probe.sinks.plain import interval_text
+from c10k_probe.sinks.progress import Clock
+
+_REDRAW_S = 0.25
+_GRADE_STYLES = {"ok": "", "shaky": "yellow", "void": "red"}
+_VERDICT_STYLES = {"CONFIRMED": "green", "REFUTED": "red", "PARTLY": "yellow"}
+
+
+class LiveTable:
+    """Draws the rows as they come and, at the end, every table in full with notes below it."""
+
+    name = "terminal"
+
+    def __init__(self, console: Console | None = None, *, live: bool = True) -> None:
+        self._console = console or Console(stderr=True)
+        self._clock = Clock()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
+        self._rows: dict[tuple[Scalar, ...], RowMeasured] = {}
+        self._notes: list[Text] = []
+        self._start: RunStarted | None = None
+        self._share = 0.0
+        self._now = ""
+
+    def handle(self, event: Event) -> None:
+        """Take the event into the picture; draw when a drawing is due."""
+        if isinstance(event, RunStarted):
+            self._begin(event)
+        elif isinstance(event, RowMeasured):
+            self._rows[event.key] = event
+        elif isinstance(event, (CellStarted, CellProgressed)):
+            note = event.note if isinstance(event, CellProgressed) else ""
+            self._now, self._share = f"{event.cell.name} {note}".strip(), event.done_share
+        elif isinstance(event, BlockFinished):
+            self._share = event.done_share
+        elif isinstance(event, Warned):
+            self._notes.append(Text.assemble(("warning ", "yellow"), str(event)))
+        elif isinstance(event, VerdictReached):
+            self._notes.append(_verdict_text(event))
+        elif isinstance(event, RunFinished):
+            self._end(event)
+            return
+        if self._live and self._live.is_started and (isinstance(event, RunStarted) or self._clock.due(_REDRAW_S)):
+            self._live.update(self._picture(), refresh=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._live:
+            self._live.stop()
+
+    def _begin(self, event: RunStarted) -> None:
+        self._start = event
+        self._clock.start()
+        title = Text.assemble((event.experiment, "bold"), "  ", event.question)
+        self._console.print(title)
+        if self._live:
+            self._live.start()
+            self._console.show_cursor(True)  # a killed run must not leave a terminal without a cursor
+
+    def _end(self, event: RunFinished) -> None:
+        self.close()
+        for group in self._groups():
+            self._console.print(self._table(group, list(self._rows.values()), title=group))
+        for note in (*self._grade_notes(), *self._notes):
+            self._console.print(note)
+        assert self._start is not None
+        what = f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s, seed {self._start.seed}"
+        self._console.print(Text(what, style="green" if event.code == 0 else "yellow"))
+
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def _picture(self) -> RenderableType:
+        """What is drawn while it runs: progress, and the newest rows that fit the height."""
+        bar = Table.grid(padding=(0, 1))
+        left = self._clock.left_text(self._share)
+        bar.add_row(ProgressBar(100, self._share * 100, width=24), f"{self._share:4.0%}", self._now, left)
+        room = max(3, self._console.height - 10 - len(self._notes))
+        rows = list(self._rows.values())[-room:]
+        return Group(bar, *([self._table(self._groups()[0], rows)] if rows else []), *self._notes[-3:])
+
+    def _groups(self) -> list[str]:
+        """The groups of views, in the order in which they were declared."""
+        assert self._start is not None
+        return list(dict.fromkeys(view.group for view in self._start.views))
+
+    def _table(self, group: str, rows: Sequence[RowMeasured], title: str = "") -> Table:
+        """The table of one group, without the least important columns when the terminal is narrow."""
+        assert self._start is not None
+        keys = _telling_keys(self._start.columns, rows)
+        views = [view for view in self._start.views if view.group == group]
+        short = False
+        while True:
+            table = _build_table(keys, views, rows, title, short=short)
+            least = max((view.priority for view in views), default=1)
+            if self._console.measure(table).maximum <= self._console.width or (short and least <= 1):
+                return table
+            if short:
+                views = [view for view in views if view.priority < least]
+            short = True
+
+    def _grade_notes(self) -> list[Text]:
+        """Each reason for a status or grade once, with the rows that it holds for."""
+        reasons: dict[tuple[str, str], int] = {}
+        for row in self._rows.values():
+            for level, reason in ((row.values["status"], row.values["reason"]), (row.values["grade"], row.values["grade_reason"])):
+                if level != "ok":
+                    reasons[str(level), str(reason)] = reasons.get((str(level), str(reason)), 0) + 1
+        return [
+            Text.assemble((f"{level} ", _GRADE_STYLES.get(level, "red")), f"{count} × " if count > 1 else "", reason)
+            for (level, reason), count in reasons.items()
+            if reason and reason != "not measured"
+        ]
+
+
+def _telling_keys(columns: Sequence[Column], rows: Sequence[RowMeasured]) -> list[str]:
+    """The key columns that tell rows apart; one that is the same everywhere takes no space, the first always stays."""
+    keys = [column.name for column in columns if column.key]
+    return [
+        name for index, name in enumerate(keys) if index == 0 or len({row.values[name] for row in rows}) > 1
+    ]
+
+
+def _build_table(
+    keys: Sequence[str], views: Sequence[View], rows: Sequence[RowMeasured], title: str, *, short: bool
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    for name in keys:
+        table.add_column(_key_header(name), justify="left" if _is_text(name, rows) else "right", no_wrap=True)
+    for view in views:
+        table.add_column(view.header, justify="right", no_wrap=True)
+    for row in rows:
+        style = _GRADE_STYLES[str(row.values["grade"])]
+        ends = [tuple(row.values.get(name) for name in (view.column, view.low, view.high)) for view in views]
+        texts = [interval_text(view.column, *end, short=short) for view, end in zip(views, ends, strict=True)]
+        mark = _mark(row)
+        table.add_row(*(_key_text(name, row) for name in keys), *texts[:-1], *([f"{texts[-1]}{mark}"] if texts else []), style=style)
+    return table
+
+
+def _mark(row: RowMeasured) -> str:
+    """Readable without colour: ``~`` after a shaky row, ``!`` after a void one or one that is not ok."""
+    if row.values["status"] != "ok" or row.values["grade"] == "void":
+        return " !"
+    return " ~" if row.values["grade"] == "shaky" else ""
+
+
+def _key_header(name: str) -> str:
+    return name.removesuffix("_count").replace("_", " ")
+
+
+def _key_text(name: str, row: RowMeasured) -> str:
+    value = row.values[name]
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "")
+
+
+def _is_text(name: str, rows: Sequence[RowMeasured]) -> bool:
+    return any(isinstance(row.values[name], str) for row in rows)
+
+
+def _verdict_text(event: VerdictReached) -> Text:
+    verdict = event.verdict
+    style = _VERDICT_STYLES.get(verdict.verdict, "yellow")
+    return Text.assemble((f"{verdict.claim} ", "bold"), (verdict.verdict, style), f"  {verdict.restatement}: {verdict.evidence}")

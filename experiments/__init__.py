@@ -1,0 +1,1 @@
+"""The experiments, one file each; installed as ``c10k_probe.experiments``."""
