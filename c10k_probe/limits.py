@@ -56,9 +56,7 @@ class Needs:
 
     def plus(self, other: Needs) -> Needs:
         """Both together."""
-        return Needs(
-            **{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
-        )
+        return Needs(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,7 @@ def diagnose(call: str, errno_name: str, *, walls: Iterable[Wall]) -> Wall | Non
     suspects = [
         wall
         for wall in walls
-        if wall.limit_count is not None
-        and wall.name in _ROWS
-        and _is_sign(_ROWS[wall.name], call, errno_name)
+        if wall.limit_count is not None and wall.name in _ROWS and _is_sign(_ROWS[wall.name], call, errno_name)
     ]
     return max(suspects, key=_fullness, default=None)
 
@@ -143,3 +139,10 @@ def memory_guard(expected_growth_bytes: float, *, proc_root: Path = PROC, sys_ro
 
 def _mib(size_bytes: float) -> str:
     return f"{max(0.0, size_bytes) / 2**20:,.0f} MiB"
+
+
+def describe(wall: Wall) -> str:
+    """A wall in one phrase: name, number, whether it is a setting, and the command that would raise it."""
+    number = "" if wall.limit_count is None else f" {wall.limit_count:,} {wall.unit}"
+    lift = f", to raise it: {wall.lift}" if wall.lift else ""
+    return f"{wall.name}: the limit of{number} per {wall.scope} ({wall.kind}{lift})"

@@ -121,9 +121,7 @@ class Roots:
     @cached_property
     def kernel_config(self) -> dict[str, str]:
         """CONFIG_NAME -> value of the running kernel's build; {} when the kernel does not tell."""
-        lines = (
-            line.partition("=") for line in _config_text(self).splitlines() if line.startswith("CONFIG_")
-        )
+        lines = (line.partition("=") for line in _config_text(self).splitlines() if line.startswith("CONFIG_"))
         return {name: value.strip('"') for name, _, value in lines}
 
     @cached_property
@@ -202,9 +200,7 @@ def _preemption(roots: Roots) -> Fact:
             return argument.partition("=")[2]
     names = {"PREEMPT_RT": "rt", "PREEMPT": "full", "PREEMPT_LAZY": "lazy", "PREEMPT_VOLUNTARY": "voluntary"}
     names["PREEMPT_NONE"] = "none"
-    return next(
-        (mode for name, mode in names.items() if roots.kernel_config.get(f"CONFIG_{name}") == "y"), None
-    )
+    return next((mode for name, mode in names.items() if roots.kernel_config.get(f"CONFIG_{name}") == "y"), None)
 
 
 def _preemption_is_dynamic(roots: Roots) -> Fact:
@@ -246,9 +242,7 @@ def _virtualisation(roots: Roots) -> Fact:
         return hypervisor
     if "microsoft" in (roots.proc_text("sys/kernel/osrelease") or "").lower():
         return "wsl"
-    dmi = [
-        roots.sys_text(f"class/dmi/id/{name}") or "" for name in ("sys_vendor", "product_name", "bios_vendor")
-    ]
+    dmi = [roots.sys_text(f"class/dmi/id/{name}") or "" for name in ("sys_vendor", "product_name", "bios_vendor")]
     names = [" ".join(dmi[:2]), *dmi]
     for start, kind in _DMI_VENDORS:
         if any(name.startswith(start) for name in names):

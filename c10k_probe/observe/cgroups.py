@@ -98,9 +98,7 @@ def _below(root: str, path: str) -> str:
     return "" if ".." in path.split("/") else path.strip("/")
 
 
-def group_directories(
-    controller: str, proc_root: Path = PROC, sys_root: Path = SYS
-) -> tuple[int, list[Path]] | None:
+def group_directories(controller: str, proc_root: Path = PROC, sys_root: Path = SYS) -> tuple[int, list[Path]] | None:
     """(version, directories from one's own group up to the root as far as it is visible), or None."""
     found = memberships(proc_root)
     if controller not in found and "" not in found:

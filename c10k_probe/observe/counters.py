@@ -128,11 +128,7 @@ def noise_reason(delta: Counters, own_cpu_s: float) -> str | None:
     reasons = []
     stolen_pct, foreign_pct = steal_pct(delta), foreign_cpu_pct(delta, own_cpu_s)
     if stolen_pct is not None and stolen_pct > STEAL_LIMIT_PCT:
-        reasons.append(
-            f"the hypervisor took {stolen_pct:.1f} % of the CPU time (limit {STEAL_LIMIT_PCT:g} %)"
-        )
+        reasons.append(f"the hypervisor took {stolen_pct:.1f} % of the CPU time (limit {STEAL_LIMIT_PCT:g} %)")
     if foreign_pct is not None and foreign_pct > FOREIGN_CPU_LIMIT_PCT:
-        reasons.append(
-            f"other processes used {foreign_pct:.1f} % of a core (limit {FOREIGN_CPU_LIMIT_PCT:g} %)"
-        )
+        reasons.append(f"other processes used {foreign_pct:.1f} % of a core (limit {FOREIGN_CPU_LIMIT_PCT:g} %)")
     return "; ".join(reasons) or None

@@ -57,11 +57,7 @@ class ListenQueue(NamedTuple):
 
 def _request(port: int, state: int) -> bytes:
     """inet_diag_req_v2 for a dump of one state and one local port."""
-    body = (
-        _REQUEST.pack(_AF_INET, _IPPROTO_TCP, 0, 0, 1 << state)
-        + _PORTS.pack(port, 0)
-        + bytes(_SOCKET_ID_TAIL_BYTES)
-    )
+    body = _REQUEST.pack(_AF_INET, _IPPROTO_TCP, 0, 0, 1 << state) + _PORTS.pack(port, 0) + bytes(_SOCKET_ID_TAIL_BYTES)
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body
 
 
@@ -100,7 +96,7 @@ def _netlink_dump(port: int, state: int) -> Iterator[tuple[int, int]]:
 def _proc_dump(port: int, state: int, proc_root: Path) -> Iterator[tuple[int, int]]:
     """The same from /proc/net/tcp. Raises OSError when it cannot be read."""
     local_end, state_word = f":{port:04X}", f"{state:02X}"
-    with open(proc_root / "net/tcp", encoding="ascii") as lines:
+    with (proc_root / "net/tcp").open(encoding="ascii") as lines:
         next(lines, None)
         for line in lines:
             words = line.split(None, 5)
@@ -109,9 +105,7 @@ def _proc_dump(port: int, state: int, proc_root: Path) -> Iterator[tuple[int, in
                 yield int(receive, 16), int(send, 16)
 
 
-def _dump(
-    port: int, state: int, use_netlink: bool, proc_root: Path
-) -> tuple[list[tuple[int, int]], str] | None:
+def _dump(port: int, state: int, use_netlink: bool, proc_root: Path) -> tuple[list[tuple[int, int]], str] | None:
     try:
         if use_netlink:
             return list(_netlink_dump(port, state)), "netlink"

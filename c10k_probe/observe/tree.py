@@ -94,7 +94,7 @@ class _Sums:
 def _process_paths(proc_root: Path) -> Iterator[bytes]:
     prefix = os.fsencode(proc_root) + b"/"
     try:
-        names = os.listdir(prefix)
+        names = os.listdir(prefix)  # noqa: PTH208 -- thousands of names, as bytes
     except OSError:
         return
     yield from (prefix + name for name in names if name.isdigit())
@@ -150,7 +150,7 @@ def _run_ns(task_path: bytes) -> int:
 def _read_threads(sums: _Sums, member: _Member) -> int:
     """Add the switches of every thread (PID/status has the leader's only); return their run time, ns."""
     run_ns = 0
-    for name in os.listdir(member.path + b"/task"):
+    for name in os.listdir(member.path + b"/task"):  # noqa: PTH208 -- likewise
         task_path = member.path + b"/task/" + name
         try:
             _add_switches(sums, read_raw(task_path + b"/status", 4096))

@@ -152,7 +152,7 @@ def _source(sysctl: str) -> str:
 
 def _entries_count(folder: Path) -> int | None:
     try:
-        return len(os.listdir(folder))
+        return sum(1 for _ in folder.iterdir())
     except OSError:
         return None
 
@@ -276,9 +276,7 @@ def _commit(machine: _Machine) -> _Level | None:
         return None
     source = "/proc/meminfo CommitLimit"
     if mode != 2:
-        return _Level(
-            None, machine.meminfo.get("Committed_AS"), source + " (only with vm.overcommit_memory=2)"
-        )
+        return _Level(None, machine.meminfo.get("Committed_AS"), source + " (only with vm.overcommit_memory=2)")
     lift = machine.set_sysctl("vm.overcommit_memory", 0)
     return _Level(limit, machine.meminfo.get("Committed_AS"), source, lift)
 
@@ -328,9 +326,7 @@ class WallRow(NamedTuple):
     signs: tuple[str, ...]
 
 
-_CREATE = tuple(
-    f"{call}:EAGAIN" for call in ("fork", "vfork", "clone", "clone3", "posix_spawn", "pthread_create")
-)
+_CREATE = tuple(f"{call}:EAGAIN" for call in ("fork", "vfork", "clone", "clone3", "posix_spawn", "pthread_create"))
 _NO_MEMORY = ("*:ENOMEM", "*:ENOBUFS", "pthread_create:EAGAIN")
 # glibc's pthread_create says EAGAIN also when its mmap for the stack failed with ENOMEM.
 _NO_MAPPING = ("mmap:ENOMEM", "mprotect:ENOMEM", "pthread_create:EAGAIN", "pthread_create:ENOMEM")

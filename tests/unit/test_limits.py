@@ -303,8 +303,8 @@ sys.stdin.readline()
 FORK_ALL = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NPROC, (12, 12))
+os.setresuid(54321, 54321, 54321)  # only now: it may not reach this Python
 print("ready", flush=True); sys.stdin.readline()
-end, _ = os.pipe()
 children = []
 try:
     while len(children) < 40:
@@ -333,14 +333,13 @@ sys.stdin.readline()
 """
 
 
-def run_into(program: str, user: int | None = None) -> tuple[list[Wall], list[Wall], int, str]:
+def run_into(program: str) -> tuple[list[Wall], list[Wall], int, str]:
     """Walls of the process before, walls of it when it has failed, how many it got, the name of the errno."""
     with subprocess.Popen(
         [sys.executable, "-S", "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        user=user,
     ) as process:
         assert process.stdin and process.stdout
         process.stdout.readline()
@@ -364,7 +363,7 @@ def test_descriptors_end_where_predicted() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user that runs nothing else")
 def test_tasks_of_a_user_end_where_predicted() -> None:
-    before, after, count, errno_name = run_into(FORK_ALL, user=54321)
+    before, after, count, errno_name = run_into(FORK_ALL)
     prediction = limits.predict(Needs(tasks_count=1), Needs(), before)
     assert (prediction.count, errno_name) == (count, "EAGAIN")
     broken = limits.diagnose("fork", errno_name, walls=after)

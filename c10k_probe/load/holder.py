@@ -1,0 +1,169 @@
+"""The connection holder: opens TCP connections to a port on 127.0.0.1, holds them, exchanges echoes on them.
+
+One C process holds as many as its descriptor limit allows; beyond that there are several, each with source addresses of
+its own in 127/8 (a source address has about 28,000 ports per destination).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from c10k_probe import native
+
+_SPARE_DESCRIPTORS: Final = 16
+_TIMEOUT_MS: Final = 10_000
+_MOST_HOLDERS: Final = 200
+_S_PER_CONNECTION: Final = 0.02  # patience, not expectation: a tenth of it would still be slow
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The call on which a ramp stopped, and how many connections were open then."""
+
+    call: str
+    errno_name: str
+    message: str
+    at_count: int
+
+
+@dataclass(frozen=True)
+class Ramped:
+    """One step of a ramp. ``connect_ns``: the connect() call of each new connection."""
+
+    open_count: int
+    opened_count: int
+    ramp_s: float | None
+    connect_ns: Sequence[int]
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Echoes:
+    """One echo on each asked connection. ``echo_ns``: send() to the whole answer, of those that came back right."""
+
+    asked_count: int
+    ok_count: int
+    failed_count: int
+    echo_ns: Sequence[int]
+
+
+class Holder:
+    """Client ends of connections, in one or more processes. Raises ``native.HelperError``."""
+
+    def __init__(self, port: int, most_count: int, window_count: int = 128) -> None:
+        """Start as many processes as holding ``most_count`` takes; they share the count as they fill up."""
+        self._room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
+        processes = min(_MOST_HOLDERS, -(-most_count // self._room))
+        self._helpers: list[native.Helper] = []
+        try:
+            for base in range(processes):
+                arguments = ["--port", port, "--source-base", base, "--window", window_count]
+                self._helpers.append(native.Helper("connection_holder", [*arguments, "--timeout-ms", _TIMEOUT_MS]))
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        """The session ids of the processes that hold the client ends."""
+        return tuple(helper.pid for helper in self._helpers)
+
+    def ramp(self, target_count: int) -> Ramped:
+        """Open connections until ``target_count`` are held, or the first one fails."""
+        parts: list[dict[str, Any]] = []
+        for helper, share in zip(self._helpers, self._shares(target_count), strict=True):
+            parts.append(helper.ask(f"ramp {share}", "ramped", _patience_s(share)))
+            if parts[-1]["failure"]:
+                break
+        return _ramped(parts)
+
+    def echo(self, sample_count: int, seed: int) -> Echoes:
+        """One echo on each held connection in shuffled order, or on a random sample of ``sample_count`` (0: all)."""
+        held = [int(helper.ask("status", "status")["open_count"]) for helper in self._helpers]
+        counts = _proportional(held, sample_count) if sample_count else held
+        answers = [
+            helper.ask(f"echo {count} {seed}", "echoed", _patience_s(count))
+            for helper, count in zip(self._helpers, counts, strict=True)
+            if count
+        ]
+        return Echoes(
+            asked_count=sum(int(answer["asked_count"]) for answer in answers),
+            ok_count=sum(int(answer["ok_count"]) for answer in answers),
+            failed_count=sum(int(answer["failed_count"]) for answer in answers),
+            echo_ns=[value for answer in answers for value in answer["echo_ns"]],
+        )
+
+    def pair(self, count: int) -> int:
+        """Hold both ends of ``count`` connections in the first process, without a server; how many there are."""
+        return int(self._helpers[0].ask(f"pairs {count}", "paired", _patience_s(count))["pairs_count"])
+
+    def unpair(self) -> None:
+        """Close what ``pair`` opened."""
+        self._helpers[0].ask("unpair", "unpaired")
+
+    def close(self) -> None:
+        """Reset every connection, so that no TIME_WAIT is left, and end the processes."""
+        with contextlib.suppress(native.HelperError):
+            for helper in self._helpers:
+                helper.ask("close", "closed")
+            for helper in self._helpers:
+                helper.finish()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the processes at once; their sockets are reset by the kernel."""
+        for helper in self._helpers:
+            helper.kill()
+
+    def _shares(self, target_count: int) -> list[int]:
+        """How many each process holds: filled one after the other; the last takes the rest and may fail on it."""
+        shares = [min(self._room, max(0, target_count - index * self._room)) for index in range(len(self._helpers))]
+        shares[-1] += target_count - sum(shares)
+        return shares
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
+
+def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
+    failure = parts[-1]["failure"]
+    spans = [float(part["ramp_s"]) for part in parts if part["ramp_s"] is not None]
+    open_count = sum(int(part["open_count"]) for part in parts)
+    return Ramped(
+        open_count=open_count,
+        opened_count=sum(int(part["opened_count"]) for part in parts),
+        ramp_s=sum(spans) if spans else None,
+        connect_ns=[value for part in parts for value in part["connect_ns"]],
+        failure=Failure(str(failure["call"]), str(failure["name"]), str(failure["message"]), open_count)
+        if failure
+        else None,
+    )
+
+
+def _proportional(held: Sequence[int], sample_count: int) -> list[int]:
+    """A sample spread over the processes by what each holds; never more than it holds."""
+    total = sum(held) or 1
+    return [min(count, -(-sample_count * count // total)) for count in held]
+
+
+def _patience_s(count: int) -> float:
+    """How long an answer about ``count`` connections may take: fifty time-outs in a row, and some for each."""
+    return 50 * _TIMEOUT_MS / 1000 + count * _S_PER_CONNECTION
+
+
+def _hard_descriptor_limit() -> int:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 1 << 20 if hard == resource.RLIM_INFINITY else hard

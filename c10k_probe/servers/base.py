@@ -1,0 +1,37 @@
+"""The interface of a system under test."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from c10k_probe.limits import Needs
+
+
+class Server(Protocol):
+    """A running server on loopback; a context manager that leaves no process behind."""
+
+    name: str
+    port: int
+    backlog_count: int
+    session: int  # every process of the server belongs to this session id
+
+    def status(self) -> dict[str, Any]:
+        """The server's own counts: ``accepted_count, open_count, tasks_count, accept_errors_count``."""
+
+    def walls(self) -> list[dict[str, Any]]:
+        """The calls that failed for a limit since the start: ``call, errno, name, message, open_count``."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ServerModel(Protocol):
+    """What is known of a kind of server before it runs."""
+
+    name: str
+    per_connection: Needs
+    fixed: Needs

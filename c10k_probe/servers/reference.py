@@ -1,0 +1,108 @@
+"""The C reference server in its models: one handler, three ways to wait for the next byte."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from c10k_probe import native
+from c10k_probe.limits import Needs
+
+_KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
+_KERNEL_STACK_BYTES: Final = 16_384  # THREAD_SIZE on x86-64 and arm64
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """One way of the reference server to serve a connection, and what a connection takes of each limit.
+
+    The figures are for predictions only (``doctor``, the memory guard's first step); a run measures its own.
+    """
+
+    name: str
+    summary: str
+    per_connection: Needs
+    fixed: Needs
+
+
+MODELS: Final = {
+    model.name: model
+    for model in (
+        ReferenceModel(
+            "epoll",
+            "one thread, an event loop",
+            Needs(descriptors_count=1, system_descriptors_count=1, watches_count=1, memory_bytes=_KERNEL_END_BYTES),
+            Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1),
+        ),
+        ReferenceModel(
+            "thread",
+            "one thread per connection",
+            Needs(
+                descriptors_count=1,
+                system_descriptors_count=1,
+                tasks_count=1,
+                mappings_count=2,  # the stack and its guard
+                memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + 12_000,
+                address_space_bytes=8 << 20,
+                commit_bytes=8 << 20,
+            ),
+            Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1, mappings_count=40),
+        ),
+        ReferenceModel(
+            "fork",
+            "one process per connection",
+            Needs(
+                # the children share the parent's open files but for their own connection
+                system_descriptors_count=1,
+                tasks_count=1,
+                memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + 110_000,
+                commit_bytes=300_000,
+            ),
+            Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1),
+        ),
+    )
+}
+
+
+class ReferenceServer:
+    """A running reference server. Raises ``native.HelperError`` when it does not come up."""
+
+    def __init__(self, model: str, backlog_count: int = 4096, stack_bytes: int | None = None) -> None:
+        self.name = model
+        stack = [] if stack_bytes is None else ["--stack", stack_bytes]
+        self._helper = native.Helper("reference_server", ["--model", model, "--backlog", backlog_count, *stack])
+        try:
+            ready = self._helper.expect("ready")
+        except BaseException:
+            self._helper.kill()
+            raise
+        self.port = int(ready["port"])
+        self.backlog_count = int(ready["backlog"])
+        self.session = self._helper.pid
+
+    def status(self) -> dict[str, Any]:
+        """The server's own counts; see ``base.Server``."""
+        return self._helper.ask("status", "status")
+
+    def walls(self) -> list[dict[str, Any]]:
+        """The limits it ran into; see ``base.Server``."""
+        return self._helper.walls()
+
+    def close(self) -> None:
+        """Ask it to leave, and see to it that it has."""
+        with contextlib.suppress(native.HelperError):
+            self._helper.finish(timeout_s=10.0)
+        self._helper.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._helper.kill()

@@ -1,0 +1,382 @@
+"""How many connections can this machine hold, in which model, and what does each cost?
+
+Question: an event loop (epoll), a thread per connection and a process per connection hold the same TCP connections with
+the same handler: what does one more connection cost in memory, time and CPU, and which limit breaks first?
+
+Timed: ``connect`` is the connect() call of each new connection; ``ramp_s`` runs from the first socket() of a step to the
+last first echo, so that accepting and creating the worker are in it; ``echo`` is send() to the last byte of the answer,
+on one held connection after another in shuffled order, on every held one (above 10,000: on a random sample,
+``echo_asked_count``). Not timed: reading /proc, which happens between steps, while nothing is sent. Clock:
+CLOCK_MONOTONIC in the C client.
+
+Memory, as slopes over the counts of the ramp: the server's user memory is the PSS of its process tree, its page tables
+are VmPTE of each process, kernel stacks are what grew in /proc/meminfo, slab what grew in /proc/slabinfo (root; else
+/proc/meminfo). Both ends of a loopback connection are on this machine: before the ramp the client holds both ends of
+some connections itself, and half of that slope is the kernel's price of one end. The client's end is taken from the slab;
+the rest is the server's.
+
+Known bias: idle connections that were used once; buffers are lazy, and loaded connections cost more. One echo at a time
+is latency without load. cpu_user_s and cpu_system_s count whole clock ticks per process, ``cpu_run_s`` does not. Client
+and server are pinned to different CPUs when there are two. The loopback's softirq work of the server runs inside the
+client's calls.
+
+Sources: epoll(7), tcp(7), proc(5), kernel Documentation/filesystems/proc.rst (smaps_rollup), slabinfo(5); the C10K
+problem (Kegel, 1999).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from c10k_probe import limits, native, stats
+from c10k_probe.experiment import Bench, Cell, Experiment, Parameters, Row, Samples, View, column, estimate, parameter
+from c10k_probe.limits import Needs
+from c10k_probe.load import Echoes, Failure, Holder, Ramped
+from c10k_probe.observe import memory, sockets, tree
+from c10k_probe.servers import MODELS, ReferenceServer
+
+ECHO_ALL_UP_TO = 10_000
+CALIBRATION_PAIRS = (0, 400, 800, 1200, 1600, 2000)
+
+
+@dataclass(frozen=True)
+class ConnectionsParameters(Parameters):
+    """What may be chosen on the command line."""
+
+    to: int = parameter(10_000, "Connections to reach.", minimum=1, maximum=1_000_000, quick=500)
+    model: tuple[str, ...] = parameter(
+        tuple(MODELS), "Ways to serve a connection, comma-separated.", choices=tuple(MODELS), many=True
+    )
+    steps: int = parameter(10, "Steps of the ramp, geometric up to --to.", minimum=1, maximum=100, quick=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionsRow(Row):
+    """One step of the ramp of one model."""
+
+    model: str = column("how a connection is served", key=True)
+    target_count: int = column("connections this step was to reach", key=True)
+    open_count: int | None = column("connections held, each after an echo of its own")
+    ramp_s: float | None = column("first socket() to last first echo of this step")
+    connect_rate_per_s: float | None = column("new connections over ramp_s")
+    connect_p50_ns: float | None = column("connect(), median of this step's new connections")
+    connect_p99_ns: float | None = column("connect(), 99th percentile")
+    echo_p50_ns: float | None = column("send() to the whole answer, median")
+    echo_p99_ns: float | None = column("send() to the whole answer, 99th percentile")
+    echo_failed_count: int | None = column("held connections that gave no or a wrong echo")
+    tasks_count: int | None = column("threads in all processes of the server")
+    user_bytes: int | None = column("PSS of the server's processes")
+    page_table_bytes: int | None = column("page tables (VmPTE) of the server's processes")
+    kernel_stack_bytes: int | None = column("growth of kernel stacks since no connection was held")
+    slab_bytes: int | None = column("growth of slab since no connection was held, both ends")
+    server_bytes_per_connection: stats.Interval | None = estimate(
+        "server_bytes_per_connection", "user, page tables, stacks and slab of the server's end, slope over the ramp"
+    )
+    client_bytes_per_connection: stats.Interval | None = estimate(
+        "client_bytes_per_connection", "user, page tables and slab of the client's end, slope over the ramp"
+    )
+    cpu_user_s: float | None = column("the server's user time in this step, whole clock ticks per process")
+    cpu_system_s: float | None = column("the server's system time in this step, whole clock ticks per process")
+    voluntary_switches_count: int | None = column("the server's voluntary context switches in this step")
+    involuntary_switches_count: int | None = column("the server's involuntary context switches in this step")
+    block: int = column("which repetition of the ramp, from 0", key=True)
+    cpu_run_s: float | None = column("the server's CPU time in this step by the scheduler's own account")
+    echo_asked_count: int | None = column("held connections that were asked for an echo")
+    echo_max_ns: float | None = column("send() to the whole answer, longest")
+    established_count: int | None = column("the kernel's own count of established sockets of the server")
+    memory_read_count: int | None = column("processes whose memory is in user_bytes")
+    client_user_bytes: int | None = column("PSS of the client's processes")
+    socket_end_bytes: float | None = column("slab of one end of a connection, calibrated")
+
+
+_MEMORY = "memory of the server"
+_WORK = "work of the server"
+_VIEWS = (
+    View("open", "open_count"),
+    View("new/s", "connect_rate_per_s"),
+    View("connect p50", "connect_p50_ns", priority=3),
+    View("echo p50", "echo_p50_ns"),
+    View("echo p99", "echo_p99_ns", priority=2),
+    View("tasks", "tasks_count", priority=2),
+    View("server/conn", "server_bytes_per_connection"),
+    View("client/conn", "client_bytes_per_connection", priority=2),
+    View("user", "user_bytes", group=_MEMORY),
+    View("page tables", "page_table_bytes", group=_MEMORY),
+    View("stacks", "kernel_stack_bytes", group=_MEMORY),
+    View("slab, both", "slab_bytes", group=_MEMORY),
+    View(
+        "per connection",
+        "server_bytes_per_connection",
+        "server_lo_bytes_per_connection",
+        "server_hi_bytes_per_connection",
+        group=_MEMORY,
+    ),
+    View("ramp", "ramp_s", group=_WORK),
+    View("CPU", "cpu_run_s", group=_WORK),
+    View("voluntary", "voluntary_switches_count", group=_WORK),
+    View("involuntary", "involuntary_switches_count", group=_WORK),
+    View("echo max", "echo_max_ns", group=_WORK, priority=2),
+)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One look at both ends and the kernel, while nothing is sent."""
+
+    open_count: int
+    server: tree.TreeReading
+    clients: tuple[tree.TreeReading, ...]
+    kernel: memory.KernelMemory
+
+
+@dataclass
+class _Ledger:
+    """The readings of one ramp, from no connection on, and the price of one end."""
+
+    end_bytes: stats.Interval | None
+    readings: list[_Reading] = field(default_factory=list)
+
+    def server_slope(self) -> stats.Interval | None:
+        """Bytes of the server's end of one more connection, or None while a part cannot be read."""
+        return self._slope([self._server_bytes(reading) for reading in self.readings])
+
+    def client_slope(self) -> stats.Interval | None:
+        """Bytes of the client's end of one more connection."""
+        return self._slope([self._client_bytes(reading) for reading in self.readings])
+
+    def grown(self, reading: _Reading, part: str) -> int | None:
+        """Growth of a part of the kernel's memory since no connection was held; ``slab`` or a field's name."""
+        first = self.readings[0].kernel
+        if part == "slab":
+            return memory.slab_growth(first, reading.kernel).bytes
+        return _difference(getattr(reading.kernel, part), getattr(first, part))
+
+    def _slope(self, values: Sequence[float | None]) -> stats.Interval | None:
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        return stats.slope([reading.open_count for reading in self.readings], known)
+
+    def _server_bytes(self, reading: _Reading) -> float | None:
+        parts = (
+            reading.server.pss_bytes,
+            reading.server.page_table_bytes,
+            self.grown(reading, "kernel_stack_bytes"),
+            self.grown(reading, "slab"),
+        )
+        if self.end_bytes is None or not reading.server.is_complete:
+            return None
+        return _sum(*parts, -self.end_bytes.middle * reading.open_count)
+
+    def _client_bytes(self, reading: _Reading) -> float | None:
+        users = [_sum(client.pss_bytes, client.page_table_bytes) for client in reading.clients]
+        if self.end_bytes is None:
+            return None
+        return _sum(*users, self.end_bytes.middle * reading.open_count)
+
+
+class Connections(Experiment[ConnectionsParameters]):
+    """See the module."""
+
+    name = "connections"
+    question = "How many connections can this machine hold, in which model, and what does each cost?"
+    version = 1
+    parameters_type = ConnectionsParameters
+    row_type = ConnectionsRow
+    views = _VIEWS
+
+    def cells(self, parameters: ConnectionsParameters) -> list[Cell]:
+        """One cell per model. A wall in mid-ramp is a result, so only what the first connection takes is asked for."""
+        return [
+            Cell({"model": model}, MODELS[model].fixed.plus(_CLIENT_NEEDS), _WEIGHTS[model])
+            for model in parameters.model
+        ]
+
+    def measure(self, parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """The ramp of one model, a row per step, ending at the wall that was hit or at the last step."""
+        model = str(cell.key["model"])
+        targets = geometric_steps(parameters.to, parameters.steps)
+        bench.progress(0, sum(targets), "calibrating")
+        memory.settle()
+        with ReferenceServer(model) as server, Holder(server.port, targets[-1]) as holder:
+            ramp = _Ramp(model, server, holder, bench)
+            for index, target in enumerate(targets):
+                bench.progress(sum(targets[:index]), sum(targets), f"to {target:,}")
+                row = ramp.step(target)
+                yield row
+                if row.status != "ok":
+                    return
+
+
+class _Ramp:
+    """One ramp of one model: what is measured at each step, and why it stops."""
+
+    def __init__(self, model: str, server: ReferenceServer, holder: Holder, bench: Bench) -> None:
+        self._model, self._server, self._holder, self._bench = model, server, holder, bench
+        holder.ramp(1)  # the first connection pays for what is set up once; the ledger starts after it is closed
+        self._ledger = _Ledger(_calibrate(holder))
+        self._ledger.readings.append(self._read(1))
+
+    def step(self, target: int) -> ConnectionsRow:
+        """Go to ``target`` connections and measure there; the row says so when a wall came first."""
+        before = self._ledger.readings[-1]
+        refusal = limits.memory_guard((target - before.open_count) * self._bytes_per_connection())
+        if refusal is not None:
+            return self._row(target, status="failed", reason=f"memory guard: {refusal}", grade="void")
+        ramped = self._holder.ramp(target)
+        sample = 0 if ramped.open_count <= ECHO_ALL_UP_TO else ECHO_ALL_UP_TO
+        echoes = self._holder.echo(sample, self._bench.seed)
+        reading = self._read(ramped.open_count - echoes.failed_count)
+        self._ledger.readings.append(reading)
+        row = self._measured(target, ramped, echoes, before, reading)
+        if ramped.failure is not None:
+            row = dataclasses.replace(row, status="failed", reason=self._wall(ramped.failure))
+        elif echoes.failed_count:
+            reason = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
+            row = dataclasses.replace(row, status="failed", reason=reason)
+        return row
+
+    def _read(self, open_count: int) -> _Reading:
+        return _Reading(
+            open_count,
+            tree.read_tree(self._server.session),
+            tuple(tree.read_tree(session) for session in self._holder.sessions),
+            memory.read_kernel_memory(),
+        )
+
+    def _bytes_per_connection(self) -> float:
+        """Both ends, by the slope so far, else by what is known of the model; for the memory guard."""
+        slopes = (self._ledger.server_slope(), self._ledger.client_slope())
+        known = [slope.high or slope.middle for slope in slopes if slope is not None]
+        return max(sum(known), 2 * MODELS[self._model].per_connection.memory_bytes)
+
+    def _row(self, target: int, *, status: str, reason: str, grade: str) -> ConnectionsRow:
+        state = {"status": status, "reason": reason, "grade": grade, "grade_reason": "not measured"}
+        return ConnectionsRow(model=self._model, target_count=target, block=self._bench.block, **state)
+
+    def _measured(
+        self, target: int, ramped: Ramped, echoes: Echoes, before: _Reading, now: _Reading
+    ) -> ConnectionsRow:
+        server, client = self._ledger.server_slope(), self._ledger.client_slope()
+        established = sockets.established_count(self._server.port)
+        grade = _grade(server, self._ledger, established, now)
+        return ConnectionsRow(
+            model=self._model,
+            target_count=target,
+            block=self._bench.block,
+            open_count=now.open_count,
+            ramp_s=ramped.ramp_s,
+            connect_rate_per_s=ramped.opened_count / ramped.ramp_s if ramped.ramp_s else None,
+            connect_p50_ns=stats.median(ramped.connect_ns),
+            connect_p99_ns=stats.quantile(ramped.connect_ns, 0.99),
+            echo_p50_ns=stats.median(echoes.echo_ns),
+            echo_p99_ns=stats.quantile(echoes.echo_ns, 0.99),
+            echo_max_ns=max(echoes.echo_ns, default=None),
+            echo_asked_count=echoes.asked_count,
+            echo_failed_count=echoes.failed_count,
+            tasks_count=now.server.tasks_count,
+            user_bytes=now.server.pss_bytes if now.server.is_complete else None,
+            page_table_bytes=now.server.page_table_bytes,
+            kernel_stack_bytes=self._ledger.grown(now, "kernel_stack_bytes"),
+            slab_bytes=self._ledger.grown(now, "slab"),
+            server_bytes_per_connection=server,
+            client_bytes_per_connection=client,
+            cpu_user_s=_float_difference(now.server.cpu_user_s, before.server.cpu_user_s),
+            cpu_system_s=_float_difference(now.server.cpu_system_s, before.server.cpu_system_s),
+            cpu_run_s=_float_difference(now.server.cpu_run_s, before.server.cpu_run_s),
+            voluntary_switches_count=_difference(
+                now.server.voluntary_switches_count, before.server.voluntary_switches_count
+            ),
+            involuntary_switches_count=_difference(
+                now.server.involuntary_switches_count, before.server.involuntary_switches_count
+            ),
+            established_count=established,
+            memory_read_count=now.server.read_count,
+            client_user_bytes=_whole(_sum(*(part.pss_bytes for part in now.clients))),
+            socket_end_bytes=self._ledger.end_bytes.middle if self._ledger.end_bytes else None,
+            grade=grade.level,
+            grade_reason=grade.reason,
+        )
+
+    def _wall(self, failure: Failure) -> str:
+        """Which limit broke: what the server ran into, else what the client did."""
+        hits = self._server.walls()
+        if hits:
+            call, name, message, pid = hits[0]["call"], hits[0]["name"], hits[0]["message"], self._server.session
+        else:
+            call, name, message = failure.call, failure.errno_name, failure.message
+            pid = self._holder.sessions[-1]
+        wall = limits.diagnose(call, name, walls=limits.walls(pid=pid))
+        side = "server" if hits else "client"
+        seen = f"{side}: {call}: {message} at {failure.at_count:,} connections"
+        return f"{limits.describe(wall)}; {seen}" if wall else seen
+
+
+def geometric_steps(to: int, steps: int) -> list[int]:
+    """About ``steps`` counts up to ``to``, each about twice the last; exact at the end, each once."""
+    ratio = min(2.0, to ** (1 / max(1, steps - 1)))
+    return sorted({max(1, round(to / ratio**back)) for back in range(steps)})
+
+
+def _calibrate(holder: Holder) -> stats.Interval | None:
+    """Slab bytes of one end of a connection: half the slope over connections whose ends are both the client's."""
+    points: list[tuple[int, int]] = []
+    first = memory.read_kernel_memory()
+    try:
+        for count in CALIBRATION_PAIRS:
+            held = holder.pair(count) if count else 0
+            grown = memory.slab_growth(first, memory.read_kernel_memory()).bytes
+            if grown is None:
+                return None
+            points.append((held, grown))
+            if held < count:
+                break
+        holder.unpair()
+    except native.HelperCallFailed:
+        return None
+    memory.settle()
+    ends = [(2 * count, grown) for count, grown in points]
+    return stats.slope([count for count, _ in ends], [grown for _, grown in ends])
+
+
+def _grade(
+    server: stats.Interval | None, ledger: _Ledger, established: int | None, now: _Reading
+) -> stats.Grade:
+    grade = stats.Grade()
+    if established is not None and established != now.open_count:
+        grade = grade.worse("void", f"the kernel counts {established:,} established, not {now.open_count:,}")
+    if not now.server.is_complete:
+        grade = grade.worse("shaky", "memory of some processes could not be read")
+    if ledger.end_bytes is None:
+        return grade.worse("shaky", "slab cannot be read: the ends cannot be told apart")
+    return grade.worse(*_as_pair(stats.grade_interval(server, "bytes per connection")))
+
+
+def _as_pair(grade: stats.Grade) -> tuple[str, str]:
+    return grade.level, grade.reason
+
+
+def _difference(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else after - before
+
+
+def _float_difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+def _sum(*parts: float | None) -> float | None:
+    """The sum, or None when a part is unknown: a partial sum is not the whole."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+_CLIENT_NEEDS = Needs(descriptors_count=16, tasks_count=1)
+_WEIGHTS = {"epoll": 1.0, "thread": 2.0, "fork": 6.0}
+
+EXPERIMENT = Connections()
