@@ -86,9 +86,7 @@ def _parse_one(name: str, option: Option, text: str) -> str | int:
     return value
 
 
-def build_parameters(
-    parameters: type[ParametersT], given: Mapping[str, str | None], *, quick: bool
-) -> ParametersT:
+def build_parameters(parameters: type[ParametersT], given: Mapping[str, str | None], *, quick: bool) -> ParametersT:
     """Parameters from command-line texts; what was not given takes its default, or its quick value."""
     values: dict[str, Any] = {}
     for name, default, option in options_of(parameters):
@@ -262,7 +260,7 @@ def _spread_values(summary: stats.Summary | None) -> tuple[float | None, ...]:
 def _kind(hint: object) -> str:
     """``int | None`` -> ``int``."""
     arguments = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next(kind.__name__ for kind in arguments if kind in (str, int, float))
+    return next(kind.__name__ for kind in (str, int, float) if kind in arguments)
 
 
 # --- views ----------------------------------------------------------------------------------------------------------
@@ -287,6 +285,9 @@ class View:
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
+DECISIVE_VERDICTS = ("CONFIRMED", "REFUTED", "PARTLY")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The judgement of one claim: computed from the rule printed beside it, which was fixed before measuring."""
@@ -296,6 +297,13 @@ class Verdict:
     rule: str
     verdict: str
     evidence: str
+
+    def capped(self, noise: str) -> Verdict:
+        """This verdict on a noisy machine: a finding becomes INCONCLUSIVE, with the noise as part of the evidence."""
+        if self.verdict not in DECISIVE_VERDICTS:
+            return self
+        evidence = f"{self.evidence}; would be {self.verdict}, but {noise}"
+        return dataclasses.replace(self, verdict="INCONCLUSIVE", evidence=evidence)
 
 
 Judge = Callable[[Sequence[Mapping[str, Scalar]]], Verdict]
@@ -344,7 +352,7 @@ class Experiment(ABC, Generic[ParametersT]):
     repeats: ClassVar[int] = 1  # interleaved blocks; each cell is launched once per block
     quick_repeats: ClassVar[int] = 1
 
-    def check(self, parameters: ParametersT) -> None:  # noqa: B027 - most experiments have nothing to refuse
+    def check(self, parameters: ParametersT) -> None:
         """Raise ``UsageError`` for parameters that are each allowed but not together."""
 
     @abstractmethod

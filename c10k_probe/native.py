@@ -1,6 +1,6 @@
 """Find, start, read and kill the C helpers.
 
-A helper speaks JSON lines on stdout: first ``hello``, last ``end``; commands, where it takes any, are lines on its stdin.
+A helper speaks JSON lines on stdout: first ``hello``, last ``end``; commands, where it takes any, are lines on stdin.
 Every helper leads a session of its own, so that a terminal's Ctrl-C does not reach it, its whole tree is known by the
 session id, and one ``killpg`` ends it. It dies with this process by ``PR_SET_PDEATHSIG`` (prctl(2)).
 """
@@ -15,7 +15,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -83,6 +83,12 @@ def find(name: str, linking: str = "dynamic") -> Path:
     return path
 
 
+def split_cpus() -> tuple[frozenset[int], frozenset[int]]:
+    """CPUs for the system under test, and one apart for its client; the same for both when there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (frozenset(usable[:-1]) or frozenset(usable), frozenset(usable[-1:]))
+
+
 def kill_all() -> None:
     """Kill every running helper with its whole process group; safe in a signal handler."""
     for helper in tuple(_running):
@@ -92,8 +98,14 @@ def kill_all() -> None:
 class Helper:
     """One running helper; a context manager that leaves no process behind."""
 
-    def __init__(self, name: str, arguments: Sequence[object] = (), linking: str = "dynamic") -> None:
-        """Start ``name`` and read its ``hello``. Raises ``HelperError``."""
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[object] = (),
+        linking: str = "dynamic",
+        cpus: Collection[int] | None = None,
+    ) -> None:
+        """Start ``name``, on ``cpus`` when given, and read its ``hello``. Raises ``HelperError``."""
         self.name = name if linking == "dynamic" else f"{name}-{linking}"
         self._buffer = bytearray()
         self._ended = False
@@ -113,6 +125,8 @@ class Helper:
             raise HelperMissing(f"helper {self.name} cannot be started: {error.strerror}") from None
         _running.add(self)
         try:
+            if cpus is not None:
+                os.sched_setaffinity(self._process.pid, cpus)  # before it has threads or children, which inherit it
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
             self._selector.register(self._process.stdout, selectors.EVENT_READ)

@@ -159,7 +159,7 @@ def load(path: Path) -> StoredRun:
         raise UserError(f"{path} is not a run folder ({error}); name one below results/") from None
     if facts.get("format", 0) > FORMAT:
         raise UserError(f"{path} has format {facts['format']}, this version reads up to {FORMAT}; update c10k-probe")
-    kinds = {name: kind for name, kind in facts["columns"]}
+    kinds = dict(facts["columns"])
     whole = text[: text.rfind("\n") + 1]
     rows = tuple(
         {name: parse_value(cell, kinds.get(name, "str")) for name, cell in row.items()}

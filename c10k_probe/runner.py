@@ -1,20 +1,21 @@
 """The only loop: plan, check limits, interleave, measure, and say what happened as events.
 
-Cells are measured in blocks: each block holds every cell once, in an order shuffled with the run's seed, so that drift of
-the machine falls on all cells alike. A cell that fails is reported and left out of later blocks; the others go on. Every
-way out (done, failure, time-out, signal) ends with the rows that were measured and one ``RunFinished``.
+Cells are measured in blocks: each block holds every cell once, in an order shuffled with the run's seed, so that drift
+of the machine falls on all cells alike. A cell that fails is reported and left out of later blocks; the others go on.
+Every way out (done, failure, time-out, signal) ends with the rows that were measured and one ``RunFinished``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+import resource
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from c10k_probe import limits, native
+from c10k_probe import limits, machine, native
 from c10k_probe.events import (
     BlockFinished,
     CellProgressed,
@@ -44,6 +45,9 @@ class Plan:
     command: tuple[str, ...] = ()
 
 
+SUMMARY_EVERY_S: Final = 2.0  # bootstraps cost this process CPU time that is better left to what is measured
+
+
 class Tee:
     """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so."""
 
@@ -70,7 +74,10 @@ class Tee:
                 self.failed.append((sink, error))
 
 
-_WRITE_ADVICE = ("rows from here on are kept in memory and printed at the end", "free space or choose another --out or --csv")
+_WRITE_ADVICE = (
+    "rows from here on are kept in memory and printed at the end",
+    "free space or choose another --out or --csv",
+)
 
 
 class TimedOut(Exception):
@@ -108,7 +115,7 @@ class Run:
         self.rows: dict[tuple[Any, ...], Row] = {}
         self._tee = tee
         self._interrupts = Interrupts()
-        self._started = time.monotonic()
+        self._started = self._summarised = time.monotonic()
         self._samples: list[Samples] = []
         self._dropped: dict[str, str] = {}
         self._done_weight = 0.0
@@ -118,16 +125,20 @@ class Run:
     def go(self, facts: Mapping[str, object]) -> ExitCode:
         """Measure everything and return the exit code; never raises for what a run can meet."""
         with self._interrupts.installed():
+            before, own_cpu_s = machine.read_counters(), _own_cpu_s()
             self.emit(self._start_event(facts))
             end = self._guarded_blocks()
             self._summarise(final=True)
             self._mark_unfinished(end)
-            if end == "done":
-                self._judge()
             native.kill_all()
             code = self._code(end)
             elapsed_s = time.monotonic() - self._started
-            self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows)))
+            delta = machine.counters_delta(before, machine.read_counters())
+            own_cpu_s = _own_cpu_s() - own_cpu_s
+            facts_after = _facts_after(delta, own_cpu_s)
+            if end == "done":
+                self._judge(machine.noise_reason(delta, own_cpu_s))
+            self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after))
         return code
 
     def emit(self, event: Event) -> None:
@@ -165,7 +176,8 @@ class Run:
                 if cell.name not in self._dropped:
                     self._measure_cell(cell, block)
                 self._done_weight += cell.weight
-            self._summarise(final=False)
+            if block == 0 or time.monotonic() - self._summarised > SUMMARY_EVERY_S:
+                self._summarise(final=False)
             self.emit(BlockFinished(block, self.share_with(order[-1], 0.0)))
 
     def _check_needs(self) -> None:
@@ -214,6 +226,7 @@ class Run:
 
     def _summarise(self, *, final: bool) -> None:
         """Rows from the samples so far; a cell that was dropped later says so in its row."""
+        self._summarised = time.monotonic()
         for row in self.experiment.summarise(self.parameters, self._samples, self.plan.seed):
             self._put(self._with_failure(row), final=final)
 
@@ -226,7 +239,7 @@ class Run:
     def _drop(self, cell: Cell, status: str, reason: str) -> None:
         """Leave a cell out from now on; it gets a row of its own unless it has rows already."""
         self._dropped[cell.name] = reason
-        if not self._has_rows(cell) and not self._has_samples(cell):
+        if not self._has_samples(cell):  # else its row comes from its samples, and says so
             self._put(self._empty_row(cell, status, reason), final=True)
         self.emit(Warned(f"{cell.name} {status}: {reason}", "", ""))
 
@@ -254,10 +267,12 @@ class Run:
     def _has_samples(self, cell: Cell) -> bool:
         return any(samples.key == cell.key for samples in self._samples)
 
-    def _judge(self) -> None:
+    def _judge(self, noise: str | None) -> None:
+        """Judge the claims from all rows that are not void; a noisy machine caps every verdict."""
         rows = [flatten(row) for row in self.rows.values() if row.grade != "void"]
         for judge in self.experiment.judges:
-            self.emit(VerdictReached(judge(rows)))
+            verdict = judge(rows)
+            self.emit(VerdictReached(verdict if noise is None else verdict.capped(noise)))
 
     # --- start and end --------------------------------------------------------------------------------------------
 
@@ -297,6 +312,24 @@ class Run:
             return f"{end}; what was measured until then is kept"
         unwell = [row for row in self.rows.values() if row.status != "ok"]
         return "complete" if not unwell else f"{len(unwell)} of {len(self.rows)} rows are not ok: {unwell[0].reason}"
+
+
+def _own_cpu_s() -> float:
+    """CPU seconds of this process and of the helpers it has waited for."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+
+
+def _facts_after(delta: machine.Counters, own_cpu_s: float) -> dict[str, object]:
+    """What the kernel counted during the run, and how noisy the machine was."""
+    return {
+        "counters": dataclasses.asdict(delta),
+        "own_cpu_s": round(own_cpu_s, 3),
+        "steal_pct": machine.steal_pct(delta),
+        "foreign_cpu_pct": machine.foreign_cpu_pct(delta, own_cpu_s),
+    }
 
 
 def _covers(cell: Cell, row: Row) -> bool:

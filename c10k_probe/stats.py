@@ -8,7 +8,7 @@ because tails are about single operations. Nothing is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -111,9 +111,7 @@ def median_interval(launch_medians: Sequence[float], seed: int) -> Interval:
     return Interval(middle, float(low), float(high))
 
 
-def paired_ratio(
-    arm: dict[int, Sequence[float]], base: dict[int, Sequence[float]], seed: int
-) -> Interval | None:
+def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]], seed: int) -> Interval | None:
     """Ratio of medians ``arm / base`` with an interval from resampling *blocks*.
 
     Both arms map block number -> samples of the launch in that block. Only blocks that hold both arms count, so that
@@ -171,7 +169,7 @@ def grade_interval(interval: Interval | None, what: str) -> Grade:
         return Grade()
     half = interval.relative_half_width
     if half is None:
-        return Grade("shaky", f"{what}: under {MINIMUM_LAUNCHES} launches, no interval")
+        return Grade("shaky", f"{what}: too few measurements for an interval")
     if half > SHAKY_RELATIVE_HALF_WIDTH:
         return Grade("shaky", f"{what}: interval is ±{half * 100:.0f} %")
     return Grade()

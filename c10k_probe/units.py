@@ -7,7 +7,6 @@ dimension, and which multiple of its base unit, each suffix stands for.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -64,6 +63,7 @@ SUFFIXES: Final[Mapping[str, Suffix]] = {
     "_pct": Suffix("percent"),
 }
 
+_PLAIN_SYMBOLS: Final[Mapping[str, str]] = {"ratio": "×", "percent": " %", "rate": "/s"}
 _WRITTEN = re.compile(r"\s*([+-]?[0-9][0-9_,]*\.?[0-9]*(?:e[+-]?[0-9]{1,2})?|[+-]?\.[0-9]+)\s*([^\W\d_]*)\s*")
 
 
@@ -100,19 +100,15 @@ def format_exact(value: int, dimension: str) -> str:
 
 
 def format_quantity(value: float, dimension: str) -> str:
-    """``value`` (base unit) for a reader: three or four significant digits and a unit."""
-    if math.isnan(value):
-        return ""
-    if dimension == "ratio":
-        return f"{_digits(value)}×"
-    if dimension == "percent":
-        return f"{_digits(value)} %"
-    if dimension == "rate":
-        return f"{_digits(value)}/s"
+    """``value`` (base unit) for a reader: three significant digits, or all of the whole part, and a unit."""
+    if dimension in _PLAIN_SYMBOLS:
+        return f"{_digits(value)}{_PLAIN_SYMBOLS[dimension]}"
     if dimension == "count":
         return f"{value:,.0f}" if float(value).is_integer() else _digits(value)
     scales = [scale for scale in SCALES[dimension] if scale.printed]
     fitting = [scale for scale in scales if abs(value) >= scale.factor] or scales[:1]
+    if fitting[-1].factor == 1 and float(value).is_integer():
+        return f"{value:.0f} {fitting[-1].symbol}"
     return f"{_digits(value / fitting[-1].factor)} {fitting[-1].symbol}"
 
 
@@ -146,9 +142,7 @@ def _digits(value: float) -> str:
 def _factors(dimension: str) -> dict[str, int]:
     """Every accepted spelling, lower-cased, with its factor."""
     return {
-        spelling.lower(): scale.factor
-        for scale in SCALES[dimension]
-        for spelling in (scale.symbol, *scale.spellings)
+        spelling.lower(): scale.factor for scale in SCALES[dimension] for spelling in (scale.symbol, *scale.spellings)
     }
 
 

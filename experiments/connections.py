@@ -3,17 +3,17 @@
 Question: an event loop (epoll), a thread per connection and a process per connection hold the same TCP connections with
 the same handler: what does one more connection cost in memory, time and CPU, and which limit breaks first?
 
-Timed: ``connect`` is the connect() call of each new connection; ``ramp_s`` runs from the first socket() of a step to the
-last first echo, so that accepting and creating the worker are in it; ``echo`` is send() to the last byte of the answer,
-on one held connection after another in shuffled order, on every held one (above 10,000: on a random sample,
+Timed: ``connect`` is the connect() call of each new connection; ``ramp_s`` runs from the first socket() of a step to
+the last first echo, so that accepting and creating the worker are in it; ``echo`` is send() to the last byte of the
+answer, on one held connection after another in shuffled order, on every held one (above 10,000: on a random sample,
 ``echo_asked_count``). Not timed: reading /proc, which happens between steps, while nothing is sent. Clock:
 CLOCK_MONOTONIC in the C client.
 
 Memory, as slopes over the counts of the ramp: the server's user memory is the PSS of its process tree, its page tables
 are VmPTE of each process, kernel stacks are what grew in /proc/meminfo, slab what grew in /proc/slabinfo (root; else
 /proc/meminfo). Both ends of a loopback connection are on this machine: before the ramp the client holds both ends of
-some connections itself, and half of that slope is the kernel's price of one end. The client's end is taken from the slab;
-the rest is the server's.
+some connections itself, and half of that slope is the kernel's price of one end. The client's end is taken from the
+slab; the rest is the server's.
 
 Known bias: idle connections that were used once; buffers are lazy, and loaded connections cost more. One echo at a time
 is latency without load. cpu_user_s and cpu_system_s count whole clock ticks per process, ``cpu_run_s`` does not. Client
@@ -38,6 +38,7 @@ from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.servers import MODELS, ReferenceServer
 
 ECHO_ALL_UP_TO = 10_000
+SETTLE_S = 10.0
 CALIBRATION_PAIRS = (0, 400, 800, 1200, 1600, 2000)
 
 
@@ -86,6 +87,7 @@ class ConnectionsRow(Row):
     echo_asked_count: int | None = column("held connections that were asked for an echo")
     echo_max_ns: float | None = column("send() to the whole answer, longest")
     established_count: int | None = column("the kernel's own count of established sockets of the server")
+    server_cpus_count: int | None = column("CPUs the server was pinned to; the client has one apart when there are two")
     memory_read_count: int | None = column("processes whose memory is in user_bytes")
     client_user_bytes: int | None = column("PSS of the client's processes")
     socket_end_bytes: float | None = column("slab of one end of a connection, calibrated")
@@ -199,7 +201,6 @@ class Connections(Experiment[ConnectionsParameters]):
         model = str(cell.key["model"])
         targets = geometric_steps(parameters.to, parameters.steps)
         bench.progress(0, sum(targets), "calibrating")
-        memory.settle()
         with ReferenceServer(model) as server, Holder(server.port, targets[-1]) as holder:
             ramp = _Ramp(model, server, holder, bench)
             for index, target in enumerate(targets):
@@ -207,7 +208,10 @@ class Connections(Experiment[ConnectionsParameters]):
                 row = ramp.step(target)
                 yield row
                 if row.status != "ok":
-                    return
+                    break
+        bench.progress(1, 1, "closing")
+        # what this model frees must not be subtracted from what the next one takes
+        memory.settle(SETTLE_S, sessions=(server.session, *holder.sessions))
 
 
 class _Ramp:
@@ -224,7 +228,7 @@ class _Ramp:
         before = self._ledger.readings[-1]
         refusal = limits.memory_guard((target - before.open_count) * self._bytes_per_connection())
         if refusal is not None:
-            return self._row(target, status="failed", reason=f"memory guard: {refusal}", grade="void")
+            return self._refused(target, f"memory guard: {refusal}")
         ramped = self._holder.ramp(target)
         sample = 0 if ramped.open_count <= ECHO_ALL_UP_TO else ECHO_ALL_UP_TO
         echoes = self._holder.echo(sample, self._bench.seed)
@@ -252,13 +256,19 @@ class _Ramp:
         known = [slope.high or slope.middle for slope in slopes if slope is not None]
         return max(sum(known), 2 * MODELS[self._model].per_connection.memory_bytes)
 
-    def _row(self, target: int, *, status: str, reason: str, grade: str) -> ConnectionsRow:
-        state = {"status": status, "reason": reason, "grade": grade, "grade_reason": "not measured"}
-        return ConnectionsRow(model=self._model, target_count=target, block=self._bench.block, **state)
+    def _refused(self, target: int, reason: str) -> ConnectionsRow:
+        """The row of a step that was not taken."""
+        return ConnectionsRow(
+            model=self._model,
+            target_count=target,
+            block=self._bench.block,
+            status="failed",
+            reason=reason,
+            grade="void",
+            grade_reason="not measured",
+        )
 
-    def _measured(
-        self, target: int, ramped: Ramped, echoes: Echoes, before: _Reading, now: _Reading
-    ) -> ConnectionsRow:
+    def _measured(self, target: int, ramped: Ramped, echoes: Echoes, before: _Reading, now: _Reading) -> ConnectionsRow:
         server, client = self._ledger.server_slope(), self._ledger.client_slope()
         established = sockets.established_count(self._server.port)
         grade = _grade(server, self._ledger, established, now)
@@ -293,6 +303,7 @@ class _Ramp:
                 now.server.involuntary_switches_count, before.server.involuntary_switches_count
             ),
             established_count=established,
+            server_cpus_count=len(self._server.cpus),
             memory_read_count=now.server.read_count,
             client_user_bytes=_whole(_sum(*(part.pss_bytes for part in now.clients))),
             socket_end_bytes=self._ledger.end_bytes.middle if self._ledger.end_bytes else None,
@@ -341,9 +352,7 @@ def _calibrate(holder: Holder) -> stats.Interval | None:
     return stats.slope([count for count, _ in ends], [grown for _, grown in ends])
 
 
-def _grade(
-    server: stats.Interval | None, ledger: _Ledger, established: int | None, now: _Reading
-) -> stats.Grade:
+def _grade(server: stats.Interval | None, ledger: _Ledger, established: int | None, now: _Reading) -> stats.Grade:
     grade = stats.Grade()
     if established is not None and established != now.open_count:
         grade = grade.worse("void", f"the kernel counts {established:,} established, not {now.open_count:,}")
@@ -351,11 +360,8 @@ def _grade(
         grade = grade.worse("shaky", "memory of some processes could not be read")
     if ledger.end_bytes is None:
         return grade.worse("shaky", "slab cannot be read: the ends cannot be told apart")
-    return grade.worse(*_as_pair(stats.grade_interval(server, "bytes per connection")))
-
-
-def _as_pair(grade: stats.Grade) -> tuple[str, str]:
-    return grade.level, grade.reason
+    interval = stats.grade_interval(server, "bytes per connection")
+    return grade.worse(interval.level, interval.reason)
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

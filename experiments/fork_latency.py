@@ -3,18 +3,18 @@
 Question: how long do fork, vfork, posix_spawn, clone3 (a process that shares memory) and pthread_create take, from a
 dynamically and from a statically linked program, and how do they compare with pthread_create?
 
-Timed, each from the clock reading just before the call, never mixed: ``return`` until the call came back in the parent;
-``started`` until the first instruction of ours in the child, which writes its clock reading to a shared page; ``cycle``
-until the child was created, had exited and was reaped (waitpid, pthread_join). For posix_spawn ``started`` includes exec
-and loading, because that is its first instruction of ours. vfork and clone3 with CLONE_VFORK suspend their caller, so
-their ``return`` contains the child's whole life.
+Timed, each from the clock reading just before the call, never mixed: ``return`` until the call came back in the
+parent; ``started`` until the first instruction of ours in the child, which writes its clock reading to a shared page;
+``cycle`` until the child was created, had exited and was reaped (waitpid, pthread_join). For posix_spawn ``started``
+includes exec and loading, because that is its first instruction of ours. vfork and clone3 with CLONE_VFORK suspend
+their caller, so their ``return`` contains the child's whole life.
 
 Not timed: the warm-ups of each launch, storing samples, anything in Python: a C helper measures, one fresh process a
 launch. Clock: CLOCK_MONOTONIC, nanoseconds; its own cost is measured by every helper and stands in the raw samples.
 
-Known bias: each interval contains one clock reading. glibc keeps the stacks of joined threads, so that all but the first
-thread of a launch reuse one. The parent is small (see ``rss_bytes``, ``mappings_count``): fork of a large process costs
-more. With ``one-cpu`` the child runs when its parent waits; with ``any-cpu`` it may run at once on another CPU.
+Known bias: each interval contains one clock reading. glibc keeps the stacks of joined threads, so that all but the
+first thread of a launch reuse one. The parent is small (see ``rss_bytes``, ``mappings_count``): fork of a large
+process costs more. With ``one-cpu`` the child runs when its parent waits; with ``any-cpu`` it may run at once on another CPU.
 
 Sources: fork(2), vfork(2), posix_spawn(3), clone(2), pthread_create(3); kernel/fork.c; lmbench's lat_proc;
 Baumann et al., "A fork() in the road", HotOS 2019.
@@ -23,11 +23,11 @@ Baumann et al., "A fork() in the road", HotOS 2019.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from c10k_probe import native, stats
+from c10k_probe import native, stats, units
 from c10k_probe.experiment import (
     Bench,
     Cell,
@@ -35,6 +35,8 @@ from c10k_probe.experiment import (
     Parameters,
     Row,
     Samples,
+    Scalar,
+    Verdict,
     View,
     column,
     estimate,
@@ -48,6 +50,7 @@ PLACEMENTS = ("one-cpu", "any-cpu")
 INTERVALS = ("return", "started", "cycle")
 BASE_METHOD = "pthread_create"
 CLOCK_SHARE_LIMIT = 0.01
+C10_CYCLE_NS = 100_000.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,22 @@ def _views() -> tuple[View, ...]:
     return (*medians, View("n", "n_count", priority=2), *tails, *ratios)
 
 
+def judge_c10(rows: Sequence[Mapping[str, Scalar]]) -> Verdict:
+    """C10 by its rule, from the row of fork in a small static process on one CPU."""
+    restated = "even from a static program, fork costs too much for every connection to have its own process"
+    rule = "CONFIRMED when the 95 % interval of fork's cycle lies at or above 100 µs, that is 10 % of a core at 1,000/s"
+    wanted = {"method": "fork", "linking": "static", "placement": "one-cpu"}
+    found = [row for row in rows if wanted.items() <= row.items()]
+    middle, low, high = (found[0][f"cycle_p50{end}_ns"] for end in ("", "_lo", "_hi")) if found else (None,) * 3
+    if not isinstance(low, float) or not isinstance(high, float):
+        reason = "fork of the static build on one CPU, with an interval, is not in this run"
+        return Verdict("C10", restated, rule, "NOT-MEASURED", reason)
+    verdict = "CONFIRMED" if low >= C10_CYCLE_NS else "REFUTED" if high < C10_CYCLE_NS else "INCONCLUSIVE"
+    text = f"fork, exit and reap take {units.format_column('_ns', middle)}"
+    evidence = f"{text} [{units.format_column('_ns', low)}, {units.format_column('_ns', high)}]"
+    return Verdict("C10", restated, rule, verdict, evidence)
+
+
 class ForkLatency(Experiment[ForkLatencyParameters]):
     """See the module."""
 
@@ -113,6 +132,7 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
     views = _views()
     repeats = 20
     quick_repeats = 5
+    judges = (judge_c10,)
 
     def cells(self, parameters: ForkLatencyParameters) -> list[Cell]:
         """Method by linking by placement; each needs a handful of descriptors and two tasks."""
@@ -154,9 +174,7 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         return rows
 
 
-def _samples(
-    cell: Cell, bench: Bench, helper: native.Helper, facts: native.Message, taken: native.Message
-) -> Samples:
+def _samples(cell: Cell, bench: Bench, helper: native.Helper, facts: native.Message, taken: native.Message) -> Samples:
     """The samples of one launch, with the facts that hold for all of them."""
     values = {name: taken[f"{name}_ns"] for name in INTERVALS}
     known = {name: value for name, value in facts.items() if name != "type"}
@@ -189,9 +207,7 @@ def _row(cell: Cell, launches: Sequence[Samples], base: Sequence[Samples], seed:
     )
 
 
-def _ratio(
-    name: str, launches: Sequence[Samples], base: Sequence[Samples], seed: int
-) -> stats.Interval | None:
+def _ratio(name: str, launches: Sequence[Samples], base: Sequence[Samples], seed: int) -> stats.Interval | None:
     """This cell's interval over the base method's, from the blocks that hold both."""
     arm, reference = ({item.block: item.values[name] for item in items} for items in (launches, base))
     return stats.paired_ratio(arm, reference, seed)

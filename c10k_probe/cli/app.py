@@ -48,9 +48,7 @@ def build_app(experiments: dict[str, AnyExperiment], arguments: list[str]) -> ty
 
 
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
 ) -> None:
     if version:
         print(f"c10k-probe {__version__}")

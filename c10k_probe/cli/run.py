@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 import secrets
 import sys
@@ -10,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from c10k_probe import units
 from c10k_probe.events import Sink
-from c10k_probe.exits import ExitCode, UsageError
+from c10k_probe.exits import UsageError
 from c10k_probe.experiment import AnyExperiment, Option, build_parameters, columns, flatten, options_of, parse_option
 from c10k_probe.results import csv_line
 from c10k_probe.runner import Plan, Run, Tee
@@ -82,7 +83,7 @@ def _outputs(texts: Mapping[str, Any]) -> Outputs:
 
 def _sinks(outputs: Outputs) -> tuple[RunFolderSink, list[Sink]]:
     """The run folder first: what it keeps must not depend on what another sink does."""
-    folder = RunFolderSink(outputs.out, {"display": _display_mode(outputs)})
+    folder = RunFolderSink(outputs.out, _run_facts(outputs))
     sinks: list[Sink] = [folder]
     if outputs.csv is not None:
         sinks.append(CsvSink(Target("--csv", outputs.csv)))
@@ -98,6 +99,17 @@ def _sinks(outputs: Outputs) -> tuple[RunFolderSink, list[Sink]]:
 
         sinks.append(PlainLines())
     return folder, sinks
+
+
+def _run_facts(outputs: Outputs) -> dict[str, object]:
+    """What ``run.json`` says beside the run itself: how it was shown, every limit in force, the helpers' builds."""
+    from c10k_probe import limits, native
+
+    return {
+        "display": _display_mode(outputs),
+        "limits": [dataclasses.asdict(wall) for wall in limits.walls()],
+        "helpers": native.build_facts(),
+    }
 
 
 def _display_mode(outputs: Outputs) -> str:
@@ -116,7 +128,17 @@ def _is_terminal() -> bool:
 def _facts() -> Mapping[str, object]:
     from c10k_probe import __version__, machine
 
-    return {"c10k_probe": __version__, **machine.facts()}
+    return {"c10k_probe": __version__, "git_revision": _git_revision(), **machine.facts()}
+
+
+def _git_revision() -> str | None:
+    """The commit that the running source tree is at; None for an installed package."""
+    root = Path(importlib.import_module("c10k_probe.experiments").__path__[0]).parent / ".git"
+    try:
+        head = (root / "HEAD").read_text(encoding="ascii").strip()
+        return (root / head.removeprefix("ref: ")).read_text(encoding="ascii").strip() if "ref: " in head else head
+    except OSError:
+        return None
 
 
 def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Outputs) -> None:
@@ -124,7 +146,10 @@ def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Output
     kept = folder.path if folder not in [sink for sink, _ in tee.failed] else None
     if tee.failed:
         for sink, error in tee.failed:
-            print(f"c10k-probe: {sink.name}: {error.strerror or error}; free space or name another target", file=sys.stderr)
+            print(
+                f"c10k-probe: {sink.name}: {error.strerror or error}; free space or name another target",
+                file=sys.stderr,
+            )
         if kept is None:
             names = [column.name for column in columns(run.experiment.row_type)]
             rows = (csv_line(flatten(row).values()) for row in run.rows.values())

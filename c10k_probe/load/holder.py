@@ -60,10 +60,12 @@ class Holder:
         self._room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
         processes = min(_MOST_HOLDERS, -(-most_count // self._room))
         self._helpers: list[native.Helper] = []
+        _, cpus = native.split_cpus()
+        common = ["--port", port, "--window", window_count, "--timeout-ms", _TIMEOUT_MS]
         try:
             for base in range(processes):
-                arguments = ["--port", port, "--source-base", base, "--window", window_count]
-                self._helpers.append(native.Helper("connection_holder", [*arguments, "--timeout-ms", _TIMEOUT_MS]))
+                helper = native.Helper("connection_holder", [*common, "--source-base", base], cpus=cpus)
+                self._helpers.append(helper)
         except BaseException:
             self.kill()
             raise

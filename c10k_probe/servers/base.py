@@ -32,6 +32,14 @@ class Server(Protocol):
 class ServerModel(Protocol):
     """What is known of a kind of server before it runs."""
 
-    name: str
-    per_connection: Needs
-    fixed: Needs
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def per_connection(self) -> Needs:
+        """What one connection takes of each limit, in the server."""
+
+    @property
+    def fixed(self) -> Needs:
+        """What the server takes before there is a connection."""

@@ -65,6 +65,9 @@ MODELS: Final = {
     )
 }
 
+CLIENT_END: Final = Needs(system_descriptors_count=1, memory_bytes=_KERNEL_END_BYTES)
+"""What the client's end of a connection takes; its descriptors are spread over as many processes as that needs."""
+
 
 class ReferenceServer:
     """A running reference server. Raises ``native.HelperError`` when it does not come up."""
@@ -72,7 +75,9 @@ class ReferenceServer:
     def __init__(self, model: str, backlog_count: int = 4096, stack_bytes: int | None = None) -> None:
         self.name = model
         stack = [] if stack_bytes is None else ["--stack", stack_bytes]
-        self._helper = native.Helper("reference_server", ["--model", model, "--backlog", backlog_count, *stack])
+        arguments = ["--model", model, "--backlog", backlog_count, *stack]
+        self.cpus, _ = native.split_cpus()
+        self._helper = native.Helper("reference_server", arguments, cpus=self.cpus)
         try:
             ready = self._helper.expect("ready")
         except BaseException:

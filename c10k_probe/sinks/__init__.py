@@ -1,1 +1,4 @@
-"""Consumers of events: live table, plain lines, CSV, JSON lines, run folder. Only here and in ``cli`` is Rich imported."""
+"""Consumers of events: live table, plain lines, CSV, JSON lines, run folder.
+
+Rich is imported only here and in ``cli``.
+"""

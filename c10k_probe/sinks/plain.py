@@ -15,9 +15,8 @@ from c10k_probe.events import (
     VerdictReached,
     Warned,
 )
-from c10k_probe.experiment import Scalar
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.units import format_column
+from c10k_probe.sinks.text import groups, last_of_each, view_text
 
 
 class PlainLines:
@@ -29,6 +28,7 @@ class PlainLines:
         self._stream = stream or sys.stderr
         self._clock = Clock()
         self._start: RunStarted | None = None
+        self._rows: list[RowMeasured] = []
 
     def handle(self, event: Event) -> None:
         """Print the event, if it has something to say."""
@@ -40,22 +40,22 @@ class PlainLines:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def _line(self, event: Event) -> str:
-        if isinstance(event, RunStarted):
-            self._start = event
-            self._clock.start()
-            return f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
-        if isinstance(event, (BlockFinished, CellProgressed)):
-            return self._progress(event)
-        if isinstance(event, RowMeasured) and event.final:
-            return self._row(event)
-        if isinstance(event, Warned):
-            return f"warning: {event}"
-        if isinstance(event, VerdictReached):
-            verdict = event.verdict
-            return f"verdict {verdict.claim}: {verdict.verdict}: {verdict.restatement} ({verdict.evidence})"
-        if isinstance(event, RunFinished):
-            return f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s"
+    def _line(self, event: Event) -> str:  # noqa: PLR0911 - one line for each kind of event
+        match event:
+            case RunStarted():
+                self._start = event
+                self._clock.start()
+                return f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
+            case BlockFinished() | CellProgressed():
+                return self._progress(event)
+            case RowMeasured(final=True):
+                return self._row(event)
+            case Warned():
+                return f"warning: {event}"
+            case VerdictReached(verdict):
+                return f"{verdict.claim} {verdict.verdict}: {verdict.restatement}: {verdict.evidence}"
+            case RunFinished():
+                return self._end(event)
         return ""
 
     def _progress(self, event: BlockFinished | CellProgressed) -> str:
@@ -67,25 +67,31 @@ class PlainLines:
         return ", ".join(part for part in (f"{event.done_share:4.0%}", note, left) if part)
 
     def _row(self, event: RowMeasured) -> str:
+        """The main values of a row, with what is wrong with it."""
+        self._rows.append(event)
+        values = event.values
+        parts = [str(values[name]) for name in ("status", "reason") if values["status"] != "ok" and values[name]]
+        grade = [f"[{values['grade']}: {values['grade_reason']}]"] if values["grade"] != "ok" else []
         assert self._start is not None
-        keys = [str(event.values[column.name]) for column in self._start.columns if column.key]
-        parts = [f"{view.group or ''} {view.header} {text}".strip() for view in self._start.views if (text := cell(event, view.column, view.low, view.high))]
-        state = str(event.values["status"]) if event.values["status"] != "ok" else ""
-        why = str(event.values["reason"] or "")
-        grade = f"[{event.values['grade']}: {event.values['grade_reason']}]" if event.values["grade"] != "ok" else ""
-        return " ".join(keys) + ": " + ", ".join(part for part in (state, why, *parts, grade) if part)
+        return f"{self._keys(event)}: " + ", ".join(parts + self._views(event, groups(self._start)[0]) + grade)
 
+    def _end(self, event: RunFinished) -> str:
+        """The other groups of values, of each ramp's last step, and how it went."""
+        assert self._start is not None
+        lines = [
+            f"{group}: {self._keys(row)}: {', '.join(texts)}"
+            for group in groups(self._start)[1:]
+            for row in last_of_each(self._start, self._rows)
+            if (texts := self._views(row, group))
+        ]
+        return "\n".join([*lines, f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s"])
 
-def cell(event: RowMeasured, column: str, low: str = "", high: str = "") -> str:
-    """``52.1 µs [51.8 µs, 52.9 µs]``, without the interval where there is none, empty where nothing was measured."""
-    return interval_text(column, *(event.values.get(name) for name in (column, low, high)))
+    def _keys(self, event: RowMeasured) -> str:
+        assert self._start is not None
+        names = [column.name for column in self._start.columns if column.key]
+        return " ".join(str(event.values[name]) for name in names if event.values[name] is not None)
 
-
-def interval_text(column: str, middle: Scalar, low: Scalar = None, high: Scalar = None, *, short: bool = False) -> str:
-    """A value with its interval; ``short`` gives the half-width in percent instead of the two ends."""
-    text = format_column(column, middle)
-    if not text or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
-        return text
-    if short and isinstance(middle, (int, float)) and middle:
-        return f"{text} ±{(high - low) / 2 / abs(middle) * 100:.1f}%"
-    return f"{text} [{format_column(column, low)}, {format_column(column, high)}]"
+    def _views(self, event: RowMeasured, group: str) -> list[str]:
+        assert self._start is not None
+        views = [view for view in self._start.views if view.group == group]
+        return [f"{view.header} {text}" for view in views if (text := view_text(view, event))]

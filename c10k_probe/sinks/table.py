@@ -22,9 +22,9 @@ from c10k_probe.events import (
     VerdictReached,
     Warned,
 )
-from c10k_probe.experiment import Column, Scalar, View
-from c10k_probe.sinks.plain import interval_text
+from c10k_probe.experiment import Scalar, View
 from c10k_probe.sinks.progress import Clock
+from c10k_probe.sinks.text import groups, last_of_each, telling_keys, view_text
 
 _REDRAW_S = 0.25
 _GRADE_STYLES = {"ok": "", "shaky": "yellow", "void": "red"}
@@ -83,11 +83,14 @@ class LiveTable:
 
     def _end(self, event: RunFinished) -> None:
         self.close()
-        for group in self._groups():
-            self._console.print(self._table(group, list(self._rows.values()), title=group))
+        assert self._start is not None
+        first, *others = groups(self._start)
+        rows = list(self._rows.values())
+        self._console.print(self._table(first, rows))
+        for group in others:
+            self._console.print(self._table(group, last_of_each(self._start, rows), title=group))
         for note in (*self._grade_notes(), *self._notes):
             self._console.print(note)
-        assert self._start is not None
         what = f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s, seed {self._start.seed}"
         self._console.print(Text(what, style="green" if event.code == 0 else "yellow"))
 
@@ -96,37 +99,40 @@ class LiveTable:
     def _picture(self) -> RenderableType:
         """What is drawn while it runs: progress, and the newest rows that fit the height."""
         bar = Table.grid(padding=(0, 1))
+        assert self._start is not None
         left = self._clock.left_text(self._share)
         bar.add_row(ProgressBar(100, self._share * 100, width=24), f"{self._share:4.0%}", self._now, left)
         room = max(3, self._console.height - 10 - len(self._notes))
         rows = list(self._rows.values())[-room:]
-        return Group(bar, *([self._table(self._groups()[0], rows)] if rows else []), *self._notes[-3:])
-
-    def _groups(self) -> list[str]:
-        """The groups of views, in the order in which they were declared."""
-        assert self._start is not None
-        return list(dict.fromkeys(view.group for view in self._start.views))
+        return Group(bar, *([self._table(groups(self._start)[0], rows)] if rows else []), *self._notes[-3:])
 
     def _table(self, group: str, rows: Sequence[RowMeasured], title: str = "") -> Table:
         """The table of one group, without the least important columns when the terminal is narrow."""
         assert self._start is not None
-        keys = _telling_keys(self._start.columns, rows)
+        keys = telling_keys(self._start, rows)
         views = [view for view in self._start.views if view.group == group]
         short = False
         while True:
             table = _build_table(keys, views, rows, title, short=short)
             least = max((view.priority for view in views), default=1)
-            if self._console.measure(table).maximum <= self._console.width or (short and least <= 1):
+            if self._width(table) <= self._console.width or (short and least <= 1):
                 return table
             if short:
                 views = [view for view in views if view.priority < least]
             short = True
 
+    def _width(self, table: Table) -> int:
+        """How wide a table would like to be; ``measure`` alone would cut it to the terminal's width."""
+        return self._console.measure(table, options=self._console.options.update(width=10_000)).maximum
+
     def _grade_notes(self) -> list[Text]:
         """Each reason for a status or grade once, with the rows that it holds for."""
         reasons: dict[tuple[str, str], int] = {}
         for row in self._rows.values():
-            for level, reason in ((row.values["status"], row.values["reason"]), (row.values["grade"], row.values["grade_reason"])):
+            for level, reason in (
+                (row.values["status"], row.values["reason"]),
+                (row.values["grade"], row.values["grade_reason"]),
+            ):
                 if level != "ok":
                     reasons[str(level), str(reason)] = reasons.get((str(level), str(reason)), 0) + 1
         return [
@@ -134,14 +140,6 @@ class LiveTable:
             for (level, reason), count in reasons.items()
             if reason and reason != "not measured"
         ]
-
-
-def _telling_keys(columns: Sequence[Column], rows: Sequence[RowMeasured]) -> list[str]:
-    """The key columns that tell rows apart; one that is the same everywhere takes no space, the first always stays."""
-    keys = [column.name for column in columns if column.key]
-    return [
-        name for index, name in enumerate(keys) if index == 0 or len({row.values[name] for row in rows}) > 1
-    ]
 
 
 def _build_table(
@@ -153,11 +151,9 @@ def _build_table(
     for view in views:
         table.add_column(view.header, justify="right", no_wrap=True)
     for row in rows:
-        style = _GRADE_STYLES[str(row.values["grade"])]
-        ends = [tuple(row.values.get(name) for name in (view.column, view.low, view.high)) for view in views]
-        texts = [interval_text(view.column, *end, short=short) for view, end in zip(views, ends, strict=True)]
-        mark = _mark(row)
-        table.add_row(*(_key_text(name, row) for name in keys), *texts[:-1], *([f"{texts[-1]}{mark}"] if texts else []), style=style)
+        texts = [view_text(view, row, short=short) for view in views]
+        texts[-1:] = [f"{text}{_mark(row)}" for text in texts[-1:]]
+        table.add_row(*(_key_text(name, row) for name in keys), *texts, style=_GRADE_STYLES[str(row.values["grade"])])
     return table
 
 
@@ -184,4 +180,6 @@ def _is_text(name: str, rows: Sequence[RowMeasured]) -> bool:
 def _verdict_text(event: VerdictReached) -> Text:
     verdict = event.verdict
     style = _VERDICT_STYLES.get(verdict.verdict, "yellow")
-    return Text.assemble((f"{verdict.claim} ", "bold"), (verdict.verdict, style), f"  {verdict.restatement}: {verdict.evidence}")
+    return Text.assemble(
+        (f"{verdict.claim} ", "bold"), (verdict.verdict, style), f"  {verdict.restatement}: {verdict.evidence}"
+    )

@@ -1,0 +1,104 @@
+/*
+ * server.h - what the parts of reference_server share: its state, the interface of a model, and what a model
+ * calls. One model is one file, server_model_NAME.c, and one row of the table in server_models.c.
+ */
+#ifndef C10K_SERVER_H
+#define C10K_SERVER_H
+
+#include "helper.h"
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+enum { SERVER_BUFFER_BYTES = 4096 }; /* most that the handler receives at once */
+
+/* One way to serve connections. All of it runs in the main thread. */
+struct server_model {
+    const char *name;                   /* as --model and `ready` have it */
+    int accept_flags;                   /* of accept4, besides SOCK_CLOEXEC: 0 or SOCK_NONBLOCK */
+    void (*prepare)(void);              /* once: the listener is open, `ready` is not yet printed */
+    void (*loop)(void);                 /* accepts, serves and obeys until server.is_quitting */
+    void (*serve)(int fd);              /* a connection just accepted: count it as open, or server_refuse() it */
+    void (*watch_listener)(bool is_on); /* NULL where the loop asks server_is_paused() by itself */
+    int64_t (*count_tasks)(void);       /* processes and threads, the accepting one included */
+    void (*stop)(void);                 /* the listener is closed: close, end and reap the rest */
+};
+
+extern const struct server_model *const server_models[]; /* NULL-terminated */
+
+struct server {
+    const struct server_model *model;
+    int64_t backlog_asked_count, stack_bytes; /* stack_bytes 0: the default attributes */
+    int listener_fd, self_status_fd, highest_fd;
+    uint16_t port;
+    bool is_quitting;
+    _Atomic int64_t open_count, closed_count;
+    int64_t accepted_count, dropped_count, accept_errors_count;
+};
+
+extern struct server server;
+
+/* ---- server_accept.c ---- */
+
+/* Accepts what waits, up to a batch, and gives each to the model. */
+void server_accept_batch(void);
+
+/* ---- server_walls.c ---- */
+
+/* No descriptor, task or memory: a reason to say so and go on. */
+bool server_is_wall(int error_number);
+
+/* Counts an error of accepting; prints a `wall` line for a new pair of call and error. */
+void server_report_wall(const char *call, int error_number);
+
+/* Closes an accepted connection for which there is no task (or no watch): the client must see that. An error
+ * that is no wall ends the server. */
+void server_refuse(int fd, const char *call, int error_number);
+
+/* Leaves the listener alone until a connection closes. closed_before: server.closed_count as it was before
+ * the call that failed. */
+void server_pause_accepting(int64_t closed_before, int error_number);
+bool server_is_paused(void);
+void server_resume_if_possible(bool is_retry_due);
+
+/* For poll and epoll_wait: -1, or how long to pause for a wall that other processes can lift. */
+int server_retry_timeout_ms(void);
+
+/* ---- server_connections.c ---- */
+
+/* Keeps the bytes that a full non-blocking socket did not take; false: cannot, the connection is over. */
+typedef bool (*server_keep_rest)(int fd, const char *bytes, size_t count);
+
+/* Bytes sent, fewer than asked only where a non-blocking socket is full; -1 when the connection is over. */
+ssize_t server_send_what_fits(int fd, const char *bytes, size_t count);
+
+/* One step of the handler: receive, send back. False when the connection is over. */
+bool server_echo_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest);
+
+/* The handler for a task of its own (blocking socket); closes fd. */
+void server_echo_until_closed(int fd);
+
+/* One connection fewer. From any thread. */
+void server_count_closed(void);
+
+/* The port of an IPv4 socket's own end; 0 for any other descriptor. */
+uint16_t server_local_port(int fd);
+
+/* Calls stop for every connection. Whoever closes one of these then sends a reset: no TIME_WAIT stays. */
+void server_stop_connections(void (*stop)(int fd));
+
+/* ---- server_commands.c ---- */
+
+/* One read of stdin; obeys every line that is complete. End of file sets server.is_quitting. */
+void server_read_commands(void);
+
+/* Threads of this process, from the kernel, through a descriptor opened before any wall. */
+int64_t server_count_own_threads(void);
+
+/* ---- server_poll_loop.c ---- */
+
+/* The loop of a model whose connections are served by other tasks. wake_fd: non-blocking, readable when one
+ * of them has something to say; it is emptied, then on_wake (may be NULL) is called. */
+void server_poll_loop(int wake_fd, void (*on_wake)(void));
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * server_accept.c - takes connections from the listener and gives them to the model. The contract is in
+ * server.h. Source: accept(2).
+ */
+#include "server.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+enum { ACCEPT_BATCH_COUNT = 256 }; /* then look at stdin and at the ended tasks again */
+
+/* accept4 takes a descriptor before it looks at the queue, so it says EMFILE also when nobody waits. */
+static bool is_client_waiting(void)
+{
+    struct pollfd listener = {.fd = server.listener_fd, .events = POLLIN};
+    return poll(&listener, 1, 0) > 0;
+}
+
+/* True: try again at once. The passing errors are the new connection's own (accept(2), "Error handling"). */
+static bool after_failed_accept(int error_number, int64_t closed_before)
+{
+    static const int passing[] = {EINTR,     ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT,
+                                  EHOSTDOWN, ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
+    if (error_number == EAGAIN || (server_is_wall(error_number) && !is_client_waiting())) {
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(passing); i++) {
+        if (error_number == passing[i]) {
+            server.accept_errors_count += error_number != EINTR;
+            return true;
+        }
+    }
+    if (!server_is_wall(error_number)) {
+        fail_call("accept4", "listener", error_number);
+    }
+    server_report_wall("accept4", error_number);
+    server_pause_accepting(closed_before, error_number);
+    return false;
+}
+
+static bool accept_one(void)
+{
+    const int on = 1;
+    int64_t closed_before = atomic_load(&server.closed_count);
+    int fd = accept4(server.listener_fd, NULL, NULL, SOCK_CLOEXEC | server.model->accept_flags);
+    if (fd < 0) {
+        return after_failed_accept(errno, closed_before);
+    }
+    server.accepted_count++;
+    server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails only if it is reset already */
+    server.model->serve(fd);
+    return true;
+}
+
+void server_accept_batch(void)
+{
+    for (int i = 0; i < ACCEPT_BATCH_COUNT && accept_one(); i++) {
+    }
+}

@@ -1,0 +1,45 @@
+"""What the table and the plain lines share: a value with its interval as text, and which rows stand for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from c10k_probe.events import RowMeasured, RunStarted
+from c10k_probe.experiment import Scalar, View
+from c10k_probe.units import format_column
+
+
+def interval_text(column: str, middle: Scalar, low: Scalar = None, high: Scalar = None, *, short: bool = False) -> str:
+    """``52.1 µs [51.8 µs, 52.9 µs]``, empty where nothing was measured; ``short`` gives the half-width in percent."""
+    text = format_column(column, middle)
+    if not text or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return text
+    if short and isinstance(middle, (int, float)) and middle:
+        return f"{text} ±{(high - low) / 2 / abs(middle) * 100:.1f}%"
+    return f"{text} [{format_column(column, low)}, {format_column(column, high)}]"
+
+
+def view_text(view: View, row: RowMeasured, *, short: bool = False) -> str:
+    """The text of one view of a row."""
+    return interval_text(
+        view.column, *(row.values.get(name) for name in (view.column, view.low, view.high)), short=short
+    )
+
+
+def groups(start: RunStarted) -> list[str]:
+    """The groups of views, in the order in which they were declared; the first is the main table."""
+    return list(dict.fromkeys(view.group for view in start.views))
+
+
+def last_of_each(start: RunStarted, rows: Iterable[RowMeasured]) -> list[RowMeasured]:
+    """Of a ramp its last measured step: one row per combination of the text keys; rows without numbers do not count."""
+    texts = [column.name for column in start.columns if column.key and column.kind == "str"]
+    numbers = [column.name for column in start.columns if not column.key and column.kind != "str"]
+    measured = [row for row in rows if any(row.values[name] is not None for name in numbers)]
+    return list({tuple(row.values[name] for name in texts): row for row in measured}.values())
+
+
+def telling_keys(start: RunStarted, rows: Sequence[RowMeasured]) -> list[str]:
+    """The key columns that tell rows apart; one that is the same everywhere takes no space, the first always stays."""
+    keys = [column.name for column in start.columns if column.key]
+    return [name for index, name in enumerate(keys) if index == 0 or len({row.values[name] for row in rows}) > 1]

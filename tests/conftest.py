@@ -1,0 +1,78 @@
+"""What every test may use: tools by name, a results folder, and a guard that nothing of a run is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
+
+
+def cannot_run(reason: str) -> None:
+    """Skip, saying by name what is missing; a failure where everything is required to be there."""
+    if REQUIRE_ALL:
+        pytest.fail(f"C10K_PROBE_REQUIRE_ALL is set and {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def require_tool() -> Callable[[str], str]:
+    """The path of a program, or the skip that names it."""
+
+    def require(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            cannot_run(f"{name} is not installed")
+        return str(path)
+
+    return require
+
+
+@pytest.fixture
+def require_root() -> None:
+    """Skip without root."""
+    if os.geteuid() != 0:
+        cannot_run("root is needed")
+
+
+def processes_of(marker: str) -> list[str]:
+    """Command lines of living processes that contain ``marker``."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if marker in line:
+                found.append(line)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No test may leave a helper running."""
+    before = set(helper_pids())
+    yield
+    left = set(helper_pids()) - before
+    assert not left, f"helpers left running: {left}"
+
+
+def helper_pids() -> list[int]:
+    """Pids of living (not zombie) processes started from a folder of helpers."""
+    names = {"fork_latency", "spawn_target", "reference_server", "connection_holder"}
+    pids = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            program = Path(str((folder / "exe").readlink())).name.removesuffix("-static").removesuffix(" (deleted)")
+        except OSError:
+            continue
+        if program in names:
+            pids.append(int(folder.name))
+    return pids
