@@ -180,6 +180,10 @@ class Helper:
                 self._note(self._decode(line), "nothing")
         return self._walls
 
+    def death(self) -> str:
+        """How the helper ended; empty while it lives."""
+        return "" if self._process.poll() is None else self._obituary()
+
     def finish(self, timeout_s: float = _FAREWELL_S) -> Message:
         """Close the helper's stdin, read up to ``end`` and reap it; the ``end`` message."""
         assert self._process.stdin is not None

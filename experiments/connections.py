@@ -27,18 +27,23 @@ problem (Kegel, 1999).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from c10k_probe import limits, native, stats
 from c10k_probe.experiment import Bench, Cell, Experiment, Parameters, Row, Samples, View, column, estimate, parameter
 from c10k_probe.limits import Needs
 from c10k_probe.load import Echoes, Failure, Holder, Ramped
 from c10k_probe.observe import memory, sockets, tree
-from c10k_probe.servers import MODELS, ReferenceServer
+from c10k_probe.observe.ledger import SMALLEST_SLOPE_COUNT, Ledger, Reading, difference, total, whole
+from c10k_probe.servers import CLIENT_END, MODELS, ReferenceServer
 
 ECHO_ALL_UP_TO = 10_000
 SETTLE_S = 10.0
+IDLE_S = 2.0
+GUARD_MARGIN = 1.25
+SMALLEST_END_SHARE = 0.5
 CALIBRATION_PAIRS = (0, 400, 800, 1200, 1600, 2000)
 
 
@@ -123,62 +128,6 @@ _VIEWS = (
 )
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One look at both ends and the kernel, while nothing is sent."""
-
-    open_count: int
-    server: tree.TreeReading
-    clients: tuple[tree.TreeReading, ...]
-    kernel: memory.KernelMemory
-
-
-@dataclass
-class _Ledger:
-    """The readings of one ramp, from no connection on, and the price of one end."""
-
-    end_bytes: stats.Interval | None
-    readings: list[_Reading] = field(default_factory=list)
-
-    def server_slope(self) -> stats.Interval | None:
-        """Bytes of the server's end of one more connection, or None while a part cannot be read."""
-        return self._slope([self._server_bytes(reading) for reading in self.readings])
-
-    def client_slope(self) -> stats.Interval | None:
-        """Bytes of the client's end of one more connection."""
-        return self._slope([self._client_bytes(reading) for reading in self.readings])
-
-    def grown(self, reading: _Reading, part: str) -> int | None:
-        """Growth of a part of the kernel's memory since no connection was held; ``slab`` or a field's name."""
-        first = self.readings[0].kernel
-        if part == "slab":
-            return memory.slab_growth(first, reading.kernel).bytes
-        return _difference(getattr(reading.kernel, part), getattr(first, part))
-
-    def _slope(self, values: Sequence[float | None]) -> stats.Interval | None:
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            return None
-        return stats.slope([reading.open_count for reading in self.readings], known)
-
-    def _server_bytes(self, reading: _Reading) -> float | None:
-        parts = (
-            reading.server.pss_bytes,
-            reading.server.page_table_bytes,
-            self.grown(reading, "kernel_stack_bytes"),
-            self.grown(reading, "slab"),
-        )
-        if self.end_bytes is None or not reading.server.is_complete:
-            return None
-        return _sum(*parts, -self.end_bytes.middle * reading.open_count)
-
-    def _client_bytes(self, reading: _Reading) -> float | None:
-        users = [_sum(client.pss_bytes, client.page_table_bytes) for client in reading.clients]
-        if self.end_bytes is None:
-            return None
-        return _sum(*users, self.end_bytes.middle * reading.open_count)
-
-
 class Connections(Experiment[ConnectionsParameters]):
     """See the module."""
 
@@ -201,6 +150,7 @@ class Connections(Experiment[ConnectionsParameters]):
         model = str(cell.key["model"])
         targets = geometric_steps(parameters.to, parameters.steps)
         bench.progress(0, sum(targets), "calibrating")
+        memory.settle(SETTLE_S)
         with ReferenceServer(model) as server, Holder(server.port, targets[-1]) as holder:
             ramp = _Ramp(model, server, holder, bench)
             for index, target in enumerate(targets):
@@ -219,9 +169,11 @@ class _Ramp:
 
     def __init__(self, model: str, server: ReferenceServer, holder: Holder, bench: Bench) -> None:
         self._model, self._server, self._holder, self._bench = model, server, holder, bench
-        holder.ramp(1)  # the first connection pays for what is set up once; the ledger starts after it is closed
-        self._ledger = _Ledger(_calibrate(holder))
-        self._ledger.readings.append(self._read(1))
+        holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
+        holder.drop()
+        _until_idle(server)
+        self._ledger = Ledger(_calibrate(holder))
+        self._ledger.readings.append(self._read(0))
 
     def step(self, target: int) -> ConnectionsRow:
         """Go to ``target`` connections and measure there; the row says so when a wall came first."""
@@ -242,8 +194,8 @@ class _Ramp:
             row = dataclasses.replace(row, status="failed", reason=reason)
         return row
 
-    def _read(self, open_count: int) -> _Reading:
-        return _Reading(
+    def _read(self, open_count: int) -> Reading:
+        return Reading(
             open_count,
             tree.read_tree(self._server.session),
             tuple(tree.read_tree(session) for session in self._holder.sessions),
@@ -254,7 +206,7 @@ class _Ramp:
         """Both ends, by the slope so far, else by what is known of the model; for the memory guard."""
         slopes = (self._ledger.server_slope(), self._ledger.client_slope())
         known = [slope.high or slope.middle for slope in slopes if slope is not None]
-        return max(sum(known), 2 * MODELS[self._model].per_connection.memory_bytes)
+        return GUARD_MARGIN * (sum(known) or MODELS[self._model].per_connection.plus(CLIENT_END).memory_bytes)
 
     def _refused(self, target: int, reason: str) -> ConnectionsRow:
         """The row of a step that was not taken."""
@@ -268,7 +220,7 @@ class _Ramp:
             grade_reason="not measured",
         )
 
-    def _measured(self, target: int, ramped: Ramped, echoes: Echoes, before: _Reading, now: _Reading) -> ConnectionsRow:
+    def _measured(self, target: int, ramped: Ramped, echoes: Echoes, before: Reading, now: Reading) -> ConnectionsRow:
         server, client = self._ledger.server_slope(), self._ledger.client_slope()
         established = sockets.established_count(self._server.port)
         grade = _grade(server, self._ledger, established, now)
@@ -293,19 +245,19 @@ class _Ramp:
             slab_bytes=self._ledger.grown(now, "slab"),
             server_bytes_per_connection=server,
             client_bytes_per_connection=client,
-            cpu_user_s=_float_difference(now.server.cpu_user_s, before.server.cpu_user_s),
-            cpu_system_s=_float_difference(now.server.cpu_system_s, before.server.cpu_system_s),
-            cpu_run_s=_float_difference(now.server.cpu_run_s, before.server.cpu_run_s),
-            voluntary_switches_count=_difference(
-                now.server.voluntary_switches_count, before.server.voluntary_switches_count
+            cpu_user_s=difference(now.server.cpu_user_s, before.server.cpu_user_s),
+            cpu_system_s=difference(now.server.cpu_system_s, before.server.cpu_system_s),
+            cpu_run_s=difference(now.server.cpu_run_s, before.server.cpu_run_s),
+            voluntary_switches_count=whole(
+                difference(now.server.voluntary_switches_count, before.server.voluntary_switches_count)
             ),
-            involuntary_switches_count=_difference(
-                now.server.involuntary_switches_count, before.server.involuntary_switches_count
+            involuntary_switches_count=whole(
+                difference(now.server.involuntary_switches_count, before.server.involuntary_switches_count)
             ),
             established_count=established,
             server_cpus_count=len(self._server.cpus),
             memory_read_count=now.server.read_count,
-            client_user_bytes=_whole(_sum(*(part.pss_bytes for part in now.clients))),
+            client_user_bytes=whole(total(*(part.pss_bytes for part in now.clients))),
             socket_end_bytes=self._ledger.end_bytes.middle if self._ledger.end_bytes else None,
             grade=grade.level,
             grade_reason=grade.reason,
@@ -314,6 +266,9 @@ class _Ramp:
     def _wall(self, failure: Failure) -> str:
         """Which limit broke: what the server ran into, else what the client did."""
         hits = self._server.walls()
+        death = self._server.death()
+        if death:
+            return f"{death} at {failure.at_count:,} connections"
         if hits:
             call, name, message, pid = hits[0]["call"], hits[0]["name"], hits[0]["message"], self._server.session
         else:
@@ -323,6 +278,13 @@ class _Ramp:
         side = "server" if hits else "client"
         seen = f"{side}: {call}: {message} at {failure.at_count:,} connections"
         return f"{limits.describe(wall)}; {seen}" if wall else seen
+
+
+def _until_idle(server: ReferenceServer) -> None:
+    """Wait until the server has noticed that nobody is connected; it hears of a reset a moment later."""
+    deadline = time.monotonic() + IDLE_S
+    while server.status()["open_count"] and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def geometric_steps(to: int, steps: int) -> list[int]:
@@ -352,7 +314,7 @@ def _calibrate(holder: Holder) -> stats.Interval | None:
     return stats.slope([count for count, _ in ends], [grown for _, grown in ends])
 
 
-def _grade(server: stats.Interval | None, ledger: _Ledger, established: int | None, now: _Reading) -> stats.Grade:
+def _grade(server: stats.Interval | None, ledger: Ledger, established: int | None, now: Reading) -> stats.Grade:
     grade = stats.Grade()
     if established is not None and established != now.open_count:
         grade = grade.worse("void", f"the kernel counts {established:,} established, not {now.open_count:,}")
@@ -360,26 +322,14 @@ def _grade(server: stats.Interval | None, ledger: _Ledger, established: int | No
         grade = grade.worse("shaky", "memory of some processes could not be read")
     if ledger.end_bytes is None:
         return grade.worse("shaky", "slab cannot be read: the ends cannot be told apart")
+    if now.open_count < SMALLEST_SLOPE_COUNT:
+        return grade.worse("shaky", f"under {SMALLEST_SLOPE_COUNT} connections rounding hides what one of them takes")
+    if ledger.slab_of_server(now) < SMALLEST_END_SHARE:
+        return grade.worse(
+            "void", "slab fell while connections were added: something else on this machine freed memory"
+        )
     interval = stats.grade_interval(server, "bytes per connection")
     return grade.worse(interval.level, interval.reason)
-
-
-def _difference(after: int | None, before: int | None) -> int | None:
-    return None if after is None or before is None else after - before
-
-
-def _float_difference(after: float | None, before: float | None) -> float | None:
-    return None if after is None or before is None else after - before
-
-
-def _sum(*parts: float | None) -> float | None:
-    """The sum, or None when a part is unknown: a partial sum is not the whole."""
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
 
 
 _CLIENT_NEEDS = Needs(descriptors_count=16, tasks_count=1)

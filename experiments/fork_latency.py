@@ -14,7 +14,8 @@ launch. Clock: CLOCK_MONOTONIC, nanoseconds; its own cost is measured by every h
 
 Known bias: each interval contains one clock reading. glibc keeps the stacks of joined threads, so that all but the
 first thread of a launch reuse one. The parent is small (see ``rss_bytes``, ``mappings_count``): fork of a large
-process costs more. With ``one-cpu`` the child runs when its parent waits; with ``any-cpu`` it may run at once on another CPU.
+process costs more. With ``one-cpu`` the child runs when its parent waits; with ``any-cpu`` it may run at
+once on another CPU.
 
 Sources: fork(2), vfork(2), posix_spawn(3), clone(2), pthread_create(3); kernel/fork.c; lmbench's lat_proc;
 Baumann et al., "A fork() in the road", HotOS 2019.

@@ -18,7 +18,7 @@ struct server_model {
     int accept_flags;                   /* of accept4, besides SOCK_CLOEXEC: 0 or SOCK_NONBLOCK */
     void (*prepare)(void);              /* once: the listener is open, `ready` is not yet printed */
     void (*loop)(void);                 /* accepts, serves and obeys until server.is_quitting */
-    void (*serve)(int fd);              /* a connection just accepted: count it as open, or server_refuse() it */
+    void (*serve)(int fd);              /* one just accepted: count it as open, or server_refuse() it */
     void (*watch_listener)(bool is_on); /* NULL where the loop asks server_is_paused() by itself */
     int64_t (*count_tasks)(void);       /* processes and threads, the accepting one included */
     void (*stop)(void);                 /* the listener is closed: close, end and reap the rest */

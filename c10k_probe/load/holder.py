@@ -100,6 +100,11 @@ class Holder:
             echo_ns=[value for answer in answers for value in answer["echo_ns"]],
         )
 
+    def drop(self) -> None:
+        """Reset every held connection; the processes stay."""
+        for helper in self._helpers:
+            helper.ask("close", "closed")
+
     def pair(self, count: int) -> int:
         """Hold both ends of ``count`` connections in the first process, without a server; how many there are."""
         return int(self._helpers[0].ask(f"pairs {count}", "paired", _patience_s(count))["pairs_count"])
@@ -111,8 +116,7 @@ class Holder:
     def close(self) -> None:
         """Reset every connection, so that no TIME_WAIT is left, and end the processes."""
         with contextlib.suppress(native.HelperError):
-            for helper in self._helpers:
-                helper.ask("close", "closed")
+            self.drop()
             for helper in self._helpers:
                 helper.finish()
         self.kill()

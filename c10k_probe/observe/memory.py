@@ -17,6 +17,8 @@ from typing import NamedTuple
 from c10k_probe.observe.procfs import PROC, read_meminfo, read_text
 from c10k_probe.observe.tree import session_is_empty
 
+_PROC_INODES = "proc_inode_cache"
+_PROC_COMPANIONS = ("dentry", "lsm_inode_cache")
 # Falling by less than this between two readings counts as having stopped.
 SETTLED_SHARE = 0.001
 
@@ -25,7 +27,7 @@ SETTLED_SHARE = 0.001
 class KernelMemory:
     """One reading, bytes; None is unknown.
 
-    slab_caches: cache -> bytes in active objects, None without slabinfo.
+    slab_caches: cache -> bytes in active objects, None without slabinfo. slab_object_bytes: cache -> bytes of one.
     """
 
     slab_bytes: int | None
@@ -37,6 +39,7 @@ class KernelMemory:
     memory_free_bytes: int | None
     memory_available_bytes: int | None
     slab_caches: Mapping[str, int] | None = None
+    slab_object_bytes: Mapping[str, int] | None = None
 
     @property
     def slab_active_bytes(self) -> int | None:
@@ -64,8 +67,8 @@ class Settled(NamedTuple):
     slab_active_bytes: int | None
 
 
-def read_slab_caches(proc_root: Path = PROC) -> dict[str, int] | None:
-    """Cache -> active objects x object size, bytes; None when /proc/slabinfo is not ours to read."""
+def read_slab_caches(proc_root: Path = PROC) -> dict[str, tuple[int, int]] | None:
+    """Cache -> (active objects, bytes of one object); None when /proc/slabinfo is not ours to read."""
     text = read_text(proc_root / "slabinfo")
     if text is None or not text.startswith("slabinfo"):
         return None
@@ -73,13 +76,14 @@ def read_slab_caches(proc_root: Path = PROC) -> dict[str, int] | None:
     for line in text.splitlines()[1:]:
         words = line.split(None, 4)
         if len(words) >= 4 and words[1].isdigit() and words[3].isdigit():
-            caches[words[0]] = int(words[1]) * int(words[3])
+            caches[words[0]] = (int(words[1]), int(words[3]))
     return caches
 
 
 def read_kernel_memory(proc_root: Path = PROC) -> KernelMemory:
     """One reading of the kernel's memory; about a millisecond with slabinfo."""
     meminfo = read_meminfo(proc_root)
+    caches = read_slab_caches(proc_root)
     return KernelMemory(
         slab_bytes=meminfo.get("Slab"),
         slab_reclaimable_bytes=meminfo.get("SReclaimable"),
@@ -89,18 +93,34 @@ def read_kernel_memory(proc_root: Path = PROC) -> KernelMemory:
         percpu_bytes=meminfo.get("Percpu"),
         memory_free_bytes=meminfo.get("MemFree"),
         memory_available_bytes=meminfo.get("MemAvailable"),
-        slab_caches=read_slab_caches(proc_root),
+        slab_caches=None if caches is None else {name: count * size for name, (count, size) in caches.items()},
+        slab_object_bytes=None if caches is None else {name: size for name, (_, size) in caches.items()},
     )
 
 
 def slab_growth(before: KernelMemory, after: KernelMemory) -> SlabGrowth:
-    """How much slab grew from one reading to the other, by the better source that both readings have."""
+    """How much slab grew from one reading to the other, by the better source that both readings have.
+
+    Reading /proc/PID leaves an inode and a dentry for each file read, a cost of observing and not of what is
+    observed; slabinfo tells them apart and they are left out, meminfo cannot.
+    """
     if before.slab_caches is not None and after.slab_caches is not None:
         changes = _changes(before.slab_caches, after.slab_caches)
+        changes = _without_proc_inodes(changes, after.slab_object_bytes or {})
         return SlabGrowth(sum(changes.values()), changes, "slabinfo")
     if before.slab_bytes is not None and after.slab_bytes is not None:
         return SlabGrowth(after.slab_bytes - before.slab_bytes, {}, "meminfo")
     return SlabGrowth(None, {}, None)
+
+
+def _without_proc_inodes(changes: Mapping[str, int], object_bytes: Mapping[str, int]) -> dict[str, int]:
+    """The changes less proc's inodes, and less the dentry and security label that comes with each of them."""
+    left = dict(changes)
+    inodes_count = left.pop(_PROC_INODES, 0) // max(1, object_bytes.get(_PROC_INODES, 1))
+    for companion in _PROC_COMPANIONS:
+        if companion in left:
+            left[companion] -= inodes_count * object_bytes.get(companion, 0)
+    return left
 
 
 def _changes(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

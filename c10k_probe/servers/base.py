@@ -22,6 +22,9 @@ class Server(Protocol):
     def walls(self) -> list[dict[str, Any]]:
         """The calls that failed for a limit since the start: ``call, errno, name, message, open_count``."""
 
+    def death(self) -> str:
+        """How the server's main process ended; empty while it lives."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -95,6 +95,10 @@ class ReferenceServer:
         """The limits it ran into; see ``base.Server``."""
         return self._helper.walls()
 
+    def death(self) -> str:
+        """How the server's main process ended; empty while it lives."""
+        return self._helper.death()
+
     def close(self) -> None:
         """Ask it to leave, and see to it that it has."""
         with contextlib.suppress(native.HelperError):

@@ -1,0 +1,101 @@
+/*
+ * holder_commands.c - reads the commands on stdin and obeys them. The contract is in holder.h; the commands
+ * are listed in connection_holder.c.
+ */
+#include "holder.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    LINE_BYTES = 128,
+    ARGUMENTS_MAX = 2,
+    CONNECTIONS_MAX = 1000 * 1000,
+};
+
+static void command_status(const int64_t *arguments)
+{
+    (void)arguments;
+    emit("{\"type\":\"status\",\"open_count\":%" PRId64 ",\"pairs_count\":%" PRId64 "}", held.count,
+         count_pairs());
+}
+
+static void command_close(const int64_t *arguments)
+{
+    (void)arguments;
+    emit("{\"type\":\"closed\",\"closed_count\":%" PRId64 "}", close_all(&held));
+}
+
+static const struct command {
+    const char *name;
+    void (*obey)(const int64_t *arguments);
+    int64_t first_maximum; /* of the first argument */
+    int arguments_min, arguments_max;
+} commands[] = {
+    {"ramp", command_ramp, CONNECTIONS_MAX, 1, 1}, {"echo", command_echo, CONNECTIONS_MAX, 0, 2},
+    {"pairs", command_pairs, CONNECTIONS_MAX / 2, 1, 1}, {"unpair", command_unpair, 0, 0, 0},
+    {"status", command_status, 0, 0, 0}, {"close", command_close, 0, 0, 0},
+};
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    usage("unknown command \"%s\"; known: ramp, echo, pairs, unpair, status, close, quit", name);
+}
+
+static int64_t read_argument(const char *word, int64_t maximum)
+{
+    char *end;
+    errno = 0;
+    const int64_t value = strtoll(word, &end, 10);
+    if (*end != '\0' || errno != 0 || value < 0 || value > maximum) {
+        usage("argument \"%s\" is not a number in 0..%" PRId64, word, maximum);
+    }
+    return value;
+}
+
+/* One line, its words separated by blanks. False for `quit`. */
+static bool obey_line(char *line)
+{
+    int64_t arguments[ARGUMENTS_MAX] = {0};
+    int count = 0;
+    char *rest = NULL;
+    const char *name = strtok_r(line, " \n", &rest);
+    if (name == NULL) {
+        return true;
+    }
+    if (strcmp(name, "quit") == 0) {
+        return false;
+    }
+    const struct command *command = find_command(name);
+    for (const char *word; (word = strtok_r(NULL, " \n", &rest)) != NULL; count++) {
+        if (count == command->arguments_max) {
+            usage("%s takes at most %d arguments", name, command->arguments_max);
+        }
+        arguments[count] = read_argument(word, count == 0 ? command->first_maximum : INT64_MAX);
+    }
+    if (count < command->arguments_min) {
+        usage("%s takes at least %d arguments", name, command->arguments_min);
+    }
+    command->obey(arguments);
+    return true;
+}
+
+void obey_commands(void)
+{
+    char line[LINE_BYTES];
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        if (strchr(line, '\n') == NULL && !feof(stdin)) {
+            usage("a command is at most %d bytes", LINE_BYTES - 2);
+        }
+        if (!obey_line(line)) {
+            return;
+        }
+    }
+}
