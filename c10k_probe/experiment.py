@@ -8,11 +8,13 @@ the runner, a sink or the command line.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from c10k_probe import stats, units
@@ -340,10 +342,13 @@ ParametersT = TypeVar("ParametersT", bound=Parameters)
 
 
 class Experiment(ABC, Generic[ParametersT]):
-    """One question. See the module's docstring of any experiment for what it times and what it does not."""
+    """One question. See the module's docstring of any experiment for what it times and what it does not.
 
-    name: ClassVar[str]
-    question: ClassVar[str]
+    ``name`` and ``question`` come from the file: its name, and the first line of its docstring.
+    """
+
+    name: ClassVar[str] = ""
+    question: ClassVar[str] = ""
     version: ClassVar[int]  # raised when numbers before and after may not be compared
     parameters_type: type[ParametersT]
     row_type: ClassVar[type[Row]]
@@ -351,6 +356,12 @@ class Experiment(ABC, Generic[ParametersT]):
     judges: ClassVar[tuple[Judge, ...]] = ()
     repeats: ClassVar[int] = 1  # interleaved blocks; each cell is launched once per block
     quick_repeats: ClassVar[int] = 1
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        module = sys.modules[cls.__module__]
+        cls.name = cls.name or Path(module.__file__ or "").stem.replace("_", "-")
+        cls.question = cls.question or (module.__doc__ or "").strip().partition("\n")[0]
 
     def check(self, parameters: ParametersT) -> None:
         """Raise ``UsageError`` for parameters that are each allowed but not together."""

@@ -131,8 +131,6 @@ _VIEWS = (
 class Connections(Experiment[ConnectionsParameters]):
     """See the module."""
 
-    name = "connections"
-    question = "How many connections can this machine hold, in which model, and what does each cost?"
     version = 1
     parameters_type = ConnectionsParameters
     row_type = ConnectionsRow

@@ -125,8 +125,6 @@ def judge_c10(rows: Sequence[Mapping[str, Scalar]]) -> Verdict:
 class ForkLatency(Experiment[ForkLatencyParameters]):
     """See the module."""
 
-    name = "fork-latency"
-    question = "What does creating one more process or thread cost on this machine?"
     version = 1
     parameters_type = ForkLatencyParameters
     row_type = ForkLatencyRow

@@ -6,14 +6,16 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from c10k_probe import __version__
 from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import AnyExperiment, Option, default_text, option_name, options_of
-from c10k_probe.registry import find_experiments
+from c10k_probe.registry import Entry, load, outline
+
+if TYPE_CHECKING:
+    from c10k_probe.experiment import Option
 
 EXPERIMENTS_VARIABLE = "C10K_PROBE_EXPERIMENTS"
 _CLICK_ERROR: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -23,8 +25,7 @@ descriptor costs on this machine, and which limit breaks first."""
 
 def invoke(arguments: list[str]) -> int:
     """Run one command line. Raises ``UserError``; every complaint of the parser becomes a ``UsageError``."""
-    experiments = find_experiments(_own_folder(arguments))
-    command = typer.main.get_command(build_app(experiments, arguments))
+    command = typer.main.get_command(build_app(outline(_own_folder(arguments)), arguments))
     try:
         result = command.main(arguments, prog_name="c10k-probe", standalone_mode=False)
     except _CLICK_ERROR as error:
@@ -34,16 +35,16 @@ def invoke(arguments: list[str]) -> int:
     return int(result or ExitCode.OK)
 
 
-def build_app(experiments: dict[str, AnyExperiment], arguments: list[str]) -> typer.Typer:
-    """The whole application. Options are made only for the commands that ``arguments`` name: help stays quick."""
+def build_app(entries: dict[str, Entry], arguments: list[str]) -> typer.Typer:
+    """The whole application. Only the experiments that ``arguments`` name are imported: help stays quick."""
     app = typer.Typer(
         help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
     )
     app.callback()(_root)
-    for name, experiment in experiments.items():
-        command = _experiment_command(experiment) if name in arguments else _unnamed
-        app.command(name, help=_command_help(experiment), short_help=experiment.question)(command)
-    _add_lookers(app, experiments)
+    for name, entry in entries.items():
+        command = _experiment_command(entry) if name in arguments else _unnamed
+        app.command(name, help=_command_help(entry), short_help=entry.question)(command)
+    _add_lookers(app, entries)
     return app
 
 
@@ -59,20 +60,20 @@ def _unnamed() -> None:
     """Stands for a command that this command line does not call."""
 
 
-def _add_lookers(app: typer.Typer, experiments: dict[str, AnyExperiment]) -> None:
+def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
     """The commands that measure nothing."""
 
     @app.command("list", help="List the experiments.", rich_help_panel="Look around")
     def list_experiments() -> None:
         from c10k_probe.cli.show import print_list
 
-        print_list(experiments)
+        print_list(entries)
 
     @app.command(help="Explain an experiment: what is timed, its parameters, its columns.")
     def show(name: Annotated[str, typer.Argument(help="An experiment's name.")]) -> None:
         from c10k_probe.cli.show import print_experiment
 
-        print_experiment(experiments, name)
+        print_experiment(entries, name)
 
     @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
     def doctor(
@@ -101,15 +102,21 @@ COMMON_SWITCHES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _experiment_command(experiment: AnyExperiment) -> Callable[..., None]:
+def _experiment_command(entry: Entry) -> Callable[..., None]:
     """A function whose signature Typer reads as the experiment's options; all values arrive as text."""
+    from c10k_probe.experiment import default_text, options_of
+
+    experiment = load(entry)
 
     def command(**texts: Any) -> None:
         from c10k_probe.cli.run import run_experiment
 
         raise typer.Exit(run_experiment(experiment, texts))
 
-    own = [_text_option(name, default, option) for name, default, option in options_of(experiment.parameters_type)]
+    own = [
+        _text_option(name, option, default_text(default, option))
+        for name, default, option in options_of(experiment.parameters_type)
+    ]
     repeats = str(experiment.repeats)
     common = [
         _annotated(name, metavar, help, repeats if name == "repeats" else default)
@@ -122,26 +129,30 @@ def _experiment_command(experiment: AnyExperiment) -> Callable[..., None]:
     return command
 
 
-def _text_option(name: str, default: object, option: Option) -> inspect.Parameter:
+def _text_option(name: str, option: Option, default: str) -> inspect.Parameter:
     metavar = ",".join(option.choices[:2]) + ",..." if option.many and option.choices else option.dimension.upper()
     help = option.help + (f" From: {', '.join(option.choices)}." if option.choices else "")
-    return _annotated(name, metavar, help, default_text(default, option))
+    return _annotated(name, metavar, help, default)
 
 
 def _annotated(name: str, metavar: str, help: str, default: str | None) -> inspect.Parameter:
     help += f" [default: {default}]" if default else ""
-    option = typer.Option(option_name(name), metavar=metavar, help=help, show_default=False)
+    option = typer.Option(_flag(name), metavar=metavar, help=help, show_default=False)
     annotation = Annotated[str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _switch(name: str, help: str) -> inspect.Parameter:
-    annotation = Annotated[bool, typer.Option(option_name(name), help=help)]
+    annotation = Annotated[bool, typer.Option(_flag(name), help=help)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
 
 
-def _command_help(experiment: AnyExperiment) -> str:
-    return f"{experiment.question}\n\nMore: c10k-probe show {experiment.name}"
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _command_help(entry: Entry) -> str:
+    return f"{entry.question}\n\nMore: c10k-probe show {entry.name}"
 
 
 def _own_folder(arguments: list[str]) -> Path | None:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import difflib
 
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import AnyExperiment, columns, default_text, option_name, options_of
-from c10k_probe.registry import documentation
+from c10k_probe.registry import Entry, documentation, load
 
 
-def print_list(experiments: dict[str, AnyExperiment]) -> None:
+def print_list(entries: dict[str, Entry]) -> None:
     """Name and question of each experiment, on stdout."""
-    width = max(map(len, experiments), default=0)
-    for name, experiment in experiments.items():
-        print(f"{name:{width}}  {experiment.question}")
+    width = max(map(len, entries), default=0)
+    for name, entry in entries.items():
+        print(f"{name:{width}}  {entry.question}")
 
 
-def print_experiment(experiments: dict[str, AnyExperiment], name: str) -> None:
+def print_experiment(entries: dict[str, Entry], name: str) -> None:
     """The experiment's own documentation, its parameters and its columns. Raises ``UsageError``."""
-    if name not in experiments:
-        near = difflib.get_close_matches(name, experiments, 1)
+    from c10k_probe.experiment import columns, default_text, option_name, options_of
+
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"no experiment is named {name!r}; {hint}see c10k-probe list")
-    experiment = experiments[name]
+    experiment = load(entries[name])
     print(f"{name}, version {experiment.version}, {experiment.repeats} interleaved blocks by default\n")
     print(documentation(experiment))
     print("\nParameters")

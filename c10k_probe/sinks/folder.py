@@ -48,7 +48,7 @@ class RunFolderSink:
         elif isinstance(event, RowMeasured):
             self._folder.put_row(event.key, event.values)
         elif isinstance(event, SamplesTaken):
-            self._folder.put_samples(dataclasses.asdict(event.samples))
+            self._folder.put_samples(vars(event.samples))
         elif isinstance(event, BlockFinished):
             self._folder.refresh()
         elif isinstance(event, Warned):
