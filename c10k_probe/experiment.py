@@ -284,6 +284,30 @@ class View:
     priority: int = 1
 
 
+# --- charts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture of a result, drawn later from the run folder alone.
+
+    ``x`` and ``y`` are columns; their suffix is the unit. A text column as ``x`` gives a row of dots for each of its
+    values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
+    one line each, ``where`` the (column, value) pairs of the rows to take.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    low: str = ""
+    high: str = ""
+    series: tuple[str, ...] = ()
+    log_x: bool = False
+    log_y: bool = False
+    where: tuple[tuple[str, Scalar], ...] = ()
+
+
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +378,7 @@ class Experiment(ABC, Generic[ParametersT]):
     row_type: ClassVar[type[Row]]
     views: ClassVar[tuple[View, ...]]
     judges: ClassVar[tuple[Judge, ...]] = ()
+    charts: ClassVar[tuple[Chart, ...]] = ()  # the first that has something to draw is the one shown unasked
     repeats: ClassVar[int] = 1  # interleaved blocks; each cell is launched once per block
     quick_repeats: ClassVar[int] = 1
 

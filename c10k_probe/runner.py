@@ -290,6 +290,7 @@ class Run:
             seed=self.plan.seed,
             facts=facts,
             command=self.plan.command,
+            charts=self.experiment.charts,
         )
 
     def _code(self, end: str) -> ExitCode:

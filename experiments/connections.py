@@ -32,7 +32,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from c10k_probe import limits, native, stats
-from c10k_probe.experiment import Bench, Cell, Experiment, Parameters, Row, Samples, View, column, estimate, parameter
+from c10k_probe.experiment import (
+    Bench,
+    Cell,
+    Chart,
+    Experiment,
+    Parameters,
+    Row,
+    Samples,
+    View,
+    column,
+    estimate,
+    parameter,
+)
 from c10k_probe.limits import Needs
 from c10k_probe.load import Echoes, Failure, Holder, Ramped
 from c10k_probe.observe import memory, sockets, tree
@@ -128,6 +140,25 @@ _VIEWS = (
 )
 
 
+def _chart(name: str, title: str, y: str, interval: tuple[str, str] = ("", ""), *, log_y: bool = True) -> Chart:
+    """A chart over the connections held, one line for each model."""
+    return Chart(name, title, "open_count", y, *interval, series=("model",), log_x=True, log_y=log_y)
+
+
+_CHARTS = (
+    _chart(
+        "memory",
+        "What one connection takes at the server",
+        "server_bytes_per_connection",
+        ("server_lo_bytes_per_connection", "server_hi_bytes_per_connection"),
+    ),
+    _chart("echo-p50", "Echo on a held connection, median", "echo_p50_ns", log_y=False),
+    _chart("echo-p99", "Echo on a held connection, 99th percentile", "echo_p99_ns"),
+    _chart("rate", "New connections a second, each with its first echo", "connect_rate_per_s"),
+    _chart("tasks", "Threads in the server's processes", "tasks_count"),
+)
+
+
 class Connections(Experiment[ConnectionsParameters]):
     """See the module."""
 
@@ -135,6 +166,7 @@ class Connections(Experiment[ConnectionsParameters]):
     parameters_type = ConnectionsParameters
     row_type = ConnectionsRow
     views = _VIEWS
+    charts = _CHARTS
 
     def cells(self, parameters: ConnectionsParameters) -> list[Cell]:
         """One cell per model. A wall in mid-ramp is a result, so only what the first connection takes is asked for."""

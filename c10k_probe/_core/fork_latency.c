@@ -1,287 +1,129 @@
 /*
- * fork_latency.c - what does it cost to create one more task, in each of the ways Linux offers?
+ * fork_latency.c - what does it cost to create one more task, in each of the ways Linux offers, and what does
+ * the state of the parent change about it?
  *
- *     fork_latency --method fork|vfork|posix_spawn|clone3|pthread_create --samples N [--warmup W]
- *                  [--placement any-cpu|one-cpu] [--cpu K] [--spawn-target PATH]
+ *     fork_latency --method METHOD --samples N [--warmup W] [--aftershock N] [--budget-ms M]
+ *                  [--placement any-cpu|one-cpu] [--cpu K] [--spawn-target PATH] [STATE]
+ *     fork_latency --method METHOD --stall RATE [--duration-ms D] [--tick-us T] [the rest of the above]
+ *     STATE: --rss BYTES [--huge-pages off|on] --file-rss BYTES --mappings N --descriptors N --libraries K
+ *            --alive N [--alive-kind children|threads] [--alive-stack BYTES]
  *
  * One launch is one process and one method. Clock: CLOCK_MONOTONIC. Unit: ns, int64. Each sample starts at
- * t0, a reading of the clock directly before the creating call, and gives three intervals that are never
- * mixed:
+ * t0, a reading of the clock directly before the creating call, and gives up to four intervals that are never
+ * mixed; one that a method does not have is null:
  *   return   t0 until the first reading in the parent after the call came back;
  *   started  t0 until the first instruction of ours in the child: a reading of the clock, which the child
- *            writes to a page that is shared (MAP_SHARED). What follows in the child is its end, nothing
- *            else;
- *   cycle    t0 until the first reading in the parent after waitpid or pthread_join came back. It includes
- *            the reading that ended `return`.
+ *            writes to a page that is shared (MAP_SHARED);
+ *   exec     t0 until the first statement of main of the executed program: exec, loading and the start of the
+ *            C library are in it;
+ *   cycle    t0 until the first reading in the parent after wait4 or pthread_join came back. It includes the
+ *            reading that ended `return`.
+ * child_faults_count: minor faults of a child process from its creation to its end (wait4), exec included.
  *
- * The methods differ in what the child is and where its first instruction lies:
+ * METHOD; the methods differ in what the child is and where its first instruction lies:
  *   fork            glibc's fork(): a copy of this process; copies page tables, shares pages copy-on-write.
  *   vfork           the child borrows this address space, the parent sleeps until it has left: `return`
  *                   contains the child's whole life and is larger than `started`.
- *   posix_spawn     glibc's posix_spawn() of `spawn_target` (same linking, empty environment). `started`
- *                   INCLUDES exec, loading and the C library's start, as its first instruction of ours is the
- *                   first of main; `return` ends when exec has succeeded and may lie before or after
- *                   `started`. glibc maps and unmaps a stack for the child and blocks signals: included.
  *   clone3          the raw system call with CLONE_VM | CLONE_VFORK, exit signal SIGCHLD and a stack of its
  *                   own, faulted in beforehand: vfork without glibc's wrapper.
- *   pthread_create  default attributes. glibc keeps the stacks of joined threads and hands them out again:
- *                   all but the first creation reuse a stack, so mapping 8 MiB and its first faults are in
- *                   the first sample only, or in none if there are warm-ups.
+ *   posix_spawn, posix_spawn_static, posix_spawn_dynamic
+ *                   glibc's posix_spawn() of `spawn_target`, linked like this program, static or dynamic,
+ *                   with an empty environment. Nothing of ours runs before exec: no `started`. `return` ends
+ *                   when exec has succeeded and may lie before or after `exec`. glibc maps and unmaps a stack
+ *                   for the child and blocks signals: included.
+ *   fork_exec_static, fork_exec_dynamic
+ *                   fork(), and execve() of the same program in the child, which stamps `started` before.
+ *   pthread_create, pthread_create_64k
+ *                   default attributes, or a stack of 64 KiB. glibc keeps the stacks of joined threads and
+ *                   hands them out again: all but the first creation reuse a stack, so mapping it and its
+ *                   first faults are in the first sample only, or in none if there are warm-ups.
+ *   pthread_create_detached
+ *                   as pthread_create, but nobody joins it: no `cycle`. It is gone before the next sample.
  *
- * Not timed: warm-ups (--warmup, dropped by declaration), clearing the stamp, storing the sample, the facts.
- * In the timed region nothing is allocated or printed. The samples lie in pages faulted in beforehand and
- * marked MADV_DONTFORK, so that their number does not change the price of fork; `rss_bytes` does contain
- * them.
+ * --aftershock N: a second pass, for what a creation leaves behind. The parent writes to all pages of 1 MiB
+ * (anonymous, no huge pages), creates, and writes to each of them again at once: aftershock_ns from before
+ * the first of these writes until after the last, and parent_faults_count, the creating thread's minor faults
+ * from before the call until after the writes. The child is alive meanwhile: it sleeps after its stamp
+ * (before execve with fork_exec_*) until the parent is done. Children of vfork, clone3 and posix_spawn* cannot
+ * wait there; theirs are over or have executed, as they are in use.
  *
- * A sample whose stamp is missing or lies outside t0..reaped is dropped and counted in `dropped_count`.
+ * STATE of the parent, made and verified in /proc before the first sample (creation_state.c, creation_alive.c;
+ * bytes are rounded up to pages). The --rss pages are written before each creation, outside the timed region,
+ * so that none is shared with an earlier child.
+ *   --rss           anonymous memory, all pages written; MADV_NOHUGEPAGE, or with --huge-pages on aligned and
+ *                   MADV_HUGEPAGE.
+ *   --file-rss      a private mapping of an unlinked file in TMPDIR or /var/tmp, all pages read.
+ *   --mappings      more mappings, without pages. --descriptors: more open files (/dev/null), inherited.
+ *   --libraries     shared libraries loaded by dlopen; dynamic builds only.
+ *   --alive         children or threads that are blocked in read. The children are forked while this process is
+ *                   still small. Two descriptors belong to them.
+ *
+ * --budget-ms M: no more samples once the launch has lasted that long, but at least three of each pass (and
+ * one warm-up). Of what is left after the warm-ups, each pass has its share by its number of samples.
+ *
+ * --stall: see creation_stall.c. Ticks write to the --rss region, which has 16 pages at least then.
+ *
+ * Not timed: warm-ups (--warmup, dropped by declaration), clearing the stamp, writing the --rss pages, storing
+ * the sample, the facts. In the timed region nothing is allocated or printed. The samples lie in pages faulted
+ * in beforehand and marked MADV_DONTFORK, so that their number does not change the price of fork; `rss_bytes`
+ * and `private_dirty_bytes` do contain them.
+ *
+ * A sample whose stamp is missing or lies outside t0..gone is dropped and counted in `dropped_count`.
  *
  * Known bias:
  *   - Each interval contains about one clock reading (`clock_cost_ns` in hello).
  *   - Copy-on-write faults are part of the subject: the child's on its stack before its reading, the parent's
  *     on its stack after fork (in `return` and `cycle`), and in the child of fork the fault on the shared
  *     page, whose entries fork does not copy (in `cycle`).
- *   - The process is small (see `facts`): fork of a large one costs more, the other methods do not.
  *   - With any-cpu the child may start on another CPU while the parent goes on; with one-cpu it has to wait
  *     until the parent sleeps, so `started` of fork and pthread_create mostly contains the parent's return
  *     and its wait.
- *   - Children are not given PR_SET_PDEATHSIG: it would be timed, and they leave at once by themselves.
+ *   - Writing a large --rss before each creation leaves its lines, not the kernel's, in the caches.
+ *   - Measured children are not given PR_SET_PDEATHSIG unless they wait: it would be timed, and they leave at
+ *     once by themselves.
  *   - A first sample after the facts were read is slower than the rest, the caches being cold.
  *
- * Sources: fork(2), vfork(2), posix_spawn(3), clone(2) (clone3), pthread_create(3), madvise(2)
+ * Sources: fork(2), vfork(2), posix_spawn(3), execve(2), clone(2) (clone3), pthread_create(3), madvise(2)
  * (MADV_DONTFORK), sched_setaffinity(2); kernel/fork.c (copy_process, vma_needs_copy in mm/memory.c); glibc
  * nptl/allocatestack.c (stack cache).
  */
-#include "clone3_call.h"
+#include "creation.h"
+#include "creation_samples.h"
+#include "creation_stall.h"
+#include "creation_state.h"
 #include "helper.h"
 #include "process_facts.h"
 
 #include <inttypes.h>
-#include <limits.h>
-#include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum {
     SAMPLES_MAX = 1000000,
-    CHILD_STACK_BYTES = 64 * 1024,
+    METHODS_MAX = 32,
     CPU_SETS = 8, /* 8 x 1024 CPUs: the kernel refuses a mask that is smaller than its own */
+    ALIVE_MAX = 1000000,
+    COUNT_MAX = 10000000,
 };
+static const int64_t BYTES_MAX = INT64_C(1) << 46;
 
-/* One iteration, all in ns of CLOCK_MONOTONIC. */
-struct moments {
-    int64_t before;
-    int64_t returned;
-    int64_t started;
-    int64_t reaped;
+struct plan {
+    const struct method *method;
+    int64_t samples_count;
+    int64_t warmup_count;
+    int64_t aftershock_count;
+    int64_t budget_ms;  /* 0: none */
+    int64_t started_ns; /* of the launch */
+    int64_t is_one_cpu;
+    int64_t cpu; /* -1: none given */
+    struct state state;
+    bool is_stall;
+    struct stall_plan stall;
 };
-
-struct samples {
-    int64_t *return_ns; /* each of `capacity` elements, `count` filled */
-    int64_t *started_ns;
-    int64_t *cycle_ns;
-    size_t capacity;
-    size_t count;
-    int64_t dropped_count;
-};
-
-/* `measure` creates one child, waits for its end and fills all of `moments` but `started`. It returns 0, or
- * the error number when nothing was created. */
-struct method {
-    const char *name;
-    const char *arguments; /* for the error line; NULL: the path of the spawned program */
-    void (*prepare)(void);
-    int (*measure)(struct moments *moments);
-};
-
-static volatile int64_t *stamp_ns; /* on the shared page; 0 = not written */
-static int stamp_descriptor;
-static char *child_stack;
-static char spawn_path[PATH_MAX];
-static char spawn_argument[16];
-
-/* ---- the methods ---- */
-
-static void reap(pid_t child)
-{
-    while (waitpid(child, NULL, 0) == -1) {
-        if (errno != EINTR) {
-            fail_call("waitpid", "child", errno);
-        }
-    }
-}
-
-static int measure_fork(struct moments *moments)
-{
-    moments->before = now_ns();
-    pid_t child = fork();
-    if (child == 0) {
-        *stamp_ns = now_ns();
-        _exit(EXIT_SUCCESS);
-    }
-    moments->returned = now_ns();
-    if (child == -1) {
-        return errno;
-    }
-    reap(child);
-    moments->reaped = now_ns();
-    return 0;
-}
-
-static int measure_vfork(struct moments *moments)
-{
-    moments->before = now_ns();
-    pid_t child = vfork();
-    if (child == 0) { /* on the parent's stack: nothing but the stamp may be written */
-        *stamp_ns = now_ns();
-        _exit(EXIT_SUCCESS);
-    }
-    moments->returned = now_ns();
-    if (child == -1) {
-        return errno;
-    }
-    reap(child);
-    moments->reaped = now_ns();
-    return 0;
-}
-
-static int measure_posix_spawn(struct moments *moments)
-{
-    char *arguments[] = {spawn_path, spawn_argument, NULL};
-    char *environment[] = {NULL}; /* its size would be part of what exec costs */
-    pid_t child;
-    moments->before = now_ns();
-    int error_number = posix_spawn(&child, spawn_path, NULL, NULL, arguments, environment);
-    moments->returned = now_ns();
-    if (error_number != 0) {
-        return error_number;
-    }
-    reap(child);
-    moments->reaped = now_ns();
-    return 0;
-}
-
-static void *thread_main(void *unused)
-{
-    *stamp_ns = now_ns();
-    return unused;
-}
-
-static int measure_pthread_create(struct moments *moments)
-{
-    pthread_t thread;
-    moments->before = now_ns();
-    int error_number = pthread_create(&thread, NULL, thread_main, NULL);
-    moments->returned = now_ns();
-    if (error_number != 0) {
-        return error_number;
-    }
-    CHECK_PTHREAD(pthread_join(thread, NULL));
-    moments->reaped = now_ns();
-    return 0;
-}
-
-static void clone3_child(void)
-{
-    *stamp_ns = now_ns();
-    _exit(EXIT_SUCCESS); /* exit_group of the child alone: it is a thread group of its own */
-}
-
-static int measure_clone3(struct moments *moments)
-{
-    struct clone_args arguments = {
-        .flags = CLONE_VM | CLONE_VFORK,
-        .exit_signal = SIGCHLD,
-        .stack = (uintptr_t)child_stack,
-        .stack_size = CHILD_STACK_BYTES,
-    };
-    moments->before = now_ns();
-    long child = clone3_call(&arguments, clone3_child);
-    moments->returned = now_ns();
-    if (child < 0) {
-        return (int)-child;
-    }
-    reap((pid_t)child);
-    moments->reaped = now_ns();
-    return 0;
-}
-
-/* ---- before the samples ---- */
-
-static void prepare_nothing(void)
-{
-}
-
-static void prepare_clone3(void)
-{
-    if (!C10K_HAVE_CLONE3_CALL) {
-        unsupported("clone3 is written here for x86_64 and aarch64 only");
-    }
-    child_stack = CHECK_POINTER(mmap(NULL, CHILD_STACK_BYTES, PROT_READ | PROT_WRITE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_POPULATE, -1, 0));
-}
-
-static void find_spawn_target(void)
-{
-    char directory[PATH_MAX];
-    const char *program = strcmp(helper_linking, "static") == 0 ? "spawn_target-static" : "spawn_target";
-    int64_t length = CHECK(readlink("/proc/self/exe", directory, sizeof(directory) - 1));
-    directory[length] = '\0';
-    *strrchr(directory, '/') = '\0';
-    if (snprintf(spawn_path, sizeof(spawn_path), "%s/%s", directory, program) >= (int)sizeof(spawn_path)) {
-        fail_call("readlink", "/proc/self/exe", ENAMETOOLONG);
-    }
-}
-
-static void prepare_posix_spawn(void)
-{
-    if (spawn_path[0] == '\0') {
-        find_spawn_target();
-    }
-    if (access(spawn_path, X_OK) == -1) {
-        fail_call("access", spawn_path, errno);
-    }
-    snprintf(spawn_argument, sizeof(spawn_argument), "%d", stamp_descriptor);
-}
-
-static const struct method methods[] = {
-    {"fork", "", prepare_nothing, measure_fork},
-    {"vfork", "", prepare_nothing, measure_vfork},
-    {"posix_spawn", NULL, prepare_posix_spawn, measure_posix_spawn},
-    {"clone3", "CLONE_VM | CLONE_VFORK, SIGCHLD", prepare_clone3, measure_clone3},
-    {"pthread_create", "default attributes", prepare_nothing, measure_pthread_create},
-};
-
-/* A memory file, without O_CLOEXEC, as a spawned program has to find it. All methods use it alike. */
-static void map_stamp(void)
-{
-    stamp_descriptor = (int)CHECK(memfd_create("stamp", 0));
-    CHECK(ftruncate(stamp_descriptor, sizeof(*stamp_ns)));
-    stamp_ns = CHECK_POINTER(mmap(NULL, sizeof(*stamp_ns), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-                                  stamp_descriptor, 0));
-}
-
-static struct samples allocate_samples(size_t capacity)
-{
-    size_t bytes = 3 * capacity * sizeof(int64_t);
-    int64_t *values = CHECK_POINTER(
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
-    CHECK(madvise(values, bytes, MADV_DONTFORK));
-    memset(values, 0, bytes); /* MAP_POPULATE is a request that may fail in silence */
-    return (struct samples){
-        .return_ns = values,
-        .started_ns = values + capacity,
-        .cycle_ns = values + 2 * capacity,
-        .capacity = capacity,
-    };
-}
 
 /* Pins this process to one CPU and returns its number; `cpu` -1 means the last one that it may use now. */
 static int pin_to_cpu(int cpu)
@@ -304,7 +146,7 @@ static int pin_to_cpu(int cpu)
     return cpu;
 }
 
-/* ---- the report ---- */
+/* ---- the facts ---- */
 
 static void emit_fact(const char *name, int64_t value)
 {
@@ -315,123 +157,184 @@ static void emit_fact(const char *name, int64_t value)
     }
 }
 
-static void emit_facts(const struct process_facts *facts, int cpu)
+static void emit_facts(const struct process_facts *facts, const struct plan *plan)
 {
+    const struct state *state = &plan->state;
+    bool are_threads = state->alive_kind == ALIVE_THREADS;
+    int64_t alive_count = are_threads ? facts->threads_count : facts->children_count;
+    if (state->alive_count == 0 || alive_count < 0) {
+        alive_count = state->alive_count; /* /proc does not tell, or another kind may be ending */
+    }
     emit_begin("{\"type\":\"facts\"");
     emit_fact("rss_bytes", facts->rss_bytes);
+    emit_fact("private_dirty_bytes", facts->private_dirty_bytes);
+    emit_fact("anon_huge_bytes", facts->anon_huge_bytes);
+    emit_fact("file_rss_bytes", facts->file_rss_bytes);
     emit_fact("page_table_bytes", facts->page_table_bytes);
     emit_fact("mappings_count", facts->mappings_count);
+    emit_fact("libraries_count", facts->libraries_count);
     emit_fact("descriptors_count", facts->descriptors_count);
-    emit_fact("alive_count", 0);
-    emit_fact("cpu", cpu);
+    emit_fact("alive_count", alive_count);
+    emit_part(",\"alive_kind\":");
+    emit_string(state->alive_count == 0 ? NULL : are_threads ? "threads" : "children");
+    emit_fact("cpu", plan->cpu);
     emit_finish("}");
 }
 
-static void emit_samples(const struct method *method, const struct samples *samples)
-{
-    emit_begin("{\"type\":\"samples\",\"method\":\"%s\"", method->name);
-    emit_int64_array(",\"return_ns\":", samples->return_ns, samples->count);
-    emit_int64_array(",\"started_ns\":", samples->started_ns, samples->count);
-    emit_int64_array(",\"cycle_ns\":", samples->cycle_ns, samples->count);
-    emit_finish("}");
-}
+/* ---- the two ways to measure ---- */
 
-/* ---- the samples ---- */
-
-static int measure_once(const struct method *method, struct moments *moments)
+/* When `part` of `whole` samples should be over: that share of what is left of the budget; 0 without one. */
+static int64_t deadline(const struct plan *plan, int64_t part, int64_t whole)
 {
-    *stamp_ns = 0;
-    int error_number = method->measure(moments);
-    moments->started = *stamp_ns;
-    return error_number;
-}
-
-static int warm_up(const struct method *method, int64_t count)
-{
-    struct moments moments;
-    int error_number = 0;
-    for (int64_t i = 0; i < count && error_number == 0; i++) {
-        error_number = measure_once(method, &moments);
+    int64_t now = now_ns();
+    int64_t end_ns = plan->started_ns + plan->budget_ms * 1000000;
+    if (plan->budget_ms == 0) {
+        return 0;
     }
-    return error_number;
+    return end_ns <= now ? now : now + (int64_t)((double)(end_ns - now) * (double)part / (double)whole);
 }
 
-static void store(struct samples *samples, const struct moments *moments)
+/* After a creation that failed, what was taken until then is reported before the error. */
+static void run_samples(struct plan *plan)
 {
-    if (moments->started < moments->before || moments->started > moments->reaped) {
-        samples->dropped_count++;
-        return;
-    }
-    samples->return_ns[samples->count] = moments->returned - moments->before;
-    samples->started_ns[samples->count] = moments->started - moments->before;
-    samples->cycle_ns[samples->count] = moments->reaped - moments->before;
-    samples->count++;
-}
-
-static int take_samples(const struct method *method, struct samples *samples)
-{
-    struct moments moments;
-    for (size_t i = 0; i < samples->capacity; i++) {
-        int error_number = measure_once(method, &moments);
-        if (error_number != 0) {
-            return error_number;
-        }
-        store(samples, &moments);
-    }
-    return 0;
-}
-
-/* Measures and reports. After a creation that failed, what was taken until then is reported before the error.
- * */
-static void run(const struct method *method, int64_t warmup_count, int64_t samples_count, int cpu)
-{
-    map_stamp();
-    method->prepare();
-    struct samples samples = allocate_samples((size_t)samples_count);
-    int error_number = warm_up(method, warmup_count);
+    const struct method *method = plan->method;
+    struct slot *slot = creation_map_slots(1);
+    struct samples samples = allocate_samples((size_t)plan->samples_count);
+    struct shocks shocks = {.aftershock_ns = NULL};
+    int error_number = warm_up(method, slot, (size_t)plan->warmup_count, deadline(plan, 1, 1));
     struct process_facts facts = read_process_facts();
     if (error_number == 0) {
-        error_number = take_samples(method, &samples);
+        int64_t deadline_ns = deadline(plan, plan->samples_count, plan->samples_count + plan->aftershock_count);
+        error_number = take_samples(method, slot, &samples, deadline_ns);
     }
-    if (error_number == ENOSYS) {
-        unsupported("this kernel, or a filter on system calls, does not offer the call (clone3: Linux 5.3)");
+    if (error_number == 0 && plan->aftershock_count > 0) {
+        error_number = take_shocks(method, slot, &shocks, (size_t)plan->aftershock_count, deadline(plan, 1, 1));
     }
-    emit_facts(&facts, cpu);
-    emit_samples(method, &samples);
+    if (error_number != ENOSYS) {
+        emit_facts(&facts, plan);
+        emit_samples(method, &samples, &shocks);
+    }
     if (error_number != 0) {
-        fail_call(method->name, method->arguments != NULL ? method->arguments : spawn_path, error_number);
+        creation_fail(method, error_number);
     }
+    state_tear_down();
     helper_end((int64_t)samples.count, samples.dropped_count);
+}
+
+static void run_stall(struct plan *plan)
+{
+    const struct method *method = plan->method;
+    struct stall *stall = stall_prepare(&plan->stall);
+    struct process_facts facts = read_process_facts();
+    int error_number = stall_run(stall, method);
+    if (error_number != ENOSYS) {
+        emit_facts(&facts, plan);
+        stall_emit(stall, method);
+    }
+    if (error_number != 0) {
+        creation_fail(method, error_number);
+    }
+    state_tear_down();
+    helper_end(stall_samples_count(stall), stall_dropped_count(stall));
+}
+
+/* ---- the command line ---- */
+
+static void refuse_state(const struct state *state)
+{
+    if (state->libraries_count > 0 && linking_load_library == NULL) {
+        usage("--libraries needs the dynamic build: a %s program loads no shared libraries", helper_linking);
+    }
+    if (state->huge_pages && state->rss_bytes < STATE_HUGE_PAGE_BYTES) {
+        usage("--huge-pages on needs --rss of at least %d", STATE_HUGE_PAGE_BYTES);
+    }
+    if (state->alive_stack_bytes > 0 && state->alive_kind != ALIVE_THREADS) {
+        usage("--alive-stack needs --alive-kind threads");
+    }
+    if (state->alive_stack_bytes > 0 && state->alive_stack_bytes < sysconf(_SC_THREAD_STACK_MIN)) {
+        usage("--alive-stack must be at least %ld on this machine", sysconf(_SC_THREAD_STACK_MIN));
+    }
+}
+
+static void refuse_mix(const struct plan *plan)
+{
+    if (plan->cpu >= 0 && !plan->is_one_cpu) {
+        usage("--cpu needs --placement one-cpu");
+    }
+    if (plan->is_stall && (plan->samples_count > 0 || plan->warmup_count > 0 || plan->aftershock_count > 0)) {
+        usage("--stall does not go with --samples, --warmup or --aftershock");
+    }
+    if (!plan->is_stall && plan->samples_count == 0) {
+        usage("--samples is missing");
+    }
+    if (plan->is_stall && stall_ticks_count(&plan->stall) > STALL_TICKS_MAX) {
+        usage("--duration-ms over --tick-us must give %d ticks at most", STALL_TICKS_MAX);
+    }
+    if (plan->is_stall && stall_spawns_count(&plan->stall) > STALL_SPAWNS_MAX) {
+        usage("--stall times --duration-ms must give %d creations at most", STALL_SPAWNS_MAX);
+    }
+    refuse_state(&plan->state);
+}
+
+static void read_plan(int argc, char **argv, struct plan *plan)
+{
+    const char *methods[METHODS_MAX] = {NULL};
+    static const char *const placements[] = {"any-cpu", "one-cpu", NULL};
+    static const char *const switches[] = {"off", "on", NULL};
+    static const char *const kinds[] = {"children", "threads", NULL};
+    struct state *state = &plan->state;
+    int64_t method = 0;
+    const char *target = "";
+    plan->stall = (struct stall_plan){.rate_per_s = -1, .duration_ms = 1000, .tick_us = 100};
+    const struct helper_option options[] = {
+        {.name = "--method", .number = &method, .choices = methods, .required = true},
+        {.name = "--samples", .number = &plan->samples_count, .minimum = 1, .maximum = SAMPLES_MAX},
+        {.name = "--warmup", .number = &plan->warmup_count, .maximum = SAMPLES_MAX},
+        {.name = "--aftershock", .number = &plan->aftershock_count, .maximum = SAMPLES_MAX},
+        {.name = "--budget-ms", .number = &plan->budget_ms, .maximum = 3600 * 1000},
+        {.name = "--placement", .number = &plan->is_one_cpu, .choices = placements},
+        {.name = "--cpu", .number = &plan->cpu, .maximum = CPU_SETS * CPU_SETSIZE - 1},
+        {.name = "--spawn-target", .text = &target},
+        {.name = "--rss", .number = &state->rss_bytes, .maximum = BYTES_MAX},
+        {.name = "--huge-pages", .number = &state->huge_pages, .choices = switches},
+        {.name = "--file-rss", .number = &state->file_rss_bytes, .maximum = BYTES_MAX},
+        {.name = "--mappings", .number = &state->mappings_count, .maximum = COUNT_MAX},
+        {.name = "--descriptors", .number = &state->descriptors_count, .maximum = COUNT_MAX},
+        {.name = "--libraries", .number = &state->libraries_count, .maximum = LIBRARIES_MAX},
+        {.name = "--alive", .number = &state->alive_count, .maximum = ALIVE_MAX},
+        {.name = "--alive-kind", .number = &state->alive_kind, .choices = kinds},
+        {.name = "--alive-stack", .number = &state->alive_stack_bytes, .maximum = INT64_C(1) << 30},
+        {.name = "--stall", .number = &plan->stall.rate_per_s, .maximum = 100000},
+        {.name = "--duration-ms", .number = &plan->stall.duration_ms, .minimum = 1, .maximum = 600 * 1000},
+        {.name = "--tick-us", .number = &plan->stall.tick_us, .minimum = 10, .maximum = 1000000},
+    };
+    for (size_t i = 0; i < creation_methods_count && i < METHODS_MAX - 1; i++) {
+        methods[i] = creation_methods[i].name;
+    }
+    helper_parse("fork_latency", argc, argv, options, ARRAY_COUNT(options));
+    plan->method = &creation_methods[method];
+    plan->is_stall = plan->stall.rate_per_s >= 0;
+    creation_set_target(target);
+    refuse_mix(plan);
 }
 
 int main(int argc, char **argv)
 {
-    const char *method_names[ARRAY_COUNT(methods) + 1] = {NULL};
-    static const char *const placements[] = {"any-cpu", "one-cpu", NULL};
-    int64_t method = 0, samples = 0, warmup = 0, one_cpu = 0, cpu = -1;
-    const char *target = "";
-    const struct helper_option options[] = {
-        {.name = "--method", .number = &method, .choices = method_names, .required = true},
-        {.name = "--samples", .number = &samples, .minimum = 1, .maximum = SAMPLES_MAX, .required = true},
-        {.name = "--warmup", .number = &warmup, .minimum = 0, .maximum = SAMPLES_MAX},
-        {.name = "--placement", .number = &one_cpu, .choices = placements},
-        {.name = "--cpu", .number = &cpu, .minimum = 0, .maximum = CPU_SETS * CPU_SETSIZE - 1},
-        {.name = "--spawn-target", .text = &target},
-    };
-    for (size_t i = 0; i < ARRAY_COUNT(methods); i++) {
-        method_names[i] = methods[i].name;
-    }
-    helper_parse("fork_latency", argc, argv, options, ARRAY_COUNT(options));
-    if (cpu >= 0 && !one_cpu) {
-        usage("--cpu needs --placement one-cpu");
-    }
-    if (snprintf(spawn_path, sizeof(spawn_path), "%s", target) >= (int)sizeof(spawn_path)) {
-        usage("--spawn-target is too long");
+    struct plan plan = {.started_ns = now_ns(), .cpu = -1};
+    read_plan(argc, argv, &plan);
+    if (plan.is_stall && plan.state.rss_bytes < STALL_TICK_PAGES * sysconf(_SC_PAGESIZE)) {
+        plan.state.rss_bytes = STALL_TICK_PAGES * sysconf(_SC_PAGESIZE);
     }
     helper_start("fork_latency");
-    if (one_cpu) {
-        cpu = pin_to_cpu((int)cpu);
+    if (plan.is_one_cpu) {
+        plan.cpu = pin_to_cpu((int)plan.cpu);
     }
-    run(&methods[method], warmup, samples, (int)cpu);
+    plan.method->prepare();
+    state_set_up(&plan.state);
+    if (plan.is_stall) {
+        run_stall(&plan);
+    } else {
+        run_samples(&plan);
+    }
     return EXIT_SUCCESS;
 }

@@ -38,7 +38,7 @@ enum {
 };
 
 /* Facts that differ between the dynamic and the static build (linking.c, compiled once for each). */
-extern const char *const helper_linking; /* "dynamic" or "static" */
+extern const char *const helper_linking; /* "dynamic", "static" or "static-pie" */
 extern const char *const helper_flags;   /* the compiler's flags, as given by CMake */
 
 /* ---- life ---- */

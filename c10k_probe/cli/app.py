@@ -75,6 +75,17 @@ def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
 
         print_experiment(entries, name)
 
+    @app.command(help="Draw a run: a chart in the terminal, or an image with --save.")
+    def plot(
+        run: Annotated[str, typer.Argument(help="A run folder, or last: the newest one in results/.")],
+        chart: Annotated[str | None, typer.Option("--chart", metavar="NAME", help="Which of its charts.")] = None,
+        list_charts: Annotated[bool, typer.Option("--list", help="List its charts instead.")] = False,
+        save: Annotated[str | None, typer.Option("--save", metavar="FILE.png|FILE.svg", help="Write an image.")] = None,
+    ) -> None:
+        from c10k_probe.cli.plot import plot_run
+
+        plot_run(run, chart, save, list_charts=list_charts)
+
     @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
     def doctor(
         json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,

@@ -69,6 +69,8 @@ class RunFolderSink:
             experiment_version=event.experiment_version,
             parameters=dict(event.parameters),
             seed=event.seed,
+            keys=[column.name for column in event.columns if column.key],
+            charts=[dataclasses.asdict(chart) for chart in event.charts],
             blocks=event.blocks_count,
             command=list(event.command),
             machine=dict(event.facts),
