@@ -60,10 +60,10 @@ def base_factor(column: str) -> float:
 
 
 def stem(column: str) -> str:
-    """A column's name without its unit, for a reader: ``echo_p50_ns`` -> ``echo p50``."""
+    """A column's name without its unit, for a reader: ``echo_p50_ns`` -> ``echo p50``, ``cycle_ratio`` -> itself."""
     suffix = units.column_suffix(column) or ""
-    whose = " per connection" if suffix.endswith("_per_connection") else ""
-    return column.removesuffix(suffix).replace("_", " ") + whose
+    said = {"_bytes_per_connection": " per connection", "_ratio": " ratio"}.get(suffix, "")
+    return column.removesuffix(suffix).replace("_", " ") + said
 
 
 def value_text(column: str, value: float) -> str:
@@ -125,10 +125,10 @@ def _linear_places(low: float, high: float, most: int, dimension: str) -> list[f
 
 
 def _log_places(low: float, high: float, most: int, dimension: str) -> list[float]:
-    """As many round numbers as there may be; on a range too short for two of them, linear ones."""
+    """As many round numbers as there may be; on a range too short for three of them, linear ones."""
     choices = [_powers(low, high, *rule) for rule in (_BINARY if dimension == "bytes" else _DECIMAL)]
-    fitting = [places for places in choices if 2 <= len(places) <= most]
-    return max(fitting, key=len) if fitting else _linear_places(low, high, most, dimension)
+    best = max((places for places in choices if len(places) <= most), key=len, default=[])
+    return best if len(best) >= min(3, most) else _linear_places(low, high, most, dimension)
 
 
 def _powers(low: float, high: float, base: int, apart: int, multiples: tuple[float, ...]) -> list[float]:

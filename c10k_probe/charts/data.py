@@ -283,7 +283,7 @@ def _source(run: StoredRun, rows: Sequence[Row]) -> str:
     counts = sorted({int(count) for row in rows if isinstance(count := row.get("n_count"), (int, float))})
     samples = " to ".join(f"{count:,}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
     parts = [
-        f"run {facts.get('run_id')}, {facts.get('experiment')} version {facts.get('experiment_version')}",
+        f"run {facts.get('run_id')}, {facts.get('experiment')} v{facts.get('experiment_version')}",
         f"kernel {facts.get('machine', {}).get('kernel_release')}",
         str(facts.get("started"))[:10],
         f"n = {samples}" if samples else f"n = {len(rows)} rows",

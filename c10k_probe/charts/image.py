@@ -25,7 +25,8 @@ _ROW_INCHES: Final = 0.24  # of a chart with names on its axis
 _BAND_FROM: Final = 25  # points of a line; error bars of more would hide each other
 _TITLE_COLUMNS: Final = 70
 _TEXT_COLUMNS: Final = 125  # of the small print
-_LEGEND_COLUMNS: Final = 4
+_LEGEND_LETTERS: Final = 85  # across the picture
+_HANDLE_LETTERS: Final = 8  # that a line's sample takes
 _STYLE: Final[dict[str, Any]] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -88,7 +89,7 @@ def image_bytes(drawing: Drawing, ending: str) -> bytes:
             _draw_dots(axes, drawing, looks)
         else:
             _draw_curves(axes, drawing, looks)
-        _write_legend(figure, drawing, looks)
+        _write_legend(axes, drawing, looks)
         _write_words(figure, drawing)
         buffer = io.BytesIO()
         figure.savefig(buffer, format=ending, metadata={"Date": None} if ending == "svg" else {"Software": None})
@@ -213,7 +214,7 @@ def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
     axes.tick_params(axis="both", which="minor", length=0, labelleft=False, labelbottom=False)
 
 
-def _write_legend(figure: Figure, drawing: Drawing, looks: list[_Look]) -> None:
+def _write_legend(axes: Axes, drawing: Drawing, looks: list[_Look]) -> None:
     """The lines' names above the picture, where they hide nothing."""
     from matplotlib.lines import Line2D
 
@@ -223,8 +224,16 @@ def _write_legend(figure: Figure, drawing: Drawing, looks: list[_Look]) -> None:
     ]
     names = [line.name for line in drawing.lines]
     if any(names):
-        columns = min(len(names), _LEGEND_COLUMNS)
-        figure.legend(handles, names, loc="outside upper center", ncols=columns, frameon=False, handlelength=3.5)
+        columns = max(1, _LEGEND_LETTERS // (max(map(len, names)) + _HANDLE_LETTERS))
+        axes.legend(
+            handles,
+            names,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=min(columns, len(names)),
+            frameon=False,
+            handlelength=1.5 if drawing.categories else 3.5,
+        )
 
 
 def _write_words(figure: Figure, drawing: Drawing) -> None:
