@@ -29,8 +29,6 @@ from c10k_probe.exits import UserError
 FORMAT: Final = 1
 FORMAT_HISTORY: Final = {1: "rows.csv, samples.jsonl and run.json; state is running, finished or interrupted"}
 
-_STAMPED: Final = re.compile(r"\d{8}T\d{6}Z-")
-
 Value = str | int | float | None
 ColumnSpec = tuple[str, str]  # name and kind (str, int, float)
 
@@ -38,6 +36,15 @@ ColumnSpec = tuple[str, str]  # name and kind (str, int, float)
 def new_run_id() -> str:
     """Six hexadecimal digits: enough to keep runs of the same second apart."""
     return secrets.token_hex(3)
+
+
+def newest(base: Path) -> Path:
+    """The run folder below ``base`` that was started last. Raises ``UserError`` when there is none."""
+    found = [path.parent for path in base.glob("*/run.json") if re.match(r"\d{8}T\d{6}Z-", path.parent.name)]
+    if not found:
+        raise UserError(f"{base} holds no run; make one first, or name a run folder")
+    # runs of the same second have names in no order; the one that was written last was started last, or nearly so
+    return max(found, key=lambda path: (path.name.partition("-")[0], (path / "run.json").stat().st_mtime_ns))
 
 
 def csv_line(values: Iterable[Value]) -> str:
@@ -169,15 +176,6 @@ def load(path: Path) -> StoredRun:
         for row in csv.DictReader(io.StringIO(whole))
     )
     return StoredRun(path, facts, rows, tuple(_whole_records(path / "samples.jsonl")))
-
-
-def newest(base: Path) -> Path:
-    """The run folder below ``base`` that was started last. Raises ``UserError`` when there is none."""
-    found = [path.parent for path in base.glob("*/run.json") if _STAMPED.match(path.parent.name)]
-    if not found:
-        raise UserError(f"{base} holds no run; make one first, or name a run folder")
-    # runs of the same second have names in no order; the one that was written last was started last, or nearly so
-    return max(found, key=lambda path: (path.name.partition("-")[0], (path / "run.json").stat().st_mtime_ns))
 
 
 def _whole_records(path: Path) -> Iterable[Mapping[str, Any]]:

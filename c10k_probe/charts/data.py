@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def _stored_chart(item: Mapping[str, Any]) -> Chart:
     """A chart as JSON holds it; what a later version added is left aside."""
     known = {name: value for name, value in item.items() if name in _FIELDS}
     where = tuple((str(column), value) for column, value in known.pop("where", ()))
-    return Chart(**{**known, "series": tuple(known.pop("series", ())), "where": where})
+    chart = Chart(**{**known, "series": tuple(known.get("series", ())), "where": where})
+    return dataclasses.replace(chart, name=printable(chart.name), title=printable(chart.title))
 
 
 # --- its lines --------------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def draw(run: StoredRun, chart: Chart) -> Drawing:
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
     is_text = kinds[chart.x] == "str"
-    categories = tuple(dict.fromkeys(str(row[chart.x]) for row in rows)) if is_text else ()
+    categories = tuple(dict.fromkeys(printable(str(row[chart.x])) for row in rows)) if is_text else ()
     telling = _telling(names, groups)
     lines = tuple(
         Line(_line_name(names, key, telling), _points(groups[key], chart, categories))
@@ -156,7 +158,8 @@ def _is_drawable(row: Row, chart: Chart, kinds: Mapping[str, str]) -> bool:
     if x is None or x == "" or y is None:
         return False
     checks = [(y, chart.log_y), *([(x, chart.log_x)] if kinds[chart.x] != "str" else [])]
-    return all(isinstance(value, (int, float)) and (value > 0 or not log) for value, log in checks)
+    numbers = [(_number(value), log) for value, log in checks]
+    return all(value is not None and (value > 0 or not log) for value, log in numbers)
 
 
 def _line_columns(run: StoredRun, chart: Chart, rows: Sequence[Row], kinds: Mapping[str, str]) -> list[str]:
@@ -194,7 +197,7 @@ def _point(row: Row, chart: Chart) -> Point:
     low, high = (_number(row.get(name)) for name in (chart.low, chart.high))
     factor = base_factor(chart.y)
     return Point(
-        x if isinstance(x, str) else float(x) * base_factor(chart.x),
+        printable(x) if isinstance(x, str) else float(x) * base_factor(chart.x),
         float(y) * factor,
         None if low is None or high is None else low * factor,
         None if low is None or high is None else high * factor,
@@ -213,10 +216,16 @@ def _joined(points: Sequence[Point]) -> Point:
 
 
 def _number(value: Value) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    """A finite number; None for anything else."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """Text from a file, without what would command a terminal or break an SVG."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _telling(names: Sequence[str], keys: Iterable[tuple[Value, ...]]) -> list[bool]:
@@ -235,7 +244,7 @@ def _value_name(name: str, value: Value) -> str:
     """A text says itself; a number needs to be told what it is of."""
     if value is None or value == "":
         return f"no {stem(name)}"
-    return value if isinstance(value, str) else f"{stem(name)} {value_text(name, value * base_factor(name))}"
+    return printable(value) if isinstance(value, str) else f"{stem(name)} {value_text(name, value * base_factor(name))}"
 
 
 def _sort_key(key: tuple[Value, ...]) -> tuple[tuple[bool, bool, float, str], ...]:
@@ -289,4 +298,4 @@ def _source(run: StoredRun, rows: Sequence[Row]) -> str:
         f"n = {samples}" if samples else f"n = {len(rows)} rows",
         *([run.state] if run.state != "finished" else []),
     ]
-    return ", ".join(parts)
+    return printable(", ".join(parts))

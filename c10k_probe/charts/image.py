@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import logging
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -38,6 +39,7 @@ _STYLE: Final[dict[str, Any]] = {
     "grid.linewidth": 0.6,
     "svg.fonttype": "none",
     "svg.hashsalt": "c10k-probe",
+    "text.parse_math": False,  # a dollar sign in a name is no formula
 }
 
 
@@ -81,7 +83,8 @@ def image_bytes(drawing: Drawing, ending: str) -> bytes:
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    with matplotlib.style.context(["default", _STYLE]):
+    with warnings.catch_warnings(), matplotlib.style.context(["default", _STYLE]):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box, and known as one
         figure = Figure(figsize=_size(drawing), dpi=_DOTS_AN_INCH)  # no pyplot: no windows, no global state
         axes = figure.add_subplot()
         looks = [_look(index) for index in range(len(drawing.lines))]

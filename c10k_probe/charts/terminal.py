@@ -142,9 +142,10 @@ def _dots(drawing: Drawing, width: int) -> _Canvas:
     each = len(drawing.lines) + gap
     rows = each * len(drawing.categories) - gap
     tops = {name: rows - 1 - each * index for index, name in enumerate(drawing.categories)}
-    columns = width - _FRAME - max(map(len, drawing.categories))
+    most = width // 3
+    names = {top: name if len(name) <= most else name[: most - 1] + "…" for name, top in tops.items()}
+    columns = width - _FRAME - max(map(len, names.values()))
     axis = _fitting(drawing.y_axis, columns)
-    names = {top: name for name, top in tops.items()}
     canvas = _Canvas(columns, rows, _places(axis, columns), names, up=stem(drawing.chart.x), across=axis.title)
     for index, line in enumerate(drawing.lines):
         for point in line.points:

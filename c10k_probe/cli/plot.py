@@ -6,8 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from c10k_probe.charts.data import charts_of, choose
+from c10k_probe.charts.data import charts_of, choose, draw
 from c10k_probe.exits import UsageError, UserError
+from c10k_probe.experiment import Chart
 from c10k_probe.results import StoredRun, load, newest
 
 LAST = "last"
@@ -44,11 +45,19 @@ def _load(name: str) -> StoredRun:
 
 
 def _print_charts(run: StoredRun) -> None:
-    """Name and title of each chart, and why one cannot be drawn."""
+    """Name and title of each chart, and whether this run has nothing for it."""
     charts = charts_of(run)
     width = max(len(chart.name) for chart in charts)
     for chart in charts:
-        _print(f"{chart.name:{width}}  {chart.title}\n")
+        _print(f"{chart.name:{width}}  {chart.title}{_refusal(run, chart)}\n")
+
+
+def _refusal(run: StoredRun, chart: Chart) -> str:
+    try:
+        draw(run, chart)
+    except UserError:
+        return " (nothing to draw)"
+    return ""
 
 
 def _print(text: str) -> None:
