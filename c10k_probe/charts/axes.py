@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from c10k_probe import units
 
 _MARGIN: Final = 0.04  # of the range, on either side, so that no point lies on the frame
+_SHORT_RANGE: Final = 20.0  # high over low of a logarithmic axis on which linear ticks still stand well
 _PLAIN_SYMBOLS: Final = {"count": "count", "rate": "1/s", "ratio": "×", "percent": "%"}
 # Where a logarithmic axis may have ticks, from few to many: (base, how many of its powers apart, multiples).
 _DECIMAL: Final = (
@@ -115,20 +117,25 @@ def _linear_places(low: float, high: float, most: int, dimension: str) -> list[f
     """Multiples of 1, 2 or 5 in the unit that the largest value is told in."""
     scale = _scale(dimension, max(abs(low), abs(high)))
     factor = float(scale.factor) if scale else 1.0
-    smallest = (high - low) / factor / most
-    power = 10.0 ** math.floor(math.log10(smallest))
-    step = next(part * power for part in (1, 2, 5, 10) if part * power >= smallest * (1 - 1e-9)) * factor
+    power = math.floor(math.log10((high - low) / factor / most))
     if dimension == "count":
-        step = max(1.0, step)  # there is no half a thread
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)]
+        power = max(0, power)  # there is no half a thread
+    for step in (part * 10.0**ten * factor for ten in count(power) for part in (1, 2, 5)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            return [number * step for number in range(first, last + 1)]
+    raise AssertionError("a step of the whole range has few places")
 
 
 def _log_places(low: float, high: float, most: int, dimension: str) -> list[float]:
     """As many round numbers as there may be; on a range too short for three of them, linear ones."""
     choices = [_powers(low, high, *rule) for rule in (_BINARY if dimension == "bytes" else _DECIMAL)]
     best = max((places for places in choices if len(places) <= most), key=len, default=[])
-    return best if len(best) >= min(3, most) else _linear_places(low, high, most, dimension)
+    if len(best) >= min(3, most):
+        return best
+    if high / low < _SHORT_RANGE:
+        return _linear_places(low, high, most, dimension)
+    return choices[0][:: math.ceil(len(choices[0]) / most)]
 
 
 def _powers(low: float, high: float, base: int, apart: int, multiples: tuple[float, ...]) -> list[float]:

@@ -4,6 +4,7 @@ and lightness. Text stays text in an SVG, and the same run gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import textwrap
@@ -69,11 +70,15 @@ def check_target(name: str) -> Path:
 
 
 def save_chart(drawing: Drawing, path: Path) -> None:
-    """Write the image; nothing is touched before the picture is complete. Raises ``UsageError`` when it cannot be."""
+    """Write the image beside, then rename: an old file stays until the new one is whole. Raises ``UsageError``."""
     picture = image_bytes(drawing, path.suffix.lower().removeprefix("."))
+    temporary = path.with_name(f".{path.name}.new")
     try:
-        path.write_bytes(picture)
+        temporary.write_bytes(picture)
+        temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UsageError(f"--save: {path} cannot be written: {error.strerror}; name another file") from None
 
 
