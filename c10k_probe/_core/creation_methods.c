@@ -20,7 +20,8 @@
 const struct method creation_methods[] = {
     {"fork", "fork", "", true, false, &process_ending, prepare_nothing, create_fork},
     {"vfork", "vfork", "", true, false, &process_ending, prepare_nothing, create_vfork},
-    {"posix_spawn", "posix_spawn", NULL, false, true, &process_ending, prepare_target_alike, create_posix_spawn},
+    {"posix_spawn", "posix_spawn", NULL, false, true, &process_ending, prepare_target_alike,
+     create_posix_spawn},
     {"clone3", "clone3", "CLONE_VM | CLONE_VFORK, SIGCHLD", true, false, &process_ending, prepare_clone3,
      create_clone3},
     {"pthread_create", "pthread_create", "default attributes", true, false, &thread_ending,

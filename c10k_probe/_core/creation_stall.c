@@ -142,8 +142,8 @@ int stall_run(struct stall *stall, const struct method *method)
 void stall_emit(const struct stall *stall, const struct method *method)
 {
     const struct samples *samples = &stall->samples;
-    emit_begin("{\"type\":\"stall\",\"method\":\"%s\",\"rate_per_s\":%" PRId64 ",\"spawned_count\":%zu", method->name,
-               stall->plan.rate_per_s, stall->created);
+    emit_begin("{\"type\":\"stall\",\"method\":\"%s\"", method->name);
+    emit_part(",\"rate_per_s\":%" PRId64 ",\"spawned_count\":%zu", stall->plan.rate_per_s, stall->created);
     emit_values("tick_late_ns", stall->late_ns, stall->ticks_done, true);
     emit_values("return_ns", samples->return_ns, samples->count, true);
     emit_values("started_ns", samples->started_ns, samples->count, method->has_started);

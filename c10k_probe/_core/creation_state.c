@@ -240,7 +240,7 @@ static void set_up_descriptors(int64_t count)
 {
     struct process_facts before = read_process_facts();
     for (int64_t i = 0; i < count; i++) {
-        if (open("/dev/null", O_RDONLY) == -1) { /* NOLINT: children are to inherit it */
+        if (open("/dev/null", O_RDONLY) == -1) { /* without O_CLOEXEC: children inherit it */
             fail_count("open", "--descriptors", count, errno);
         }
     }
@@ -253,9 +253,11 @@ static void set_up_libraries(int64_t count)
         char path[PATH_MAX], file[64];
         snprintf(file, sizeof(file), "libraries/libc10k_%03" PRId64 ".so", i);
         creation_path_beside(file, path);
-        errno = 0;
+        if (access(path, R_OK) == -1) { /* dlopen does not leave an error number */
+            state_fail("dlopen", path, errno);
+        }
         if (!linking_load_library(path)) {
-            state_fail("dlopen", path, errno != 0 ? errno : ELIBACC);
+            state_fail("dlopen", path, ELIBACC);
         }
     }
     verify("--libraries", count, 0, read_process_facts().libraries_count, 0);
@@ -263,8 +265,9 @@ static void set_up_libraries(int64_t count)
 
 static void set_up_alive(const struct state *asked)
 {
-    bool are_threads = asked->alive_kind == ALIVE_THREADS;
-    int error_number = alive_start((enum alive_kind)asked->alive_kind, asked->alive_count, asked->alive_stack_bytes);
+    enum alive_kind kind = (enum alive_kind)asked->alive_kind;
+    bool are_threads = kind == ALIVE_THREADS;
+    int error_number = alive_start(kind, asked->alive_count, asked->alive_stack_bytes);
     if (error_number != 0) {
         fail_count(are_threads ? "pthread_create" : "fork", "--alive", asked->alive_count, error_number);
     }

@@ -162,9 +162,6 @@ static void emit_facts(const struct process_facts *facts, const struct plan *pla
     const struct state *state = &plan->state;
     bool are_threads = state->alive_kind == ALIVE_THREADS;
     int64_t alive_count = are_threads ? facts->threads_count : facts->children_count;
-    if (state->alive_count == 0 || alive_count < 0) {
-        alive_count = state->alive_count; /* /proc does not tell, or another kind may be ending */
-    }
     emit_begin("{\"type\":\"facts\"");
     emit_fact("rss_bytes", facts->rss_bytes);
     emit_fact("private_dirty_bytes", facts->private_dirty_bytes);
@@ -174,7 +171,7 @@ static void emit_facts(const struct process_facts *facts, const struct plan *pla
     emit_fact("mappings_count", facts->mappings_count);
     emit_fact("libraries_count", facts->libraries_count);
     emit_fact("descriptors_count", facts->descriptors_count);
-    emit_fact("alive_count", alive_count);
+    emit_fact("alive_count", state->alive_count == 0 ? 0 : alive_count);
     emit_part(",\"alive_kind\":");
     emit_string(state->alive_count == 0 ? NULL : are_threads ? "threads" : "children");
     emit_fact("cpu", plan->cpu);
