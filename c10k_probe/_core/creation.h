@@ -55,6 +55,7 @@ struct method {
     const char *name;
     const char *call;      /* for the error line */
     const char *arguments; /* likewise; NULL: the path of the executed program */
+    bool copies_memory;    /* the child shares the parent's pages copy-on-write */
     bool has_started;      /* the child stamps child_ns */
     bool has_exec;         /* the executed program stamps program_ns */
     const struct ending *ending;

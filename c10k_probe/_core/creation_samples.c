@@ -39,10 +39,19 @@ struct samples allocate_samples(size_t capacity)
 
 /* ---- the first pass ---- */
 
-static int create_once(const struct method *method, struct creation *creation)
+/* Where no child ever shared the pages copy-on-write they are as they were: writing them again would only empty
+ * the caches, and the method would seem to cost more the more memory there is. */
+static void make_ready(const struct method *method, struct creation *creation)
 {
     creation_clear(creation->slot);
-    state_dirty();
+    if (method->copies_memory) {
+        state_dirty();
+    }
+}
+
+static int create_once(const struct method *method, struct creation *creation)
+{
+    make_ready(method, creation);
     int error_number = method->create(creation);
     if (error_number == 0) {
         method->ending->await(creation);
@@ -107,8 +116,7 @@ static int64_t own_faults(void)
 static int shock_once(const struct method *method, struct creation *creation, volatile char *region,
                       struct shocks *shocks)
 {
-    creation_clear(creation->slot);
-    state_dirty();
+    make_ready(method, creation);
     state_dirty_region(region, SHOCK_BYTES);
     int64_t faults_before = own_faults();
     int error_number = method->create(creation);

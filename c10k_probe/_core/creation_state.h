@@ -31,7 +31,7 @@ enum { LIBRARIES_MAX = 128, STATE_HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
 /* Makes all of it. A limit that is hit, or a count in /proc that differs, is an `error` line and exit 1. */
 void state_set_up(const struct state *asked);
 
-/* Writes one byte to every page of the --rss region, so that none is shared with an earlier child. */
+/* Writes one byte to every page of the --rss region, so that none is shared with an earlier forked child. */
 void state_dirty(void);
 
 /* Writes one byte to each of the next `pages_count` pages of the --rss region, going round. */

@@ -32,7 +32,7 @@ void prepare_small_stack(void)
     CHECK_PTHREAD(pthread_attr_init(&small_stack));
     if (pthread_attr_setstacksize(&small_stack, SMALL_STACK_BYTES) != 0) {
         char reason[96];
-        snprintf(reason, sizeof(reason), "a thread's stack must have %ld bytes at least here, 65536 are too few",
+        snprintf(reason, sizeof(reason), "a stack must have %ld bytes at least here, 65536 are too few",
                  sysconf(_SC_THREAD_STACK_MIN));
         unsupported(reason);
     }

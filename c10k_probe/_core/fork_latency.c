@@ -48,8 +48,8 @@
  * wait there; theirs are over or have executed, as they are in use.
  *
  * STATE of the parent, made and verified in /proc before the first sample (creation_state.c, creation_alive.c;
- * bytes are rounded up to pages). The --rss pages are written before each creation, outside the timed region,
- * so that none is shared with an earlier child.
+ * bytes are rounded up to pages). With fork and fork_exec_* the --rss pages are written before each creation,
+ * outside the timed region, so that none is shared with an earlier child; with the others none ever is.
  *   --rss           anonymous memory, all pages written; MADV_NOHUGEPAGE, or with --huge-pages on aligned and
  *                   MADV_HUGEPAGE.
  *   --file-rss      a private mapping of an unlinked file in TMPDIR or /var/tmp, all pages read.
@@ -78,7 +78,7 @@
  *   - With any-cpu the child may start on another CPU while the parent goes on; with one-cpu it has to wait
  *     until the parent sleeps, so `started` of fork and pthread_create mostly contains the parent's return
  *     and its wait.
- *   - Writing a large --rss before each creation leaves its lines, not the kernel's, in the caches.
+ *   - Writing a large --rss before each fork leaves its lines, not the kernel's, in the caches.
  *   - Measured children are not given PR_SET_PDEATHSIG unless they wait: it would be timed, and they leave at
  *     once by themselves.
  *   - A first sample after the facts were read is slower than the rest, the caches being cold.
