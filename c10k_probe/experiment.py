@@ -84,7 +84,7 @@ def _parse_one(name: str, option: Option, text: str) -> str | int:
     for bound, breaks, word in ((option.minimum, int.__lt__, "least"), (option.maximum, int.__gt__, "most")):
         if bound is not None and breaks(value, bound):
             allowed = units.format_exact(bound, option.dimension)
-            raise UsageError(f"{flag}: {text} is out of range; it must be at {word} {allowed}")
+            raise UsageError(f"{flag}: {text!r} is out of range; it must be at {word} {allowed}")
     return value
 
 
@@ -360,8 +360,8 @@ class Experiment(ABC, Generic[ParametersT]):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         module = sys.modules[cls.__module__]
-        cls.name = cls.name or Path(module.__file__ or "").stem.replace("_", "-")
-        cls.question = cls.question or (module.__doc__ or "").strip().partition("\n")[0]
+        cls.name = cls.__dict__.get("name") or Path(module.__file__ or "").stem.replace("_", "-")
+        cls.question = cls.__dict__.get("question") or (module.__doc__ or "").strip().partition("\n")[0]
 
     def check(self, parameters: ParametersT) -> None:
         """Raise ``UsageError`` for parameters that are each allowed but not together."""

@@ -56,14 +56,17 @@ class Tee:
         self.failed: list[tuple[Sink, OSError]] = []
 
     def emit(self, event: Event) -> None:
-        """Deliver to all; a failing sink costs the others nothing."""
-        for sink in tuple(self._sinks):
-            try:
-                sink.handle(event)
-            except OSError as error:
-                self._sinks.remove(sink)
-                self.failed.append((sink, error))
-                self.emit(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
+        """Deliver to all, then warn of those that failed; a failing sink costs the others nothing."""
+        pending = [event]
+        while pending:
+            event = pending.pop(0)
+            for sink in tuple(self._sinks):
+                try:
+                    sink.handle(event)
+                except OSError as error:
+                    self._sinks.remove(sink)
+                    self.failed.append((sink, error))
+                    pending.append(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
 
     def close(self) -> None:
         """Close every sink, also those that failed."""
@@ -139,7 +142,7 @@ class Run:
             if end == "done":
                 self._judge(machine.noise_reason(delta, own_cpu_s))
             self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after))
-        return code
+        return self._code(end)  # once more: a sink may have failed on the last event
 
     def emit(self, event: Event) -> None:
         """Send one event to the sinks."""
@@ -247,13 +250,11 @@ class Run:
         """After an early end every cell that never got a row says why."""
         if end == "done":
             return
-        status, reason = {
-            "interrupted": ("interrupted", "the run was interrupted before this was measured"),
-            "timed-out": ("interrupted", f"--timeout of {self.plan.timeout_s:g} s passed before this was measured"),
-        }[end]
+        what = "the run was interrupted" if end == "interrupted" else f"--timeout of {self.plan.timeout_s} s passed"
         for cell in self._cells:
             if not self._has_rows(cell):
-                self._put(self._empty_row(cell, status, reason), final=True)
+                row = self._empty_row(cell, "interrupted", f"{what} before this was measured")
+                self._put(row, final=True)
 
     def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
         keys = {item.name: None for item in dataclasses.fields(self.experiment.row_type) if item.metadata.get("key")}

@@ -216,6 +216,14 @@ class Terminal:
         self._reader.join(timeout_s)
         return code, self.output
 
+    def living(self) -> list[int]:
+        """Pids of the command and of everything it started that is still there."""
+        return living(self.mark)
+
+    def hang_up(self) -> None:
+        """Close the terminal's other side, as a closed window does."""
+        os.dup2(os.open(os.devnull, os.O_RDONLY), self.master)
+
     def close(self) -> None:
         """End it, and everything it started, if it has not ended."""
         if self.process.poll() is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from c10k_probe import native
 from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Warned
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import (
@@ -97,6 +97,17 @@ def one_sample(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
     yield samples_of(cell, bench, 100 + bench.block)
 
 
+def fails(error: native.HelperError, names: str, from_block: int = 0) -> Script:
+    """These cells fail from a block on, the others are measured."""
+
+    def script(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        if str(cell.key["cell"]) in names and bench.block >= from_block:
+            raise error
+        yield from one_sample(cell, bench)
+
+    return script
+
+
 def samples_of(cell: Cell, bench: Bench, *values: int) -> Samples:
     """The samples of one launch."""
     return Samples(cell.key, bench.block, {"value_ns": list(values)})
@@ -173,8 +184,3 @@ def go(
 def confirmed(rows: Sequence[Mapping[str, Scalar]]) -> Verdict:
     """A judge that counts what it was given."""
     return Verdict("M1", "there are rows", "at least one", "CONFIRMED" if rows else "REFUTED", f"{len(rows)} rows")
-
-
-def replaced(row: Row, **values: object) -> Row:
-    """A row with other values."""
-    return dataclasses.replace(row, **values)  # type: ignore[arg-type]
