@@ -72,7 +72,7 @@ def helper_pids() -> list[int]:
         if not folder.name.isdigit():
             continue
         try:
-            program = Path(str((folder / "exe").readlink())).name.removesuffix("-static").removesuffix(" (deleted)")
+            program = Path(str((folder / "exe").readlink())).name.removesuffix(" (deleted)").removesuffix("-static")
             environment = (folder / "environ").read_bytes()
         except OSError:
             continue

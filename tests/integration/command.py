@@ -22,6 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from c10k_probe import cli
+
 COMMAND = (sys.executable, "-m", "c10k_probe")
 PATIENCE_S = 60.0
 MARK_VARIABLE = "C10K_TEST_MARK"
@@ -47,12 +51,16 @@ class Finished:
     stderr: str
 
 
-def environment(mark: str, changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment without what a user may have set for the command or for colours, and with ``changes``."""
+Changes = Mapping[str, str | None]
+
+
+def environment(mark: str, changes: Changes | None = None) -> dict[str, str]:
+    """This environment without what a user may have set for the command or for colours; None takes a name away."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("C10K_PROBE_")}
     for name in _PERSONAL:
         kept.pop(name, None)
-    return {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", MARK_VARIABLE: mark, **(changes or {})}
+    ours = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", MARK_VARIABLE: mark, **(changes or {})}
+    return {name: value for name, value in {**kept, **ours}.items() if value is not None}
 
 
 def limited(resource_name: str, number: int) -> tuple[str, ...]:
@@ -80,7 +88,7 @@ class Started:
         cwd: Path,
         *,
         wrapper: Sequence[str] = (),
-        changes: Mapping[str, str] | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self.mark = secrets.token_hex(8)
         self._paths = [cwd / f".{self.mark}-{name}" for name in ("stdout", "stderr")]
@@ -145,6 +153,13 @@ def run(*arguments: object, cwd: Path, **how: Any) -> Finished:
         return finished
 
 
+def run_here(*arguments: object) -> int:
+    """Run the command in this process, whose parts may have been changed; its exit code."""
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([*map(str, arguments)])
+    return int(leaving.value.code or 0)
+
+
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -171,9 +186,7 @@ def living(mark: str) -> list[int]:
 class Terminal:
     """The command on a pseudo-terminal that is its controlling one; everything it writes is collected."""
 
-    def __init__(
-        self, arguments: Sequence[object], cwd: Path, width: int = 80, changes: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, arguments: Sequence[object], cwd: Path, width: int = 80, changes: Changes | None = None) -> None:
         import pty
         import termios
 

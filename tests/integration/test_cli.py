@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Finished, environment, on_terminal, run, run_folders, without_escapes
+from command import Finished, environment, on_terminal, run, run_folders, run_here, without_escapes
+from conftest import cannot_run
 
 import c10k_probe
 from c10k_probe import native, parts
@@ -55,7 +56,7 @@ def test_installed_command_is_the_same_as_the_module(cwd: Path) -> None:
     """``c10k-probe`` beside the interpreter does what ``python -m c10k_probe`` does."""
     script = Path(sys.executable).with_name("c10k-probe")
     if not script.exists():
-        pytest.skip(f"{script} is not installed")
+        cannot_run(f"{script} is not installed")
     for arguments in (("list",), ("--help",), ("show", "connections"), ("fork-latency", "--help")):
         own = subprocess.run(
             [script, *arguments], cwd=cwd, env=environment("x"), capture_output=True, text=True, check=True
@@ -103,7 +104,7 @@ def test_doctor_in_words(doctor: Finished, report: dict[str, Any]) -> None:
     words = set(doctor.stdout.split())
     assert {wall["name"] for wall in report["walls"]} <= words
     assert set(MODELS) | set(report["helpers"]) <= words
-    assert {part["name"] for part in report["parts"]} <= words
+    assert all(part["name"] in doctor.stdout for part in report["parts"])
     lines = [line.strip() for line in doctor.stdout.splitlines()]
     for part in report["parts"]:
         if not part["found"]:
@@ -186,3 +187,11 @@ def test_doctor_knows_the_parts(report: dict[str, Any]) -> None:
         assert part["command"]
         assert "pip install" not in part["command"]
         assert part["found"] == (part["path"] is not None)
+
+
+def test_the_command_may_run_twice_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What embeds it calls ``main`` again and again."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["fork-latency", "--n", 1, "--repeats", 1, "--method", "vfork", "--quiet"]
+    assert [run_here(*arguments) for _ in range(2)] == [0, 0]
+    assert len(run_folders(tmp_path)) == 2

@@ -10,9 +10,20 @@ from pathlib import Path
 
 import kernel
 import pytest
-from command import Finished, complaint_of, environment, living, only_run_folder, rows_of, run, started, wait_for
+from command import (
+    Finished,
+    complaint_of,
+    environment,
+    living,
+    only_run_folder,
+    rows_of,
+    run,
+    run_here,
+    started,
+    wait_for,
+)
 
-from c10k_probe import cli, native, results
+from c10k_probe import native, results
 
 SHELL = '#!/bin/sh\ncase "$*" in *--hello*) exec {real} "$@";; esac\n'
 # name -> what the fake does when it is to measure, and what the warning must say
@@ -130,7 +141,7 @@ def test_a_hanging_helper(
     for name, value in environment(mark, {native.HELPERS_VARIABLE: str(folder)}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    code = cli.run(["fork-latency", "--n", "10", "--repeats", "2", "--method", "fork", "--csv", "-"])
+    code = run_here("fork-latency", "--n", 10, "--repeats", 2, "--method", "fork", "--csv", "-")
     out, err = capfd.readouterr()
     assert code == 3, err
     (warning,) = warnings_of(err)

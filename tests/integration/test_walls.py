@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Finished, limited, only_run_folder, rows_of, run, started
+from command import Finished, limited, only_run_folder, rows_of, run, run_here, started
 from conftest import cannot_run
 
-from c10k_probe import cli, limits, results
+import c10k_probe
+from c10k_probe import limits, results
 
 NOBODY = 65534
 DESCRIPTORS, TASKS = 200, 60
@@ -64,7 +65,9 @@ def as_nobody(tmp_path: Path, require_root: None, require_tool: Callable[[str], 
     os.chown(tmp_path, NOBODY, NOBODY)
     with started("list", cwd=tmp_path, wrapper=wrapper) as probe:
         if probe.finish().code != 0:
-            cannot_run(f"the package in {Path(cli.__file__).parents[1]} or its Python cannot be read by user {NOBODY}")
+            cannot_run(
+                f"the package in {Path(c10k_probe.__file__).parent} or its Python cannot be read by user {NOBODY}"
+            )
     return lambda *arguments: run(*arguments, cwd=tmp_path, wrapper=wrapper)
 
 
@@ -98,7 +101,7 @@ def test_memory_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
 
     monkeypatch.setattr(limits, "memory_guard", refuse_the_third)
     monkeypatch.chdir(tmp_path)
-    code = cli.run(["connections", "--to", "40", "--steps", "5", "--model", "epoll", "--csv", "-"])
+    code = run_here("connections", "--to", 40, "--steps", 5, "--model", "epoll", "--csv", "-")
     rows = rows_of(capfd.readouterr().out)
     assert code == 3
     assert [row["status"] for row in rows] == ["ok", "ok", "failed"]

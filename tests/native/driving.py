@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import pytest
 from conftest import cannot_run
-from kernel_view import living_members, session_members, wait_until
 
 from c10k_probe import native
+from native.kernel_view import living_members, session_members, wait_until
 
 RECEIVE_TIMEOUT_S = 10.0  # patience, not expectation
 DEATH_DEADLINE_S = 2.0

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from conftest import cannot_run
-from driving import Server, echo, holding, reset
 
 from c10k_probe import native
 from c10k_probe.servers import MODELS
+from native.driving import Server, echo, holding, reset
 
 CORE = Path(__file__).resolve().parents[2] / "c10k_probe" / "_core"
 FLAGS = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror"]

@@ -16,10 +16,10 @@ from typing import Self
 
 import pytest
 from conftest import cannot_run
-from driving import Foster, Message, Server, holding
-from kernel_view import client_ends, descriptors_of, remains_of, server_ends, sockets_of
 
 from c10k_probe import native
+from native.driving import Foster, Message, Server, holding
+from native.kernel_view import client_ends, descriptors_of, remains_of, server_ends, sockets_of
 
 COUNT = 23
 MESSAGE_BYTES = 64
@@ -101,7 +101,7 @@ def on_third(misbehave: Callable[[bytes, bytes], bytes | None]) -> Answer:
     return answer
 
 
-BAD_ANSWERS = {
+BAD_ANSWERS: dict[str, Callable[[bytes, bytes], bytes | None]] = {
     "last byte wrong": lambda message, before: message[:-1] + bytes([message[-1] ^ 1]),
     "another index": lambda message, before: bytes([message[0] ^ 1]) + message[1:],
     "the message before": lambda message, before: before,

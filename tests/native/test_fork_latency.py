@@ -7,13 +7,14 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import cannot_run
-from driving import Foster, Outcome, become_another_user, run
-from kernel_view import descriptors_of, session_members, state_of, status_of, tasks_created, wait_until
 
 from c10k_probe import native
+from native.driving import Foster, Outcome, become_another_user, run
+from native.kernel_view import descriptors_of, session_members, state_of, status_of, tasks_created, wait_until
 
 METHODS = ("fork", "vfork", "posix_spawn", "clone3", "pthread_create")
 PARENT_WAITS = ("vfork", "clone3")  # the parent sleeps until the child has left
@@ -21,7 +22,7 @@ COUNT = 23
 ENDLESS = 1_000_000  # samples: longer than any of these tests lasts
 
 
-def take(method: str, *arguments: object, linking: str = "dynamic", samples: int = COUNT, **options: object) -> Outcome:
+def take(method: str, *arguments: object, linking: str = "dynamic", samples: int = COUNT, **options: Any) -> Outcome:
     """A whole run; skips where the machine cannot do the method."""
     outcome = run("fork_latency", "--method", method, "--samples", samples, *arguments, linking=linking, **options)
     if outcome.code == 77:

@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driving import (
+
+from c10k_probe import native
+from c10k_probe.servers import MODELS as DECLARED_MODELS
+from native.driving import (
     Foster,
     Server,
     become_another_user,
@@ -26,7 +29,7 @@ from driving import (
     reset,
     run,
 )
-from kernel_view import (
+from native.kernel_view import (
     descriptors_of,
     listens_on_ipv6,
     living_members,
@@ -38,9 +41,6 @@ from kernel_view import (
     status_of,
     wait_until,
 )
-
-from c10k_probe import native
-from c10k_probe.servers import MODELS as DECLARED_MODELS
 
 MODELS = tuple(DECLARED_MODELS)
 ONE_PROCESS = tuple(model for model in MODELS if model != "fork")  # its descriptors are spread over processes

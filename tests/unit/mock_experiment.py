@@ -7,8 +7,9 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from unittest import mock
 
-from c10k_probe import native
+from c10k_probe import machine, native
 from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Warned
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import (
@@ -171,12 +172,18 @@ class BrokenSink:
 
 
 def go(
-    experiment: MockExperiment, *sinks: Sink, repeats: int = 1, seed: int = 1, timeout_s: float | None = None
+    experiment: MockExperiment,
+    *sinks: Sink,
+    repeats: int = 1,
+    seed: int = 1,
+    timeout_s: float | None = None,
+    noise: str | None = None,
 ) -> tuple[ExitCode, Recorder]:
-    """One run, recorded; further sinks get their events before the recorder does."""
+    """One run, recorded, on a machine that is as quiet as ``noise`` says; further sinks come before the recorder."""
     recorder = Recorder()
     tee = Tee([*sinks, recorder])
-    code = Run(experiment, MockParameters(), Plan(repeats, seed, timeout_s), tee).go({"fact": 1})
+    with mock.patch.object(machine, "noise_reason", lambda *_: noise):
+        code = Run(experiment, MockParameters(), Plan(repeats, seed, timeout_s), tee).go({"fact": 1})
     tee.close()
     return code, recorder
 

@@ -188,6 +188,16 @@ def test_judges_see_all_rows_but_void_ones() -> None:
     assert [e.verdict.evidence for e in recorder.events if isinstance(e, VerdictReached)] == ["2 rows"]
 
 
+def test_a_noisy_machine_decides_nothing() -> None:
+    experiment = MockExperiment()
+    experiment.judges = (confirmed,)
+    _, recorder = go(experiment, noise="others used 40 % of the CPUs")
+    (verdict,) = [e.verdict for e in recorder.events if isinstance(e, VerdictReached)]
+    assert verdict.verdict == "INCONCLUSIVE"
+    for words in ("3 rows", "CONFIRMED", "others used 40 % of the CPUs"):
+        assert words in verdict.evidence
+
+
 def test_a_warning_of_the_experiment_reaches_the_sinks() -> None:
     def script(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         bench.warn("5 of 9 lost", "noise", "close the browser")

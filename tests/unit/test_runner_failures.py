@@ -10,6 +10,7 @@ import pytest
 from mock_experiment import (
     BrokenSink,
     MockExperiment,
+    MockParameters,
     MockRow,
     Recorder,
     confirmed,
@@ -181,7 +182,15 @@ def test_time_out_within_a_cell_keeps_its_rows_and_closes_it(clock: SimpleNamesp
         finally:
             closed.append(True)
 
-    code, recorder = go(MockExperiment(script, ("a", "b")), timeout_s=10)
+    class Kept(MockExperiment):
+        """Keeps its measurements, so that it is not the garbage collector that closes them."""
+
+        def measure(self, parameters: MockParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+            measurements.append(super().measure(parameters, cell, bench))
+            return measurements[-1]
+
+    measurements: list[Iterator[Row | Samples]] = []
+    code, recorder = go(Kept(script, ("a", "b")), timeout_s=10)
     assert code == ExitCode.INCOMPLETE
     (_, name), *others = recorder.starts
     assert not others

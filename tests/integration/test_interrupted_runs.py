@@ -29,7 +29,7 @@ from command import (
 from c10k_probe import results
 
 # Each would run for a minute or more; the last is in its first launch meanwhile.
-LONG_RAMPS = ("connections", "--to", 300, "--steps", 4, "--repeats", 500, "--seed", 1)
+LONG_RAMPS = ("connections", "--to", 200, "--steps", 6, "--repeats", 500, "--seed", 1)
 LONG_LAUNCHES = ("fork-latency", "--n", 1_000_000, "--repeats", 10_000, "--method", "fork,vfork,pthread_create")
 ONE_LAUNCH = ("fork-latency", "--n", 1_000_000, "--repeats", 5, "--method", "fork", "--linking", "static")
 STATES = {"ok", "failed", "skipped", "interrupted"}
@@ -42,7 +42,7 @@ def kept_rows(cwd: Path) -> int:
     return sum(max(0, path.read_text(encoding="utf-8").count("\n") - 1) for path in files if path.exists())
 
 
-def in_mid_run(command: Started | Terminal, cwd: Path, rows: int = 5) -> None:
+def in_mid_run(command: Started | Terminal, cwd: Path, rows: int = 3) -> None:
     """Wait until some rows are kept and the command still measures."""
     wait_for(lambda: kept_rows(cwd) >= rows or command.process.poll() is not None, f"{rows} rows")
     assert command.process.poll() is None
@@ -67,7 +67,7 @@ def test_once_keeps_and_shows_every_row(tmp_path: Path, number: signal.Signals) 
     finished = interrupted([*LONG_RAMPS, "--csv", "rows.csv", "--json", "-"], tmp_path, number)
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
     measured = [row for row in rows if row["open_count"]]
-    assert len(measured) >= 5
+    assert len(measured) >= 3
     assert {row["status"] for row in measured} == {"ok"}
     assert {row["model"] for row in rows} == {"epoll", "thread", "fork"}
     stored = results.load(only_run_folder(tmp_path))
@@ -87,7 +87,7 @@ def test_csv_on_stdout_is_whole(tmp_path: Path) -> None:
     finished = interrupted([*LONG_RAMPS, "--csv", "-"], tmp_path, signal.SIGINT)
     assert finished.stdout.endswith("\n")
     rows = rows_of(finished.stdout)
-    assert len(rows) >= 5
+    assert len(rows) >= 3
     assert all(None not in row.values() and row["status"] in STATES for row in rows)
 
 
@@ -122,7 +122,7 @@ def test_samples_so_far_become_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_twice_is_at_once(tmp_path: Path, second: signal.Signals) -> None:
     """The second signal ends everything within two seconds, whatever the first one was about to save."""
-    with started("connections", "--to", 3000, "--model", "fork", "--repeats", 50, cwd=tmp_path) as command:
+    with started("connections", "--to", 2000, "--model", "fork", "--repeats", 50, cwd=tmp_path) as command:
         in_mid_run(command, tmp_path, rows=9)
         command.signal(signal.SIGINT)
         command.signal(second)
@@ -133,7 +133,7 @@ def test_twice_is_at_once(tmp_path: Path, second: signal.Signals) -> None:
     assert results.load(only_run_folder(tmp_path)).state in ("killed", "interrupted")
 
 
-@pytest.mark.parametrize(("arguments", "rows"), [(LONG_RAMPS, 5), (ONE_LAUNCH, 0)], ids=["connections", "fork-latency"])
+@pytest.mark.parametrize(("arguments", "rows"), [(LONG_RAMPS, 3), (ONE_LAUNCH, 0)], ids=["connections", "fork-latency"])
 def test_kill_leaves_no_process_and_a_readable_folder(tmp_path: Path, arguments: Sequence[object], rows: int) -> None:
     """After kill -9 nothing of the run lives two seconds later; the folder loads and says killed."""
     with started(*arguments, cwd=tmp_path) as command:
@@ -172,7 +172,7 @@ def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
     assert output.endswith("\n")
     assert "interrupted" in without_escapes(output)
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
-    assert len(rows) >= 5
+    assert len(rows) >= 3
 
 
 def test_a_killed_run_leaves_the_cursor_visible(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_hang_up_by_the_terminal_itself(tmp_path: Path) -> None:
         wait_for(lambda: not terminal.living(), "the end of every process", AT_ONCE_S)
     stored = results.load(only_run_folder(tmp_path))
     assert stored.state == "interrupted"
-    assert len(stored.rows) >= 5
+    assert len(stored.rows) >= 3
 
 
 @pytest.mark.parametrize("arguments", [LONG_RAMPS, LONG_LAUNCHES], ids=["connections", "fork-latency"])
