@@ -5,6 +5,7 @@
 #include "holder.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
