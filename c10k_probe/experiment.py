@@ -118,12 +118,14 @@ def default_text(default: object, option: Option) -> str:
 class Cell:
     """One thing to measure. ``key`` holds the row's key columns; ``needs`` is checked before anything is started.
 
-    ``weight`` is its share of the work, for the estimate of the time left.
+    ``weight`` is its share of the work, for the estimate of the time left; ``launches`` how many blocks have work
+    for it (None: each).
     """
 
     key: Mapping[str, str | int]
     needs: Needs = Needs()
     weight: float = 1.0
+    launches: int | None = None
 
     @property
     def name(self) -> str:

@@ -29,6 +29,7 @@ HELPERS: Final = ("fork_latency", "spawn_target", "reference_server", "connectio
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0
 _FAREWELL_S: Final = 5.0
+_DYING_S: Final = 0.3
 _READ_BYTES: Final = 1 << 16
 _LONGEST_LINE_BYTES: Final = 64 << 20  # a million samples of three intervals; more than that is rubbish
 
@@ -188,8 +189,10 @@ class Helper:
         return self._walls
 
     def death(self) -> str:
-        """How the helper ended; empty while it lives."""
-        return "" if self._process.poll() is None else self._obituary()
+        """How the helper ended; empty while it lives. A dying one is given a moment to be dead."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DYING_S)
+        return "" if self._process.returncode is None else self._obituary()
 
     def finish(self, timeout_s: float = _FAREWELL_S) -> Message:
         """Close the helper's stdin, read up to ``end`` and reap it; the ``end`` message."""
@@ -213,6 +216,8 @@ class Helper:
 
     def kill(self) -> None:
         """Kill the helper and everything it started, reap it, close the pipes; may be called twice."""
+        if self not in _running:
+            return
         self.signal_group()  # also after a good end: what the helper started must not outlive it
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):

@@ -128,7 +128,7 @@ def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence
     if float(np.median(below)) == 0:
         return None
     middle = float(np.median(above) / np.median(below))
-    if len(blocks) < MINIMUM_LAUNCHES:
+    if len(blocks) < MINIMUM_LAUNCHES or (below <= 0).any():
         return Interval(middle, None, None)
     draws = _draws(len(blocks), seed)
     ratios = np.median(above[draws], axis=1) / np.median(below[draws], axis=1)
@@ -165,10 +165,12 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
 
 
 def grade_interval(interval: Interval | None, what: str) -> Grade:
-    """``shaky`` when the interval is missing or wider than plus or minus 5 %."""
+    """``shaky`` when the value or its interval is missing, or when the interval is wider than plus or minus 5 %."""
     if interval is None:
-        return Grade()
+        return Grade("shaky", f"{what}: could not be measured")
     half = interval.relative_half_width
+    if half is None and interval.low is not None:
+        return Grade("shaky", f"{what}: the middle is 0, which no width can be compared with")
     if half is None:
         return Grade("shaky", f"{what}: too few measurements for an interval")
     if half > SHAKY_RELATIVE_HALF_WIDTH:

@@ -188,7 +188,8 @@ class _Ramp:
         if ramped.failure is not None:
             row = dataclasses.replace(row, status="failed", reason=self._wall(ramped.failure))
         elif echoes.failed_count:
-            reason = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
+            lost = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
+            reason = "; ".join(part for part in (self._server.death(), lost) if part)
             row = dataclasses.replace(row, status="failed", reason=reason)
         return row
 

@@ -79,6 +79,15 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = PATIEN
     raise AssertionError(f"{what} did not come within {deadline_s:g} s")
 
 
+def _while_running(
+    process: subprocess.Popen[bytes], condition: Callable[[], Any], what: str, said: Callable[[], str]
+) -> Any:
+    """``wait_for`` that does not wait for what a command that has ended will never do."""
+    value = wait_for(lambda: process.poll() is not None or condition(), what)
+    assert process.poll() is None, f"it ended before {what}:\n{said()}"
+    return value
+
+
 class Started:
     """A command that runs; its output goes to files, so that it is never held up and may be read at any moment."""
 
@@ -120,6 +129,10 @@ class Started:
     def signal(self, number: int) -> None:
         """Send a signal to the command alone."""
         self.process.send_signal(number)
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Poll while it runs until ``condition`` is true, and return what it gave."""
+        return _while_running(self.process, condition, what, lambda: self.stderr)
 
     def finish(self, timeout_s: float = PATIENCE_S) -> Finished:
         """Wait for its end."""
@@ -212,6 +225,10 @@ class Terminal:
     def output(self) -> str:
         """Everything written until now, escape codes included."""
         return b"".join(self._pieces).decode(errors="replace")
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Poll while it runs until ``condition`` is true, and return what it gave."""
+        return _while_running(self.process, condition, what, lambda: without_escapes(self.output))
 
     def type(self, text: str) -> None:
         """Press keys."""

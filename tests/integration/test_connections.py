@@ -169,7 +169,7 @@ def test_23_connections_are_23_in_the_kernels_own_list(
     ports = []
     with started("connections", "--to", 23, "--csv", "rows.csv", cwd=tmp_path, changes=changes) as command:
         for _ in MODELS:
-            wait_for(gate.exists, "the end of a ramp")
+            command.until(gate.exists, "the end of a ramp")
             listener = listener_of(command)
             assert listener.address == "127.0.0.1"
             assert kernel.established_on(listener.port) == 23

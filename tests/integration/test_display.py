@@ -11,7 +11,7 @@ from command import CURSOR_OFF, CURSOR_ON, on_terminal, only_run_folder, rows_of
 from rich.cells import cell_len
 
 FORK = ("fork-latency", "--n", 100, "--repeats", 5)
-CONNECTIONS = ("connections", "--to", 120, "--steps", 4)
+CONNECTIONS = ("connections", "--to", 120, "--steps", 4, "--model", "epoll")
 ESCAPE, ELLIPSIS = "\x1b", "…"
 COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 ERASE_LINE = "\x1b[2K"
@@ -163,7 +163,7 @@ def test_csv_file_alone_leaves_stdout_empty(tmp_path: Path) -> None:
 
 def test_time_left_is_told(tmp_path: Path) -> None:
     """A run of more than a few seconds says how far it is and about how long it will take."""
-    finished = run("connections", "--to", 120, "--steps", 2, "--repeats", 2, cwd=tmp_path)
+    finished = run("connections", "--to", 120, "--steps", 2, "--repeats", 4, "--model", "epoll", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     progress = [line for line in finished.stderr.splitlines() if re.match(r" *\d+%", line)]
     assert any(re.search(r"about \d+ (s|min) left", line) for line in progress), finished.stderr

@@ -20,7 +20,6 @@ from command import (
     run,
     run_here,
     started,
-    wait_for,
 )
 
 from c10k_probe import native, results
@@ -206,8 +205,8 @@ def test_an_end_that_dies_in_mid_ramp_is_named(tmp_path: Path, program: str) -> 
     """Rows before it are kept; the last says who ended and how, not only what the other end saw of it."""
     arguments = ["connections", "--to", 6000, "--steps", 12, "--model", "epoll", "--csv", "-"]
     with started(*arguments, cwd=tmp_path) as command:
-        wait_for(lambda: command.stdout.count("\n") > 2, "two rows")
-        pid = wait_for(lambda: kernel.leader_running(program, command.living()), program)
+        command.until(lambda: command.stdout.count("\n") > 2, "two rows")
+        pid = command.until(lambda: kernel.leader_running(program, command.living()), program)
         os.kill(pid, signal.SIGKILL)
         finished = command.finish()
         assert command.living() == []

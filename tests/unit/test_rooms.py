@@ -146,11 +146,11 @@ def test_every_rule_names_a_room() -> None:
 
 
 def test_the_reader_of_imports_reads() -> None:
-    assert {"runner", "limits"} <= {room_of(item.module) for item in imports_of("c10k_probe.cli.run")}
+    assert {"runner", "limits"} <= {room_of(item.module) for item in imports_of("c10k_probe.cli.measure")}
     late = [item for item in imports_of("c10k_probe.stats") if item.module == "numpy"]
     assert late
     assert not any(item.at_import for item in late)
-    table = [item for item in imports_of("c10k_probe.cli.run") if item.module == "c10k_probe.sinks.table"]
+    table = [item for item in imports_of("c10k_probe.cli.measure") if item.module == "c10k_probe.sinks.table"]
     assert table
     assert not any(item.at_import for item in table)
 
