@@ -90,7 +90,7 @@ def _outputs(texts: Mapping[str, Any]) -> Outputs:
     json = texts["json"] or (STDOUT if chosen == "jsonl" else None)
     if csv is not None and csv == json:
         where = "stdout" if csv == STDOUT else csv
-        raise UsageError(f"CSV and JSON lines cannot both go to {where}; give one of them another file")
+        raise UsageError(f"--csv and --json cannot both go to {where}; give one of them another file")
     return Outputs(csv, json, Path(texts["out"] or "results"), chosen, bool(texts["quiet"]))
 
 

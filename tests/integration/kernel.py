@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ESTABLISHED, LISTEN = 1, 10  # include/net/tcp_states.h
@@ -19,22 +20,32 @@ class Socket:
 
     address: str
     port: int
+    remote_address: str
     remote_port: int
     state: int
-    unread_bytes: int
     inode: int
+    unread_bytes: int = field(compare=False)
 
 
-def tcp_sockets() -> list[Socket]:
-    """Every IPv4 TCP socket of this network namespace."""
-    return [_socket(line.split()) for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+def tcp_sockets(readings: int = 1) -> list[Socket]:
+    """Every IPv4 TCP socket of this network namespace, each once.
+
+    The list is no snapshot: while others come and go the kernel may name a socket twice, or leave one out. What stays
+    the same meanwhile is in one of several readings.
+    """
+    texts = [Path("/proc/net/tcp").read_text(encoding="ascii") for _ in range(readings)]
+    return list(dict.fromkeys(_socket(line.split()) for text in texts for line in text.splitlines()[1:]))
 
 
 def _socket(words: list[str]) -> Socket:
-    address, _, port = words[1].partition(":")
-    dotted = socket.inet_ntoa(int(address, 16).to_bytes(4, "little"))
-    remote_port, unread = (int(word.partition(":")[2], 16) for word in (words[2], words[4]))
-    return Socket(dotted, int(port, 16), remote_port, int(words[3], 16), unread, int(words[9]))
+    unread = int(words[4].partition(":")[2], 16)
+    return Socket(*_end(words[1]), *_end(words[2]), int(words[3], 16), int(words[9]), unread)
+
+
+def _end(text: str) -> tuple[str, int]:
+    """``0100007F:1F90`` -> 127.0.0.1 and 8080."""
+    address, _, port = text.partition(":")
+    return socket.inet_ntoa(int(address, 16).to_bytes(4, sys.byteorder)), int(port, 16)
 
 
 def on_port(port: int) -> list[Socket]:
@@ -44,7 +55,7 @@ def on_port(port: int) -> list[Socket]:
 
 def established_on(port: int) -> int:
     """Established sockets whose local port is this one."""
-    return sum(item.port == port and item.state == ESTABLISHED for item in tcp_sockets())
+    return sum(item.port == port and item.state == ESTABLISHED for item in tcp_sockets(readings=3))
 
 
 def established_by_ss(ss: str, port: int) -> int:

@@ -203,6 +203,6 @@ def test_time_out_keeps_what_was_measured(tmp_path: Path, arguments: Sequence[ob
         assert command.living() == []
     assert finished.code == 3, finished.stderr
     assert "Traceback" not in finished.stderr
-    assert len(rows_of(finished.stdout)) >= 3
+    assert len(rows_of(finished.stdout)) >= 2  # each cell has one, measured or not
     assert "timed-out" in finished.stderr
     assert results.load(only_run_folder(tmp_path)).facts["exit_code"] == 3
