@@ -11,7 +11,7 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     """What the command tells the shell, with the reason for each number."""
 
-    OK = 0  # every planned cell was measured
+    OK = 0  # every planned cell was measured, or skipped for a reason that its row gives
     ERROR = 1  # the run could not be made, or its results could not be kept
     USAGE = 2  # the command line was refused before anything was measured
     INCOMPLETE = 3  # some cells failed or hit a wall; what was measured is kept

@@ -84,7 +84,7 @@ def _parse_one(name: str, option: Option, text: str) -> str | int:
     for bound, breaks, word in ((option.minimum, int.__lt__, "least"), (option.maximum, int.__gt__, "most")):
         if bound is not None and breaks(value, bound):
             allowed = units.format_exact(bound, option.dimension)
-            raise UsageError(f"{flag}: {text} is out of range; it must be at {word} {allowed}")
+            raise UsageError(f"{flag}: {text!r} is out of range; it must be at {word} {allowed}")
     return value
 
 
@@ -118,12 +118,14 @@ def default_text(default: object, option: Option) -> str:
 class Cell:
     """One thing to measure. ``key`` holds the row's key columns; ``needs`` is checked before anything is started.
 
-    ``weight`` is its share of the work, for the estimate of the time left.
+    ``weight`` is its share of the work, for the estimate of the time left; ``launches`` how many blocks have work
+    for it (None: each).
     """
 
     key: Mapping[str, str | int]
     needs: Needs = Needs()
     weight: float = 1.0
+    launches: int | None = None
 
     @property
     def name(self) -> str:
@@ -385,8 +387,8 @@ class Experiment(ABC, Generic[ParametersT]):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         module = sys.modules[cls.__module__]
-        cls.name = cls.name or Path(module.__file__ or "").stem.replace("_", "-")
-        cls.question = cls.question or (module.__doc__ or "").strip().partition("\n")[0]
+        cls.name = cls.__dict__.get("name") or Path(module.__file__ or "").stem.replace("_", "-")
+        cls.question = cls.__dict__.get("question") or (module.__doc__ or "").strip().partition("\n")[0]
 
     def check(self, parameters: ParametersT) -> None:
         """Raise ``UsageError`` for parameters that are each allowed but not together."""

@@ -7,6 +7,7 @@ session id, and one ``killpg`` ends it. It dies with this process by ``PR_SET_PD
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.resources
 import json
@@ -28,6 +29,7 @@ HELPERS: Final = ("fork_latency", "spawn_target", "reference_server", "connectio
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0
 _FAREWELL_S: Final = 5.0
+_DYING_S: Final = 0.3
 _READ_BYTES: Final = 1 << 16
 _LONGEST_LINE_BYTES: Final = 64 << 20  # a million samples of three intervals; more than that is rubbish
 
@@ -110,6 +112,7 @@ class Helper:
         self._buffer = bytearray()
         self._ended = False
         self._walls: list[Message] = []
+        self._waiting: collections.deque[Message] = collections.deque()
         self._selector = selectors.DefaultSelector()
         command = [str(find(name, linking)), *map(str, arguments)]
         try:
@@ -164,8 +167,12 @@ class Helper:
 
     def receive(self, timeout_s: float = _SILENCE_S) -> Message:
         """The next message of any type. Raises ``HelperError`` on silence, rubbish, failure or death."""
-        line = self._read_line(max(timeout_s, 0.0), timeout_s)
-        message = self._decode(line)
+        if self._waiting:
+            return self._known(self._waiting.popleft())
+        return self._known(self._decode(self._read_line(max(timeout_s, 0.0), timeout_s)))
+
+    def _known(self, message: Message) -> Message:
+        """The message, unless it says that the helper could not do its work."""
         if message["type"] == "error":
             call = f"{message.get('call')}({message.get('arguments', '')})"
             raise HelperCallFailed(f"{self.name}: {call} failed: {message.get('message')}", message)
@@ -176,13 +183,16 @@ class Helper:
     def walls(self) -> list[Message]:
         """The ``wall`` messages seen so far, those already waiting in the pipe included."""
         with contextlib.suppress(HelperError):
-            while not self._ended and (line := self._read_line(0.0, 0.0)):
-                self._note(self._decode(line), "nothing")
+            while not self._ended:
+                message = self._decode(self._read_line(0.0, 0.0))
+                (self._walls if message["type"] == "wall" else self._waiting).append(message)
         return self._walls
 
     def death(self) -> str:
-        """How the helper ended; empty while it lives."""
-        return "" if self._process.poll() is None else self._obituary()
+        """How the helper ended; empty while it lives. A dying one is given a moment to be dead."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DYING_S)
+        return "" if self._process.returncode is None else self._obituary()
 
     def finish(self, timeout_s: float = _FAREWELL_S) -> Message:
         """Close the helper's stdin, read up to ``end`` and reap it; the ``end`` message."""
@@ -206,8 +216,9 @@ class Helper:
 
     def kill(self) -> None:
         """Kill the helper and everything it started, reap it, close the pipes; may be called twice."""
-        if not self._ended or self._process.returncode is None:
-            self.signal_group()
+        if self not in _running:
+            return
+        self.signal_group()  # also after a good end: what the helper started must not outlive it
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:

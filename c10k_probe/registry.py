@@ -80,7 +80,7 @@ def _entries(folders: Iterable[Path], *, packaged: bool) -> list[Entry]:
 
 def _question(path: Path) -> str:
     """The first line of a file's docstring."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         line = file.readline().strip()
     question = line.removeprefix(_QUOTES).removesuffix(_QUOTES).strip()
     if not line.startswith(_QUOTES) or not question:
@@ -99,7 +99,8 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # a user's file may fail in any way, and each way is one line
         line = _failing_line(error, path)
-        message = f"{path}:{line}: {type(error).__name__}: {error}; mend the file or leave out --experiments"
+        what = " ".join(str(error).split())
+        message = f"{path}:{line}: {type(error).__name__}: {what}; mend the file or leave out --experiments"
         raise UserError(message, ExitCode.ERROR) from None
     return module
 

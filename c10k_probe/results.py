@@ -50,8 +50,8 @@ def newest(base: Path) -> Path:
 def csv_line(values: Iterable[Value]) -> str:
     """One CSV line (RFC 4180, newline ``\\n``); None is empty, floats keep up to 12 significant digits."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([_cell(value) for value in values])
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow([_cell(value) for value in values])  # so that \r is quoted too
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def parse_value(text: str, kind: str) -> Value:
@@ -121,7 +121,7 @@ class RunFolder:
         """One write(2): a reader sees the whole line or, when the disk is full, a part that it ignores."""
         descriptor = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            data = text.encode()
+            data = text.encode(errors="backslashreplace")
             written = os.write(descriptor, data)
             if written < len(data):
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
@@ -133,7 +133,7 @@ class RunFolder:
         """Write beside, then rename: a crash leaves the old file or the new one."""
         temporary = self.path / f".{name}.new"
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -164,18 +164,25 @@ def load(path: Path) -> StoredRun:
     """Read a run folder. Raises ``UserError`` when it is none, or of a newer format."""
     try:
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        text = (path / "rows.csv").read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a run folder ({error}); name one below results/") from None
+        text = (path / "rows.csv").read_bytes().decode(errors="replace")
+        kinds = dict(facts["columns"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a run folder ({error!r}); name one below results/") from None
     if facts.get("format", 0) > FORMAT:
         raise UserError(f"{path} has format {facts['format']}, this version reads up to {FORMAT}; update c10k-probe")
-    kinds = dict(facts["columns"])
-    whole = text[: text.rfind("\n") + 1]
     rows = tuple(
         {name: parse_value(cell, kinds.get(name, "str")) for name, cell in row.items()}
-        for row in csv.DictReader(io.StringIO(whole))
+        for row in csv.DictReader(io.StringIO(_whole_lines(text), newline=""))
     )
     return StoredRun(path, facts, rows, tuple(_whole_records(path / "samples.jsonl")))
+
+
+def _whole_lines(text: str) -> str:
+    """The text up to its last complete CSV record: a newline inside open quotes ends none."""
+    end = text.rfind("\n") + 1
+    while text.count('"', 0, end) % 2:
+        end = text.rfind("\n", 0, end - 1) + 1
+    return text[:end]
 
 
 def _whole_records(path: Path) -> Iterable[Mapping[str, Any]]:

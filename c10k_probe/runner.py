@@ -29,7 +29,7 @@ from c10k_probe.events import (
     VerdictReached,
     Warned,
 )
-from c10k_probe.exits import ExitCode
+from c10k_probe.exits import ExitCode, UsageError
 from c10k_probe.experiment import AnyExperiment, Cell, Parameters, Row, Samples, columns, flatten, key_of
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.results import new_run_id
@@ -56,14 +56,17 @@ class Tee:
         self.failed: list[tuple[Sink, OSError]] = []
 
     def emit(self, event: Event) -> None:
-        """Deliver to all; a failing sink costs the others nothing."""
-        for sink in tuple(self._sinks):
-            try:
-                sink.handle(event)
-            except OSError as error:
-                self._sinks.remove(sink)
-                self.failed.append((sink, error))
-                self.emit(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
+        """Deliver to all, then warn of those that failed; a failing sink costs the others nothing."""
+        pending = [event]
+        while pending:
+            event = pending.pop(0)
+            for sink in tuple(self._sinks):
+                try:
+                    sink.handle(event)
+                except OSError as error:
+                    self._sinks.remove(sink)
+                    self.failed.append((sink, error))
+                    pending.append(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
 
     def close(self) -> None:
         """Close every sink, also those that failed."""
@@ -119,7 +122,10 @@ class Run:
         self._samples: list[Samples] = []
         self._dropped: dict[str, str] = {}
         self._done_weight = 0.0
+        self._end = "done"
         self._cells = experiment.cells(parameters)
+        if not self._cells:
+            raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
         self._total_weight = sum(cell.weight for cell in self._cells) * plan.repeats or 1.0
 
     def go(self, facts: Mapping[str, object]) -> ExitCode:
@@ -128,6 +134,7 @@ class Run:
             before, own_cpu_s = machine.read_counters(), _own_cpu_s()
             self.emit(self._start_event(facts))
             end = self._guarded_blocks()
+            self._end = end
             self._summarise(final=True)
             self._mark_unfinished(end)
             native.kill_all()
@@ -139,7 +146,7 @@ class Run:
             if end == "done":
                 self._judge(machine.noise_reason(delta, own_cpu_s))
             self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after))
-        return code
+        return self._code(end)  # once more: a sink may have failed on the last event
 
     def emit(self, event: Event) -> None:
         """Send one event to the sinks."""
@@ -206,6 +213,10 @@ class Run:
             self._drop(cell, "skipped", str(error))
         except native.HelperError as error:
             self._drop(cell, "failed", str(error))
+        except TimedOut:
+            raise
+        except Exception as error:  # an experiment may be anybody's; whatever it does, the other cells go on
+            self._drop(cell, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         finally:
             measurement.close()  # type: ignore[attr-defined]
 
@@ -228,16 +239,26 @@ class Run:
         """Rows from the samples so far; a cell that was dropped later says so in its row."""
         self._summarised = time.monotonic()
         for row in self.experiment.summarise(self.parameters, self._samples, self.plan.seed):
-            self._put(self._with_failure(row), final=final)
+            self._put(self._with_state(row), final=final)
 
-    def _with_failure(self, row: Row) -> Row:
-        for cell in self._cells:
-            if cell.name in self._dropped and _covers(cell, row) and row.status == "ok":
-                return dataclasses.replace(row, status="failed", reason=self._dropped[cell.name])
+    def _with_state(self, row: Row) -> Row:
+        """A row from fewer launches than were planned says so."""
+        cell = next((cell for cell in self._cells if _covers(cell, row)), None)
+        if cell is None or row.status != "ok":
+            return row
+        if cell.name in self._dropped:
+            return dataclasses.replace(row, status="failed", reason=self._dropped[cell.name])
+        launches = sum(samples.key == cell.key for samples in self._samples)
+        if self._end != "done" and launches < self._planned_launches(cell):
+            reason = f"{launches} of {self.plan.repeats} launches were measured before the end"
+            return dataclasses.replace(row, status="interrupted", reason=reason)
         return row
 
+    def _planned_launches(self, cell: Cell) -> int:
+        return min(self.plan.repeats, cell.launches or self.plan.repeats)
+
     def _drop(self, cell: Cell, status: str, reason: str) -> None:
-        """Leave a cell out from now on; it gets a row of its own unless it has rows already."""
+        """Leave a cell out from now on; without samples it gets an empty row that says why."""
         self._dropped[cell.name] = reason
         if not self._has_samples(cell):  # else its row comes from its samples, and says so
             self._put(self._empty_row(cell, status, reason), final=True)
@@ -247,13 +268,11 @@ class Run:
         """After an early end every cell that never got a row says why."""
         if end == "done":
             return
-        status, reason = {
-            "interrupted": ("interrupted", "the run was interrupted before this was measured"),
-            "timed-out": ("interrupted", f"--timeout of {self.plan.timeout_s:g} s passed before this was measured"),
-        }[end]
+        what = "the run was interrupted" if end == "interrupted" else f"--timeout of {self.plan.timeout_s} s passed"
         for cell in self._cells:
             if not self._has_rows(cell):
-                self._put(self._empty_row(cell, status, reason), final=True)
+                row = self._empty_row(cell, "interrupted", f"{what} before this was measured")
+                self._put(row, final=True)
 
     def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
         keys = {item.name: None for item in dataclasses.fields(self.experiment.row_type) if item.metadata.get("key")}

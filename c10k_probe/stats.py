@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES: Final = 2000
+RANK_DRAWS: Final = 4000
 MINIMUM_LAUNCHES: Final = 5  # below this a bootstrap over launches says nothing
 SAMPLES_BEYOND: Final = 5  # a quantile is given when at least this many samples lie beyond it
 SHAKY_RELATIVE_HALF_WIDTH: Final = 0.05
@@ -127,7 +128,7 @@ def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence
     if float(np.median(below)) == 0:
         return None
     middle = float(np.median(above) / np.median(below))
-    if len(blocks) < MINIMUM_LAUNCHES:
+    if len(blocks) < MINIMUM_LAUNCHES or (below <= 0).any():
         return Interval(middle, None, None)
     draws = _draws(len(blocks), seed)
     ratios = np.median(above[draws], axis=1) / np.median(below[draws], axis=1)
@@ -136,7 +137,7 @@ def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
-    """Theil-Sen slope of ``y`` on ``x``, each pair of points weighted by its distance in x, with Sen's 95 % interval.
+    """Theil-Sen slope of ``y`` on ``x``, each pair of points weighted by its distance in x, with its 95 % interval.
 
     The weights matter because a ramp is geometric: without them the many small steps, where page rounding is all
     there is, would outvote the large ones. None under two different x; no interval under five points.
@@ -155,7 +156,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
     middle = _weighted_quantile(slopes, weights, 0.5)
     if xs.size < MINIMUM_LAUNCHES:
         return Interval(middle, None, None)
-    half = _sen_half_width(xs.size)
+    half = _half_width(xs)
     return Interval(
         middle,
         _weighted_quantile(slopes, weights, 0.5 - half),
@@ -164,10 +165,12 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
 
 
 def grade_interval(interval: Interval | None, what: str) -> Grade:
-    """``shaky`` when the interval is missing or wider than plus or minus 5 %."""
+    """``shaky`` when the value or its interval is missing, or when the interval is wider than plus or minus 5 %."""
     if interval is None:
-        return Grade()
+        return Grade("shaky", f"{what}: could not be measured")
     half = interval.relative_half_width
+    if half is None and interval.low is not None:
+        return Grade("shaky", f"{what}: the middle is 0, which no width can be compared with")
     if half is None:
         return Grade("shaky", f"{what}: too few measurements for an interval")
     if half > SHAKY_RELATIVE_HALF_WIDTH:
@@ -175,11 +178,20 @@ def grade_interval(interval: Interval | None, what: str) -> Grade:
     return Grade()
 
 
-def _sen_half_width(points: int) -> float:
-    """Half-width of Sen's interval as a share of the pairs: 1.96 standard deviations of Kendall's S, over 2N."""
-    pairs = points * (points - 1) / 2
-    deviation = (points * (points - 1) * (2 * points + 5) / 18) ** 0.5
-    return float(min(0.5, 1.96 * deviation / 2 / pairs))
+def _half_width(xs: NDArray[np.float64]) -> float:
+    """Half-width of the slope's 95 % interval as a share of the pairs' whole weight.
+
+    With weights |xj - xi| the statistic is S = sum of xi (2 Ri - n - 1), R the ranks of the residuals. Its distribution
+    when the slope is true is that of random ranks, drawn here; no normal approximation, which would be wrong where one
+    x dwarfs the others.
+    """
+    import numpy as np
+
+    xs = np.sort(xs)  # the same for every order of the points
+    ranks = np.argsort(np.random.default_rng(0).random((RANK_DRAWS, xs.size)), axis=1) + 1
+    statistic = np.abs((2 * ranks - xs.size - 1) @ xs)
+    weight = float(np.abs(xs[:, None] - xs[None, :]).sum() / 2)
+    return float(min(0.5, np.quantile(statistic, 0.95, method="higher") / 2 / weight))
 
 
 def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:

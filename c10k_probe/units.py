@@ -64,7 +64,8 @@ SUFFIXES: Final[Mapping[str, Suffix]] = {
 }
 
 _PLAIN_SYMBOLS: Final[Mapping[str, str]] = {"ratio": "×", "percent": " %", "rate": "/s"}
-_WRITTEN = re.compile(r"\s*([+-]?[0-9][0-9_,]*\.?[0-9]*(?:e[+-]?[0-9]{1,2})?|[+-]?\.[0-9]+)\s*([^\W\d_]*)\s*")
+_WHOLE = r"[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]+"  # a comma parts thousands and nothing else
+_WRITTEN = re.compile(rf"\s*([+-]?(?:{_WHOLE})\.?[0-9]*(?:e[+-]?[0-9]{{1,2}})?|[+-]?\.[0-9]+)\s*([^\W\d_]*)\s*")
 
 
 def parse(text: str, dimension: str) -> int:

@@ -220,7 +220,8 @@ class _Ramp:
         if ramped.failure is not None:
             row = dataclasses.replace(row, status="failed", reason=self._wall(ramped.failure))
         elif echoes.failed_count:
-            reason = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
+            lost = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
+            reason = "; ".join(part for part in (self._server.death(), lost) if part)
             row = dataclasses.replace(row, status="failed", reason=reason)
         return row
 
@@ -352,6 +353,8 @@ def _grade(server: stats.Interval | None, ledger: Ledger, established: int | Non
         grade = grade.worse("shaky", "memory of some processes could not be read")
     if ledger.end_bytes is None:
         return grade.worse("shaky", "slab cannot be read: the ends cannot be told apart")
+    price = stats.grade_interval(ledger.end_bytes, "price of one end")
+    grade = grade.worse(price.level, price.reason)
     if now.open_count < SMALLEST_SLOPE_COUNT:
         return grade.worse("shaky", f"under {SMALLEST_SLOPE_COUNT} connections rounding hides what one of them takes")
     if ledger.slab_of_server(now) < SMALLEST_END_SHARE:

@@ -136,7 +136,12 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
     def cells(self, parameters: ForkLatencyParameters) -> list[Cell]:
         """Method by linking by placement; each needs a handful of descriptors and two tasks."""
         return [
-            Cell({"method": method, "linking": linking, "placement": placement}, _NEEDS, _WEIGHTS[method])
+            Cell(
+                {"method": method, "linking": linking, "placement": placement},
+                _NEEDS,
+                _WEIGHTS[method],
+                launches=parameters.n,  # with fewer samples than blocks, some blocks have none to take
+            )
             for method, linking, placement in product(parameters.method, parameters.linking, parameters.placement)
         ]
 

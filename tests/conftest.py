@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+MARK = f"C10K_PROBE_TEST_SESSION={os.getpid()}"
+os.environ.update([MARK.split("=")])
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
@@ -63,16 +65,17 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def helper_pids() -> list[int]:
-    """Pids of living (not zombie) processes started from a folder of helpers."""
+    """Pids of living (not zombie) helpers that descend from this test session, orphans included."""
     names = {"fork_latency", "spawn_target", "reference_server", "connection_holder"}
     pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            program = Path(str((folder / "exe").readlink())).name.removesuffix("-static").removesuffix(" (deleted)")
+            program = Path(str((folder / "exe").readlink())).name.removesuffix(" (deleted)").removesuffix("-static")
+            environment = (folder / "environ").read_bytes()
         except OSError:
             continue
-        if program in names:
+        if program in names and MARK.encode() in environment.split(b"\0"):
             pids.append(int(folder.name))
     return pids

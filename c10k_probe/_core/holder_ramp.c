@@ -5,6 +5,7 @@
 #include "holder.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -45,11 +46,18 @@ static void send_window(struct ramp *ramp, int64_t connected_count)
     }
 }
 
-/* One first echo: 0, errno or END_OF_STREAM. After a failure nothing is waited for any more. */
+/* Once an echo failed to come, nothing is waited for any more: whatever stopped the server stopped it for all. A
+ * socket() or connect() that failed says nothing of those that are connected already. */
+static int receive_flags(const struct failure *failure)
+{
+    return failure->call != NULL && strcmp(failure->call, "recv") == 0 ? MSG_DONTWAIT : 0;
+}
+
+/* One first echo: 0, errno or END_OF_STREAM. */
 static int receive_first(const struct ramp *ramp, int fd, int64_t index, uint64_t counter)
 {
     char expected[MESSAGE_BYTES_MAX], received[MESSAGE_BYTES_MAX];
-    const int number = receive_message(fd, received, ramp->failure.call == NULL ? 0 : MSG_DONTWAIT);
+    const int number = receive_message(fd, received, receive_flags(&ramp->failure));
     if (number != 0) {
         return number;
     }

@@ -4,6 +4,7 @@
  */
 #include "holder.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,10 +45,14 @@ static int why_short(int fd, ssize_t received)
     return received > 0 || errno == EAGAIN ? ETIMEDOUT : errno;
 }
 
-/* MSG_WAITALL: the time-out holds for the message, not for each of its pieces. */
+/* MSG_WAITALL: the time-out holds for the message, not for each of its pieces. EINTR comes without a handler too, when
+ * a call with a time-out was stopped and continued (signal(7)): a debugger or a frozen control group is no failure. */
 int receive_message(int fd, char *message, int flags)
 {
-    ssize_t received = recv(fd, message, (size_t)settings.message_bytes, MSG_WAITALL | flags);
+    ssize_t received;
+    do {
+        received = recv(fd, message, (size_t)settings.message_bytes, MSG_WAITALL | flags);
+    } while (received < 0 && errno == EINTR);
     return received == settings.message_bytes ? 0 : why_short(fd, received);
 }
 

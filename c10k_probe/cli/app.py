@@ -25,9 +25,10 @@ descriptor costs on this machine, and which limit breaks first."""
 
 def invoke(arguments: list[str]) -> int:
     """Run one command line. Raises ``UserError``; every complaint of the parser becomes a ``UsageError``."""
-    command = typer.main.get_command(build_app(outline(_own_folder(arguments)), arguments))
+    folder, arguments = _take_folder(arguments)
+    command = typer.main.get_command(build_app(outline(folder), arguments))
     try:
-        result = command.main(arguments, prog_name="c10k-probe", standalone_mode=False)
+        result = command.main(arguments or ["--help"], prog_name="c10k-probe", standalone_mode=False)
     except _CLICK_ERROR as error:
         raise UsageError(_one_line(error)) from None
     except typer.Abort:
@@ -37,9 +38,7 @@ def invoke(arguments: list[str]) -> int:
 
 def build_app(entries: dict[str, Entry], arguments: list[str]) -> typer.Typer:
     """The whole application. Only the experiments that ``arguments`` name are imported: help stays quick."""
-    app = typer.Typer(
-        help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
-    )
+    app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name, entry in entries.items():
         command = _experiment_command(entry) if name in arguments else _unnamed
@@ -48,12 +47,17 @@ def build_app(entries: dict[str, Entry], arguments: list[str]) -> typer.Typer:
     return app
 
 
-def _root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"c10k-probe {__version__}")
         raise typer.Exit
+
+
+_VERSION = typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and leave.")
+
+
+def _root(version: Annotated[bool, _VERSION] = False) -> None:
+    """The command without a command; nothing to do but what its options do."""
 
 
 def _unnamed() -> None:
@@ -120,7 +124,7 @@ def _experiment_command(entry: Entry) -> Callable[..., None]:
     experiment = load(entry)
 
     def command(**texts: Any) -> None:
-        from c10k_probe.cli.run import run_experiment
+        from c10k_probe.cli.measure import run_experiment
 
         raise typer.Exit(run_experiment(experiment, texts))
 
@@ -166,16 +170,22 @@ def _command_help(entry: Entry) -> str:
     return f"{entry.question}\n\nMore: c10k-probe show {entry.name}"
 
 
-def _own_folder(arguments: list[str]) -> Path | None:
-    """The value of ``--experiments``, needed before there are commands; else of the environment variable."""
+def _take_folder(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """The value of ``--experiments``, or of the environment variable, and the arguments without it.
+
+    Every command takes it, and it must be known before there are commands to take it.
+    """
+    left = list(arguments)
+    value = os.environ.get(EXPERIMENTS_VARIABLE)
     for index, argument in enumerate(arguments):
-        name, separator, value = argument.partition("=")
+        name, separator, text = argument.partition("=")
         if name == "--experiments":
-            if not separator:
-                value = arguments[index + 1] if index + 1 < len(arguments) else ""
-            return Path(value)
-    from_environment = os.environ.get(EXPERIMENTS_VARIABLE)
-    return Path(from_environment) if from_environment else None
+            if not separator and index + 1 == len(arguments):
+                raise UsageError("--experiments: a folder is missing; name one that holds experiment files")
+            value = text if separator else arguments[index + 1]
+            del left[index : index + (1 if separator else 2)]
+            break
+    return (Path(value) if value else None), left
 
 
 def _one_line(error: Any) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import json
 import os
-import sys
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from c10k_probe.exits import UsageError
 from c10k_probe.results import csv_line
 
 STDOUT: Final = "-"
+_STDERR: Final = 2
 
 
 class Target:
@@ -24,16 +25,23 @@ class Target:
         """Open it. Raises ``UsageError`` when that is not possible."""
         self.name = "standard output" if name == STDOUT else name
         self._descriptor = _open_target(option, name)
+        self._is_fresh = name != STDOUT
 
     def write(self, text: str) -> None:
-        """Write all of ``text``; a partial write that cannot go on is an error."""
+        """Write all of ``text``; a partial write that cannot go on is an error.
+
+        A file loses its old content with the first write, not before: another option may still be refused.
+        """
+        if self._is_fresh and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.ftruncate(self._descriptor, 0)
+        self._is_fresh = False
         data = memoryview(text.encode())
         while data:
             data = data[os.write(self._descriptor, data) :]
 
     def close(self) -> None:
         """Close a file; stdout stays open. May be called twice."""
-        if self._descriptor > sys.__stderr__.fileno() if sys.__stderr__ else self._descriptor > 2:
+        if self._descriptor > _STDERR:
             os.close(self._descriptor)
         self._descriptor = -1
 
@@ -43,7 +51,7 @@ def _open_target(option: str, name: str) -> int:
         return 1
     path = Path(name)
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         hint = "make the folder first" if error.errno == errno.ENOENT else "name a file that can be written"
         raise UsageError(f"{option}: {name} cannot be written: {error.strerror}; {hint}, or - for stdout") from None

@@ -153,7 +153,8 @@ def _build_table(
     for row in rows:
         texts = [view_text(view, row, short=short) for view in views]
         texts[-1:] = [f"{text}{_mark(row)}" for text in texts[-1:]]
-        table.add_row(*(_key_text(name, row) for name in keys), *texts, style=_GRADE_STYLES[str(row.values["grade"])])
+        cells = [Text(text) for text in (*(_key_text(name, row) for name in keys), *texts)]  # never read as markup
+        table.add_row(*cells, style=_GRADE_STYLES[str(row.values["grade"])])
     return table
 
 

@@ -28,7 +28,7 @@ def view_text(view: View, row: RowMeasured, *, short: bool = False) -> str:
 
 def groups(start: RunStarted) -> list[str]:
     """The groups of views, in the order in which they were declared; the first is the main table."""
-    return list(dict.fromkeys(view.group for view in start.views))
+    return list(dict.fromkeys(view.group for view in start.views)) or [""]
 
 
 def last_of_each(start: RunStarted, rows: Iterable[RowMeasured]) -> list[RowMeasured]:

@@ -22,6 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from c10k_probe import cli
+
 COMMAND = (sys.executable, "-m", "c10k_probe")
 PATIENCE_S = 60.0
 MARK_VARIABLE = "C10K_TEST_MARK"
@@ -47,12 +51,16 @@ class Finished:
     stderr: str
 
 
-def environment(mark: str, changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment without what a user may have set for the command or for colours, and with ``changes``."""
+Changes = Mapping[str, str | None]
+
+
+def environment(mark: str, changes: Changes | None = None) -> dict[str, str]:
+    """This environment without what a user may have set for the command or for colours; None takes a name away."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("C10K_PROBE_")}
     for name in _PERSONAL:
         kept.pop(name, None)
-    return {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", MARK_VARIABLE: mark, **(changes or {})}
+    ours = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", MARK_VARIABLE: mark, **(changes or {})}
+    return {name: value for name, value in {**kept, **ours}.items() if value is not None}
 
 
 def limited(resource_name: str, number: int) -> tuple[str, ...]:
@@ -71,6 +79,15 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = PATIEN
     raise AssertionError(f"{what} did not come within {deadline_s:g} s")
 
 
+def _while_running(
+    process: subprocess.Popen[bytes], condition: Callable[[], Any], what: str, said: Callable[[], str]
+) -> Any:
+    """``wait_for`` that does not wait for what a command that has ended will never do."""
+    value = wait_for(lambda: process.poll() is not None or condition(), what)
+    assert process.poll() is None, f"it ended before {what}:\n{said()}"
+    return value
+
+
 class Started:
     """A command that runs; its output goes to files, so that it is never held up and may be read at any moment."""
 
@@ -80,7 +97,7 @@ class Started:
         cwd: Path,
         *,
         wrapper: Sequence[str] = (),
-        changes: Mapping[str, str] | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self.mark = secrets.token_hex(8)
         self._paths = [cwd / f".{self.mark}-{name}" for name in ("stdout", "stderr")]
@@ -112,6 +129,10 @@ class Started:
     def signal(self, number: int) -> None:
         """Send a signal to the command alone."""
         self.process.send_signal(number)
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Poll while it runs until ``condition`` is true, and return what it gave."""
+        return _while_running(self.process, condition, what, lambda: self.stderr)
 
     def finish(self, timeout_s: float = PATIENCE_S) -> Finished:
         """Wait for its end."""
@@ -145,6 +166,13 @@ def run(*arguments: object, cwd: Path, **how: Any) -> Finished:
         return finished
 
 
+def run_here(*arguments: object) -> int:
+    """Run the command in this process, whose parts may have been changed; its exit code."""
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([*map(str, arguments)])
+    return int(leaving.value.code or 0)
+
+
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -171,9 +199,7 @@ def living(mark: str) -> list[int]:
 class Terminal:
     """The command on a pseudo-terminal that is its controlling one; everything it writes is collected."""
 
-    def __init__(
-        self, arguments: Sequence[object], cwd: Path, width: int = 80, changes: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, arguments: Sequence[object], cwd: Path, width: int = 80, changes: Changes | None = None) -> None:
         import pty
         import termios
 
@@ -200,6 +226,10 @@ class Terminal:
         """Everything written until now, escape codes included."""
         return b"".join(self._pieces).decode(errors="replace")
 
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Poll while it runs until ``condition`` is true, and return what it gave."""
+        return _while_running(self.process, condition, what, lambda: without_escapes(self.output))
+
     def type(self, text: str) -> None:
         """Press keys."""
         os.write(self.master, text.encode())
@@ -215,6 +245,14 @@ class Terminal:
         code = self.process.wait(timeout_s)
         self._reader.join(timeout_s)
         return code, self.output
+
+    def living(self) -> list[int]:
+        """Pids of the command and of everything it started that is still there."""
+        return living(self.mark)
+
+    def hang_up(self) -> None:
+        """Close the terminal's other side, as a closed window does."""
+        os.dup2(os.open(os.devnull, os.O_RDONLY), self.master)
 
     def close(self) -> None:
         """End it, and everything it started, if it has not ended."""

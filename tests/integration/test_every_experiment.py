@@ -17,9 +17,9 @@ from c10k_probe.registry import find_experiments
 EXPERIMENTS = find_experiments()
 STATUSES = {"ok", "skipped", "failed", "interrupted"}
 GRADES = {"ok", "shaky", "void"}
-OWN_EXPERIMENT = '''"""A made-up question, to see that a file in a folder is enough.
+OWN_EXPERIMENT = '''"""How many sheep were asked for?
 
-Question: nothing. Timed: nothing. Not timed: everything. Clock: none. Sources: none.
+Question: see above. Timed: nothing. Not timed: everything. Clock: none. Sources: none.
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ class OwnRow(Row):
 class CountSheep(Experiment[OwnParameters]):
     """See the module."""
 
-    name = "count-sheep"
-    question = "How many sheep were asked for?"
     version = 1
     parameters_type = OwnParameters
     row_type = OwnRow
@@ -98,9 +96,9 @@ def visit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_ends_well(visit: Visit) -> None:
-    """Everything was measured, and nothing was complained about."""
+    """Everything was measured."""
     assert visit.finished.code == 0, visit.finished.stderr
-    assert "warning" not in visit.finished.stderr
+    assert {row["status"] for row in visit.rows} == {"ok"}
 
 
 def test_csv_has_the_declared_columns(visit: Visit) -> None:
@@ -206,9 +204,11 @@ def test_own_experiment_is_listed_and_shown(own_folder: Path, tmp_path: Path, ar
 
 
 def test_a_broken_file_is_named_with_its_line(own_folder: Path, tmp_path: Path) -> None:
-    """A mistake in a user's file is one line with the file, the line and the mistake."""
-    (own_folder / "wrong.py").write_text("x = 1\ny = x / 0\n", encoding="utf-8")
-    finished = run("list", cwd=tmp_path, changes={"C10K_PROBE_EXPERIMENTS": str(own_folder)})
+    """A mistake in a user's file is one line with the file, the line and the mistake; the others still run."""
+    (own_folder / "wrong.py").write_text('"""What is wrong?"""\nx = 1\ny = x / 0\n', encoding="utf-8")
+    changes = {"C10K_PROBE_EXPERIMENTS": str(own_folder)}
+    finished = run("wrong", cwd=tmp_path, changes=changes)
     assert finished.code == 1
     (line,) = finished.stderr.splitlines()
-    assert "wrong.py:2: ZeroDivisionError" in line
+    assert "wrong.py:3: ZeroDivisionError" in line
+    assert run("count-sheep", cwd=tmp_path, changes=changes).code == 0

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -18,9 +19,9 @@ from typing import Any, Self
 
 import pytest
 from conftest import cannot_run
-from kernel_view import living_members, session_members, wait_until
 
 from c10k_probe import native
+from native.kernel_view import living_members, session_members, wait_until
 
 RECEIVE_TIMEOUT_S = 10.0  # patience, not expectation
 DEATH_DEADLINE_S = 2.0
@@ -221,14 +222,18 @@ class Foster:
         )
 
 
-def become_another_user(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Have every process started from now on run as a user of its own, without rights; its uid."""
+def become_another_user(monkeypatch: pytest.MonkeyPatch, tasks_limit_count: int) -> None:
+    """Have every process started from now on run as a user without rights, who has no other processes, and who may
+    have this many tasks (RLIMIT_NPROC; it does not bind root)."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (tasks_limit_count, tasks_limit_count))
+
     if os.geteuid() != 0:
         cannot_run("root is needed to start a process as another user")
-    options = {"user": ANOTHER_UID, "group": ANOTHER_UID, "extra_groups": []}
+    options = {"user": ANOTHER_UID, "group": ANOTHER_UID, "extra_groups": [], "preexec_fn": limit}
     monkeypatch.setattr(subprocess, "Popen", functools.partial(subprocess.Popen, **options))
     try:
         run("spawn_target", "--hello")
     except PermissionError:
         cannot_run("the helpers lie in a folder that other users may not enter")
-    return ANOTHER_UID

@@ -47,8 +47,16 @@ def session_members(session: int) -> dict[int, str]:
 
 
 def living_members(session: int) -> set[int]:
-    """Pids of a session without its zombies: an orphan's zombie is the affair of whoever adopted it."""
-    return {pid for pid, state in session_members(session).items() if state not in "ZX"}
+    """Pids of a session without its zombies: an orphan's zombie is the affair of whoever adopted it.
+
+    A process whose first thread has ended is shown as a zombie while other threads still hold its descriptors.
+    """
+    living = set()
+    for pid, state in session_members(session).items():
+        with contextlib.suppress(OSError):
+            if state not in "ZX" or int(_stat(pid)[17]) > 1:  # num_threads
+                living.add(pid)
+    return living
 
 
 def state_of(pid: int) -> str:
@@ -63,16 +71,6 @@ def status_of(pid: int, name: str) -> str:
         if key == name:
             return value.strip()
     raise KeyError(name)
-
-
-def tasks_of_user(uid: int) -> int:
-    """Threads of all processes of a real user id: what RLIMIT_NPROC counts."""
-    total = 0
-    for pid in all_pids():
-        with contextlib.suppress(OSError, KeyError):
-            if int(status_of(pid, "Uid").split()[0]) == uid:
-                total += int(status_of(pid, "Threads"))
-    return total
 
 
 def tasks_created() -> int:
@@ -91,7 +89,7 @@ def descriptors_of(pid: int) -> int:
 # --- sockets ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class TcpSocket:
     """One line of /proc/net/tcp; addresses as (dotted IPv4, port)."""
 
@@ -106,27 +104,40 @@ def _address(text: str) -> tuple[str, int]:
     return socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(port, 16)
 
 
-def tcp_sockets() -> Iterator[TcpSocket]:
-    """All IPv4 TCP sockets of this network namespace; proc(5)."""
+def _tcp_sockets() -> Iterator[TcpSocket]:
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         state = STATES.get(fields[3], fields[3])
         yield TcpSocket(_address(fields[1]), _address(fields[2]), state, int(fields[9]))
 
 
+def tcp_sockets(is_wanted: Callable[[TcpSocket], bool]) -> list[TcpSocket]:
+    """The wanted ones of this network namespace's IPv4 TCP sockets; proc(5).
+
+    The kernel gives the table page by page: while others open and close, a line may come twice or not at all. So it is
+    read until two readings agree on those that are wanted.
+    """
+    previous: set[TcpSocket] | None = None
+    while True:
+        current = {row for row in _tcp_sockets() if is_wanted(row)}
+        if current == previous:
+            return sorted(current)
+        previous = current
+
+
 def server_ends(port: int, state: str = "ESTABLISHED") -> list[TcpSocket]:
     """Sockets whose own port this is. A connection in the accept queue has one too."""
-    return [row for row in tcp_sockets() if row.local[1] == port and row.state == state]
+    return tcp_sockets(lambda row: row.local[1] == port and row.state == state)
 
 
 def client_ends(port: int, state: str = "ESTABLISHED") -> list[TcpSocket]:
     """Sockets whose peer's port this is."""
-    return [row for row in tcp_sockets() if row.remote[1] == port and row.state == state]
+    return tcp_sockets(lambda row: row.remote[1] == port and row.state == state)
 
 
-def time_waits(port: int) -> list[TcpSocket]:
-    """Both directions."""
-    return server_ends(port, "TIME_WAIT") + client_ends(port, "TIME_WAIT")
+def remains_of(port: int) -> list[TcpSocket]:
+    """Sockets with this port at either end, in any state: those that wait for their end, TIME_WAIT, included."""
+    return tcp_sockets(lambda row: port in (row.local[1], row.remote[1]))
 
 
 def listens_on_ipv6(port: int) -> bool:
@@ -146,4 +157,4 @@ def sockets_of(pid: int) -> list[TcpSocket]:
             target = str(link.readlink())
             if target.startswith("socket:["):
                 inodes.add(int(target[len("socket:[") : -1]))
-    return [row for row in tcp_sockets() if row.inode in inodes]
+    return tcp_sockets(lambda row: row.inode in inodes)

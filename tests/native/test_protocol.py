@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import holding, run
-from kernel_view import status_of
 
 from c10k_probe import native
+from native.driving import holding, run
+from native.kernel_view import status_of
 
 PT_INTERP = 3  # elf(5)
 

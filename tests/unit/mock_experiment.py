@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from unittest import mock
 
+from c10k_probe import machine, native
 from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Warned
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import (
@@ -97,6 +98,17 @@ def one_sample(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
     yield samples_of(cell, bench, 100 + bench.block)
 
 
+def fails(error: native.HelperError, names: str, from_block: int = 0) -> Script:
+    """These cells fail from a block on, the others are measured."""
+
+    def script(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        if str(cell.key["cell"]) in names and bench.block >= from_block:
+            raise error
+        yield from one_sample(cell, bench)
+
+    return script
+
+
 def samples_of(cell: Cell, bench: Bench, *values: int) -> Samples:
     """The samples of one launch."""
     return Samples(cell.key, bench.block, {"value_ns": list(values)})
@@ -160,12 +172,18 @@ class BrokenSink:
 
 
 def go(
-    experiment: MockExperiment, *sinks: Sink, repeats: int = 1, seed: int = 1, timeout_s: float | None = None
+    experiment: MockExperiment,
+    *sinks: Sink,
+    repeats: int = 1,
+    seed: int = 1,
+    timeout_s: float | None = None,
+    noise: str | None = None,
 ) -> tuple[ExitCode, Recorder]:
-    """One run, recorded; further sinks get their events before the recorder does."""
+    """One run, recorded, on a machine that is as quiet as ``noise`` says; further sinks come before the recorder."""
     recorder = Recorder()
     tee = Tee([*sinks, recorder])
-    code = Run(experiment, MockParameters(), Plan(repeats, seed, timeout_s), tee).go({"fact": 1})
+    with mock.patch.object(machine, "noise_reason", lambda *_: noise):
+        code = Run(experiment, MockParameters(), Plan(repeats, seed, timeout_s), tee).go({"fact": 1})
     tee.close()
     return code, recorder
 
@@ -173,8 +191,3 @@ def go(
 def confirmed(rows: Sequence[Mapping[str, Scalar]]) -> Verdict:
     """A judge that counts what it was given."""
     return Verdict("M1", "there are rows", "at least one", "CONFIRMED" if rows else "REFUTED", f"{len(rows)} rows")
-
-
-def replaced(row: Row, **values: object) -> Row:
-    """A row with other values."""
-    return dataclasses.replace(row, **values)  # type: ignore[arg-type]

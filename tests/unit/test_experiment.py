@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from c10k_probe.experiments.connections import geometric_steps
 from hypothesis import given
 from hypothesis import strategies as st
 from mock_experiment import MockParameters, MockRow
@@ -331,3 +333,31 @@ def test_judges_answer_no_rows_with_a_verdict(experiment: AnyExperiment) -> None
     for judge in experiment.judges:
         verdict = judge([])
         assert all((verdict.claim, verdict.restatement, verdict.rule, verdict.verdict, verdict.evidence))
+
+
+# --- arithmetic of the packaged experiments -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("to", "steps", "expected"),
+    [
+        (1, 10, [1]),
+        (1, 1, [1]),
+        (1000, 1, [1000]),
+        (500, 5, [31, 62, 125, 250, 500]),
+        (10_000, 4, [1250, 2500, 5000, 10_000]),
+        (3, 100, [1, 2, 3]),
+    ],
+)
+def test_steps_of_a_geometric_ramp(to: int, steps: int, expected: list[int]) -> None:
+    assert geometric_steps(to, steps) == expected
+
+
+@given(st.integers(1, 1_000_000), st.integers(1, 100))
+def test_any_geometric_ramp_grows_and_ends_exactly(to: int, steps: int) -> None:
+    ramp = geometric_steps(to, steps)
+    assert ramp == sorted(set(ramp))
+    assert ramp[0] >= 1
+    assert ramp[-1] == to
+    assert len(ramp) <= steps
+    assert all(after <= 2 * before + 1 for before, after in pairwise(ramp))

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import cannot_run
 
 from c10k_probe import machine, parts
 from c10k_probe.machine import Counters, Fact
@@ -23,8 +24,8 @@ from c10k_probe.observe import cgroups, procfs
 def require_tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"needs {name}")
-    return path
+        cannot_run(f"{name} is not installed")
+    return str(path)
 
 
 def output(*command: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import cannot_run
 
 from c10k_probe.observe import counters, memory, sockets, tree
 
@@ -25,8 +26,8 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 def require_tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"needs {name}")
-    return path
+        cannot_run(f"{name} is not installed")
+    return str(path)
 
 
 def output(*command: str) -> str:

@@ -114,7 +114,9 @@ def test_rows_are_read_back_as_they_were_written(rows: list[dict[str, Value]]) -
 
 @given(st.lists(st.tuples(st.integers(0, 3), ROW), max_size=12), st.data())
 @settings(deadline=None, max_examples=40)
-def test_a_row_measured_further_replaces_the_old_one(puts: list[tuple[int, dict[str, Any]]], data: st.DataObject) -> None:
+def test_a_row_measured_further_replaces_the_old_one(
+    puts: list[tuple[int, dict[str, Any]]], data: st.DataObject
+) -> None:
     latest: dict[int, dict[str, Value]] = {}
     with tempfile.TemporaryDirectory() as base:
         folder = make(Path(base))

@@ -84,7 +84,7 @@ def test_parse_known_answers(text: str, dimension: str, value: int) -> None:
     ],
 )
 def test_refusals_name_text_and_what_is_allowed(text: str, dimension: str, words: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="is not|unknown unit") as caught:
+    with pytest.raises(ValueError, match=r"is not|unknown unit") as caught:
         units.parse(text, dimension)
     message = str(caught.value)
     assert "\n" not in message

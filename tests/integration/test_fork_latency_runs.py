@@ -157,7 +157,7 @@ def test_facts_of_the_creating_process(tmp_path: Path) -> None:
 def test_23_forks_are_23_in_the_kernels_own_count(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
     """strace sees exactly n system calls that create a process in the helper, and more in the whole command."""
     trace = tmp_path / "trace"
-    strace = [require_tool("strace"), "-f", "-qq", "-o", str(trace)]
+    strace = [require_tool("strace"), "-f", "-qq", "-s", "4096", "-o", str(trace)]
     calls = ["-e", "trace=fork,vfork,clone,clone3,execve", "-e", "signal=none"]
     arguments = ["--n", 23, "--repeats", 1, "--warmup", 0, "--method", "fork", "--linking", "static"]
     finished = run("fork-latency", *arguments, cwd=tmp_path, wrapper=[*strace, *calls])

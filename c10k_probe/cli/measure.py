@@ -14,7 +14,16 @@ from typing import Any, cast
 
 from c10k_probe.events import Sink
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import AnyExperiment, Option, build_parameters, columns, flatten, options_of, parse_option
+from c10k_probe.experiment import (
+    AnyExperiment,
+    Option,
+    build_parameters,
+    columns,
+    flatten,
+    option_name,
+    options_of,
+    parse_option,
+)
 from c10k_probe.results import csv_line
 from c10k_probe.runner import Plan, Run, Tee
 from c10k_probe.sinks.exports import STDOUT, CsvSink, JsonLinesSink, Target
@@ -39,6 +48,9 @@ class Outputs:
 
 def run_experiment(experiment: AnyExperiment, texts: Mapping[str, Any]) -> int:
     """Run with the options as they were typed; the exit code. Refuses bad input before it measures."""
+    for name, text in texts.items():
+        if text == "":
+            raise UsageError(f"{option_name(name)}: its value is empty; give one, or leave the option out")
     own = {name for name, _, _ in options_of(experiment.parameters_type)}
     given = {name: cast("str | None", text) for name, text in texts.items() if name in own}
     parameters = build_parameters(experiment.parameters_type, given, quick=bool(texts["quick"]))
@@ -76,8 +88,9 @@ def _outputs(texts: Mapping[str, Any]) -> Outputs:
         raise UsageError(f"--format: {chosen!r} is not known; choose from {', '.join(FORMATS)}")
     csv = texts["csv"] or (STDOUT if chosen == "csv" else None)
     json = texts["json"] or (STDOUT if chosen == "jsonl" else None)
-    if csv == json == STDOUT:
-        raise UsageError("CSV and JSON lines cannot both go to stdout; give one of them a file")
+    if csv is not None and csv == json:
+        where = "stdout" if csv == STDOUT else csv
+        raise UsageError(f"--csv and --json cannot both go to {where}; give one of them another file")
     return Outputs(csv, json, Path(texts["out"] or "results"), chosen, bool(texts["quiet"]))
 
 
