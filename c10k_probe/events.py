@@ -8,6 +8,7 @@ from typing import Protocol
 
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import Cell, Chart, Column, Samples, Scalar, Verdict, View
+from c10k_probe.fits import Fit
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,13 @@ class VerdictReached:
 
 
 @dataclass(frozen=True)
+class FitMade:
+    """A cost model was fitted to the whole run."""
+
+    fit: Fit
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """The end, whatever the reason; always sent, also after an interruption."""
 
@@ -109,6 +117,7 @@ Event = (
     | RowMeasured
     | BlockFinished
     | Warned
+    | FitMade
     | VerdictReached
     | RunFinished
 )

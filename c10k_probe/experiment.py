@@ -15,101 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol
 
-from c10k_probe import stats, units
-from c10k_probe.exits import UsageError
+from c10k_probe import fits, stats, units
 from c10k_probe.limits import Needs
+from c10k_probe.parameters import ParametersT
 
 Scalar = str | int | float | None
-
-# --- parameters -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Option:
-    """How a parameter is written on the command line; ``dimension`` is a key of ``units.SCALES`` or ``text``."""
-
-    help: str
-    dimension: str = "count"
-    minimum: int | None = None
-    maximum: int | None = None
-    choices: tuple[str, ...] = ()
-    many: bool = False
-    quick: object = None
-
-
-def parameter(default: object, help: str, **rules: Any) -> Any:
-    """Declare one field of a ``Parameters`` dataclass; ``rules`` are the fields of ``Option``."""
-    return dataclasses.field(default=default, metadata={"option": Option(help, **rules)})
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """Base of every experiment's parameters; its fields become the command's options by themselves."""
-
-
-def options_of(parameters: type[Parameters]) -> Iterator[tuple[str, object, Option]]:
-    """(field name, default, option) of each parameter, in the order they were declared."""
-    for item in dataclasses.fields(parameters):
-        yield item.name, item.default, item.metadata["option"]
-
-
-def option_name(field_name: str) -> str:
-    """``spawn_rate`` -> ``--spawn-rate``."""
-    return "--" + field_name.replace("_", "-")
-
-
-def parse_option(name: str, option: Option, text: str) -> object:
-    """The value of ``text`` for one option. Raises ``UsageError`` with the rule that it breaks and an example."""
-    parts = [part.strip() for part in text.split(",")] if option.many else [text.strip()]
-    values = [_parse_one(name, option, part) for part in parts]
-    if len(set(values)) < len(values):
-        raise UsageError(f"{option_name(name)}: {text!r} names the same value twice; name each once")
-    return tuple(values) if option.many else values[0]
-
-
-def _parse_one(name: str, option: Option, text: str) -> str | int:
-    flag = option_name(name)
-    if option.choices:
-        if text not in option.choices:
-            raise UsageError(f"{flag}: {text!r} is not known; choose from {', '.join(option.choices)}")
-        return text
-    if option.dimension == "text":
-        return text
-    try:
-        value = units.parse(text, option.dimension)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from None
-    for bound, breaks, word in ((option.minimum, int.__lt__, "least"), (option.maximum, int.__gt__, "most")):
-        if bound is not None and breaks(value, bound):
-            allowed = units.format_exact(bound, option.dimension)
-            raise UsageError(f"{flag}: {text!r} is out of range; it must be at {word} {allowed}")
-    return value
-
-
-def build_parameters(parameters: type[ParametersT], given: Mapping[str, str | None], *, quick: bool) -> ParametersT:
-    """Parameters from command-line texts; what was not given takes its default, or its quick value."""
-    values: dict[str, Any] = {}
-    for name, default, option in options_of(parameters):
-        text = given.get(name)
-        if text is not None:
-            values[name] = parse_option(name, option, text)
-        elif quick and option.quick is not None:
-            values[name] = option.quick
-        else:
-            values[name] = default
-    return parameters(**values)
-
-
-def default_text(default: object, option: Option) -> str:
-    """A default as a user would type it."""
-    if isinstance(default, tuple):
-        return ",".join(default_text(part, option) for part in default)
-    if isinstance(default, int) and option.dimension in units.SCALES:
-        return units.format_exact(default, option.dimension)
-    return str(default)
-
 
 # --- cells and samples ----------------------------------------------------------------------------------------------
 
@@ -154,11 +66,12 @@ class Column:
     kind: str
     help: str
     key: bool = False
+    ramp: bool = False  # rows that differ only here are steps of one ramp
 
 
-def column(help: str, *, key: bool = False) -> Any:
+def column(help: str, *, key: bool = False, ramp: bool = False) -> Any:
     """Declare a column of a Row; a key column identifies the row, any other is empty unless measured."""
-    metadata = {"help": help, "key": key}
+    metadata = {"help": help, "key": key, "ramp": ramp}
     return dataclasses.field(metadata=metadata) if key else dataclasses.field(default=None, metadata=metadata)
 
 
@@ -229,7 +142,8 @@ def _field_columns(item: dataclasses.Field[Any], hint: object) -> list[Column]:
         parts = ("", ", low end of the 95 % interval", ", high end of the 95 % interval")
         names = _estimate_names(item.metadata["estimate"])
         return [Column(name, "float", help + part) for name, part in zip(names, parts, strict=True)]
-    return [Column(item.name, _kind(hint), help, bool(item.metadata.get("key")))]
+    key, ramp = bool(item.metadata.get("key")), bool(item.metadata.get("ramp"))
+    return [Column(item.name, _kind(hint), help, key, ramp)]
 
 
 def _field_values(item: dataclasses.Field[Any], value: Any) -> dict[str, Scalar]:
@@ -313,6 +227,7 @@ class Chart:
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
+NOT_MEASURED = "NOT-MEASURED"
 DECISIVE_VERDICTS = ("CONFIRMED", "REFUTED", "PARTLY")
 
 
@@ -334,7 +249,8 @@ class Verdict:
         return dataclasses.replace(self, verdict="INCONCLUSIVE", evidence=evidence)
 
 
-Judge = Callable[[Sequence[Mapping[str, Scalar]]], Verdict]
+FlatRow = Mapping[str, Scalar]
+Judge = Callable[[Sequence[FlatRow], Sequence[fits.Fit]], Verdict]
 
 # --- the experiment -------------------------------------------------------------------------------------------------
 
@@ -362,9 +278,6 @@ class Bench(Protocol):
 
     def warn(self, seen: str, cause: str, advice: str) -> None:
         """What was seen (with the number), the likely cause, what to type next."""
-
-
-ParametersT = TypeVar("ParametersT", bound=Parameters)
 
 
 class Experiment(ABC, Generic[ParametersT]):
@@ -403,6 +316,10 @@ class Experiment(ABC, Generic[ParametersT]):
 
     def summarise(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> list[Row]:
         """Rows from all samples so far; called after every block and at the end. Pure."""
+        return []
+
+    def fit(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> list[fits.Fit]:
+        """Cost models from all samples; called once, at the end of a complete run. Pure."""
         return []
 
 

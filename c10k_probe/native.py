@@ -15,6 +15,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from typing import Any, Final, Self
 from c10k_probe.exits import ExitCode
 
 PROTOCOL: Final = 1
-LINKINGS: Final = ("dynamic", "static")
+LINKINGS: Final = ("dynamic", "static", "static-pie")
+PYTHON: Final = "python"  # the "linking" of a helper that is a Python program of this package
 HELPERS: Final = ("fork_latency", "spawn_target", "reference_server", "connection_holder")
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0
@@ -85,6 +87,11 @@ def find(name: str, linking: str = "dynamic") -> Path:
     return path
 
 
+def _program(name: str, linking: str) -> list[str]:
+    """What to execute for a helper."""
+    return [sys.executable, "-m", f"c10k_probe.{name}"] if linking == PYTHON else [str(find(name, linking))]
+
+
 def split_cpus() -> tuple[frozenset[int], frozenset[int]]:
     """CPUs for the system under test, and one apart for its client; the same for both when there is only one."""
     usable = sorted(os.sched_getaffinity(0))
@@ -114,7 +121,7 @@ class Helper:
         self._walls: list[Message] = []
         self._waiting: collections.deque[Message] = collections.deque()
         self._selector = selectors.DefaultSelector()
-        command = [str(find(name, linking)), *map(str, arguments)]
+        command = [*_program(name, linking), *map(str, arguments)]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -21,6 +21,7 @@ from c10k_probe.events import (
     CellProgressed,
     CellStarted,
     Event,
+    FitMade,
     RowMeasured,
     RunFinished,
     RunStarted,
@@ -30,8 +31,9 @@ from c10k_probe.events import (
     Warned,
 )
 from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import AnyExperiment, Cell, Parameters, Row, Samples, columns, flatten, key_of
+from c10k_probe.experiment import AnyExperiment, Cell, Row, Samples, columns, flatten, key_of
 from c10k_probe.interrupts import Interrupted, Interrupts
+from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
 
 
@@ -46,6 +48,7 @@ class Plan:
 
 
 SUMMARY_EVERY_S: Final = 2.0  # bootstraps cost this process CPU time that is better left to what is measured
+SUMMARY_SHARE: Final = 0.02  # of the run's time at most
 
 
 class Tee:
@@ -118,7 +121,7 @@ class Run:
         self.rows: dict[tuple[Any, ...], Row] = {}
         self._tee = tee
         self._interrupts = Interrupts()
-        self._started = self._summarised = time.monotonic()
+        self._started = self._summary_due = time.monotonic()
         self._samples: list[Samples] = []
         self._dropped: dict[str, str] = {}
         self._done_weight = 0.0
@@ -183,7 +186,7 @@ class Run:
                 if cell.name not in self._dropped:
                     self._measure_cell(cell, block)
                 self._done_weight += cell.weight
-            if block == 0 or time.monotonic() - self._summarised > SUMMARY_EVERY_S:
+            if block == 0 or time.monotonic() > self._summary_due:
                 self._summarise(final=False)
             self.emit(BlockFinished(block, self.share_with(order[-1], 0.0)))
 
@@ -237,9 +240,11 @@ class Run:
 
     def _summarise(self, *, final: bool) -> None:
         """Rows from the samples so far; a cell that was dropped later says so in its row."""
-        self._summarised = time.monotonic()
+        started = time.monotonic()
         for row in self.experiment.summarise(self.parameters, self._samples, self.plan.seed):
             self._put(self._with_state(row), final=final)
+        now = time.monotonic()
+        self._summary_due = now + max(SUMMARY_EVERY_S, (now - started) / SUMMARY_SHARE)
 
     def _with_state(self, row: Row) -> Row:
         """A row from fewer launches than were planned says so."""
@@ -289,8 +294,11 @@ class Run:
     def _judge(self, noise: str | None) -> None:
         """Judge the claims from all rows that are not void; a noisy machine caps every verdict."""
         rows = [flatten(row) for row in self.rows.values() if row.grade != "void"]
+        made = self.experiment.fit(self.parameters, self._samples, self.plan.seed)
+        for fit in made:
+            self.emit(FitMade(fit))
         for judge in self.experiment.judges:
-            verdict = judge(rows)
+            verdict = judge(rows, made)
             self.emit(VerdictReached(verdict if noise is None else verdict.capped(noise)))
 
     # --- start and end --------------------------------------------------------------------------------------------

@@ -32,23 +32,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from c10k_probe import limits, native, stats
-from c10k_probe.experiment import (
-    Bench,
-    Cell,
-    Chart,
-    Experiment,
-    Parameters,
-    Row,
-    Samples,
-    View,
-    column,
-    estimate,
-    parameter,
-)
+from c10k_probe.experiment import Bench, Cell, Chart, Experiment, Row, Samples, View, column, estimate
 from c10k_probe.limits import Needs
 from c10k_probe.load import Echoes, Failure, Holder, Ramped
 from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import SMALLEST_SLOPE_COUNT, Ledger, Reading, difference, total, whole
+from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, MODELS, ReferenceServer
 
 ECHO_ALL_UP_TO = 10_000
@@ -75,7 +64,7 @@ class ConnectionsRow(Row):
     """One step of the ramp of one model."""
 
     model: str = column("how a connection is served", key=True)
-    target_count: int = column("connections this step was to reach", key=True)
+    target_count: int = column("connections this step was to reach", key=True, ramp=True)
     open_count: int | None = column("connections held, each after an echo of its own")
     ramp_s: float | None = column("first socket() to last first echo of this step")
     connect_rate_per_s: float | None = column("new connections over ramp_s")

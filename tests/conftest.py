@@ -72,7 +72,12 @@ def helper_pids() -> list[int]:
         if not folder.name.isdigit():
             continue
         try:
-            program = Path(str((folder / "exe").readlink())).name.removesuffix(" (deleted)").removesuffix("-static")
+            program = (
+                Path(str((folder / "exe").readlink()))
+                .name.removesuffix(" (deleted)")
+                .removesuffix("-static-pie")
+                .removesuffix("-static")
+            )
             environment = (folder / "environ").read_bytes()
         except OSError:
             continue

@@ -15,7 +15,7 @@ from c10k_probe.exits import ExitCode, UsageError
 from c10k_probe.registry import Entry, load, outline
 
 if TYPE_CHECKING:
-    from c10k_probe.experiment import Option
+    from c10k_probe.parameters import Option
 
 EXPERIMENTS_VARIABLE = "C10K_PROBE_EXPERIMENTS"
 _CLICK_ERROR: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -119,7 +119,7 @@ COMMON_SWITCHES: tuple[tuple[str, str], ...] = (
 
 def _experiment_command(entry: Entry) -> Callable[..., None]:
     """A function whose signature Typer reads as the experiment's options; all values arrive as text."""
-    from c10k_probe.experiment import default_text, options_of
+    from c10k_probe.parameters import default_text, options_of
 
     experiment = load(entry)
 
@@ -145,6 +145,8 @@ def _experiment_command(entry: Entry) -> Callable[..., None]:
 
 
 def _text_option(name: str, option: Option, default: str) -> inspect.Parameter:
+    if option.dimension == "flag":
+        return _switch(name, option.help)
     metavar = ",".join(option.choices[:2]) + ",..." if option.many and option.choices else option.dimension.upper()
     help = option.help + (f" From: {', '.join(option.choices)}." if option.choices else "")
     return _annotated(name, metavar, help, default)

@@ -14,16 +14,8 @@ from typing import Any, cast
 
 from c10k_probe.events import Sink
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import (
-    AnyExperiment,
-    Option,
-    build_parameters,
-    columns,
-    flatten,
-    option_name,
-    options_of,
-    parse_option,
-)
+from c10k_probe.experiment import AnyExperiment, columns, flatten
+from c10k_probe.parameters import Option, build_parameters, option_name, options_of, parse_option
 from c10k_probe.results import csv_line
 from c10k_probe.runner import Plan, Run, Tee
 from c10k_probe.sinks.exports import STDOUT, CsvSink, JsonLinesSink, Target

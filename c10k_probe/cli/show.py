@@ -17,7 +17,8 @@ def print_list(entries: dict[str, Entry]) -> None:
 
 def print_experiment(entries: dict[str, Entry], name: str) -> None:
     """The experiment's own documentation, its parameters and its columns. Raises ``UsageError``."""
-    from c10k_probe.experiment import columns, default_text, option_name, options_of
+    from c10k_probe.experiment import columns
+    from c10k_probe.parameters import default_text, option_name, options_of
 
     if name not in entries:
         near = difflib.get_close_matches(name, entries, 1)

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from c10k_probe.events import Event, RowMeasured, RunFinished, RunStarted, VerdictReached, Warned
+from c10k_probe.events import Event, FitMade, RowMeasured, RunFinished, RunStarted, VerdictReached, Warned
 from c10k_probe.exits import UsageError
 from c10k_probe.results import csv_line
 
@@ -96,7 +96,7 @@ class JsonLinesSink:
         self._target.close()
 
 
-def _json_record(event: Event) -> dict[str, Any] | None:
+def _json_record(event: Event) -> dict[str, Any] | None:  # noqa: PLR0911 - one record for each kind of event
     if isinstance(event, RunStarted):
         return {
             "type": "run",
@@ -113,6 +113,8 @@ def _json_record(event: Event) -> dict[str, Any] | None:
         return {"type": "row", **event.values}
     if isinstance(event, Warned):
         return {"type": "warning", **dataclasses.asdict(event)}
+    if isinstance(event, FitMade):
+        return {"type": "fit", **event.fit.as_record()}
     if isinstance(event, VerdictReached):
         return {"type": "verdict", **dataclasses.asdict(event.verdict)}
     if isinstance(event, RunFinished):

@@ -10,6 +10,7 @@ from typing import Any
 from c10k_probe.events import (
     BlockFinished,
     Event,
+    FitMade,
     RowMeasured,
     RunFinished,
     RunStarted,
@@ -33,6 +34,7 @@ class RunFolderSink:
         self._folder: RunFolder | None = None
         self._warnings: list[dict[str, str]] = []
         self._verdicts: list[dict[str, str]] = []
+        self._fits: list[dict[str, Any]] = []
 
     @property
     def path(self) -> Path | None:
@@ -53,6 +55,8 @@ class RunFolderSink:
             self._folder.refresh()
         elif isinstance(event, Warned):
             self._warnings.append(dataclasses.asdict(event))
+        elif isinstance(event, FitMade):
+            self._fits.append(event.fit.as_record())
         elif isinstance(event, VerdictReached):
             self._verdicts.append(dataclasses.asdict(event.verdict))
         elif isinstance(event, RunFinished):
@@ -87,6 +91,7 @@ class RunFolderSink:
             elapsed_s=round(event.elapsed_s, 3),
             warnings=self._warnings,
             verdicts=self._verdicts,
+            fits=self._fits,
             **event.facts,
         )
 

@@ -9,14 +9,16 @@ from c10k_probe.events import (
     BlockFinished,
     CellProgressed,
     Event,
+    FitMade,
     RowMeasured,
     RunFinished,
     RunStarted,
     VerdictReached,
     Warned,
 )
+from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import groups, last_of_each, view_text
+from c10k_probe.sinks.text import fit_text, groups, last_of_each, undecided_text, view_text
 
 
 class PlainLines:
@@ -29,6 +31,7 @@ class PlainLines:
         self._clock = Clock()
         self._start: RunStarted | None = None
         self._rows: list[RowMeasured] = []
+        self._undecided: list[Verdict] = []
 
     def handle(self, event: Event) -> None:
         """Print the event, if it has something to say."""
@@ -52,6 +55,10 @@ class PlainLines:
                 return self._row(event)
             case Warned():
                 return f"warning: {event}"
+            case FitMade(fit):
+                return fit_text(fit)
+            case VerdictReached(verdict) if verdict.verdict == NOT_MEASURED:
+                self._undecided.append(verdict)
             case VerdictReached(verdict):
                 return f"{verdict.claim} {verdict.verdict}: {verdict.restatement}: {verdict.evidence}"
             case RunFinished():
@@ -84,6 +91,7 @@ class PlainLines:
             for row in last_of_each(self._start, self._rows)
             if (texts := self._views(row, group))
         ]
+        lines += [text] if (text := undecided_text(self._undecided)) else []
         return "\n".join([*lines, f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s"])
 
     def _keys(self, event: RowMeasured) -> str:

@@ -16,15 +16,17 @@ from c10k_probe.events import (
     CellProgressed,
     CellStarted,
     Event,
+    FitMade,
     RowMeasured,
     RunFinished,
     RunStarted,
     VerdictReached,
     Warned,
 )
-from c10k_probe.experiment import Scalar, View
+from c10k_probe.experiment import NOT_MEASURED, Scalar, Verdict, View
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import groups, last_of_each, telling_keys, view_text
+from c10k_probe.sinks.text import fit_text, groups, has_values, last_of_each, telling_keys, undecided_text, view_text
+from c10k_probe.units import column_suffix, format_column
 
 _REDRAW_S = 0.25
 _GRADE_STYLES = {"ok": "", "shaky": "yellow", "void": "red"}
@@ -42,6 +44,7 @@ class LiveTable:
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
         self._rows: dict[tuple[Scalar, ...], RowMeasured] = {}
         self._notes: list[Text] = []
+        self._undecided: list[Verdict] = []
         self._start: RunStarted | None = None
         self._share = 0.0
         self._now = ""
@@ -59,6 +62,10 @@ class LiveTable:
             self._share = event.done_share
         elif isinstance(event, Warned):
             self._notes.append(Text.assemble(("warning ", "yellow"), str(event)))
+        elif isinstance(event, FitMade):
+            self._notes.append(Text(fit_text(event.fit)))
+        elif isinstance(event, VerdictReached) and event.verdict.verdict == NOT_MEASURED:
+            self._undecided.append(event.verdict)
         elif isinstance(event, VerdictReached):
             self._notes.append(_verdict_text(event))
         elif isinstance(event, RunFinished):
@@ -88,9 +95,14 @@ class LiveTable:
         rows = list(self._rows.values())
         self._console.print(self._table(first, rows))
         for group in others:
+            views = [view for view in self._start.views if view.group == group]
+            if not has_values(views, rows):
+                continue
             self._console.print(self._table(group, last_of_each(self._start, rows), title=group))
         for note in (*self._grade_notes(), *self._notes):
             self._console.print(note)
+        if self._undecided:
+            self._console.print(Text(undecided_text(self._undecided), style="dim"))
         what = f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s, seed {self._start.seed}"
         self._console.print(Text(what, style="green" if event.code == 0 else "yellow"))
 
@@ -166,12 +178,11 @@ def _mark(row: RowMeasured) -> str:
 
 
 def _key_header(name: str) -> str:
-    return name.removesuffix("_count").replace("_", " ")
+    return name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", " ")
 
 
 def _key_text(name: str, row: RowMeasured) -> str:
-    value = row.values[name]
-    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "")
+    return format_column(name, row.values[name])
 
 
 def _is_text(name: str, rows: Sequence[RowMeasured]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from c10k_probe.events import RowMeasured, RunStarted
-from c10k_probe.experiment import Scalar, View
+from c10k_probe.experiment import Scalar, Verdict, View
+from c10k_probe.fits import Fit
 from c10k_probe.units import format_column
 
 
@@ -26,14 +27,37 @@ def view_text(view: View, row: RowMeasured, *, short: bool = False) -> str:
     )
 
 
+def fit_text(fit: Fit) -> str:
+    """A cost model as one line: the constant, then each term with what one more of it costs and its interval."""
+    first, *others = fit.coefficients
+    column = f"x_{fit.response.rsplit('_', 1)[-1]}"
+    parts = [interval_text(column, first.middle, first.low, first.high)]
+    for term, factor in zip(fit.terms, others, strict=True):
+        parts.append(f"{interval_text(column, factor.middle, factor.low, factor.high)} per {term}")
+    quality = f"R² {fit.r_squared:.3f}, scatter ±{fit.scatter * 100:.0f} %, {fit.points_count} cells"
+    return f"{fit.name} {fit.response.rsplit('_', 1)[0]} = {' + '.join(parts)} ({quality})"
+
+
+def has_values(view_list: Iterable[View], rows: Iterable[RowMeasured]) -> bool:
+    """Whether any of these views shows anything in these rows; a table of nothing is not shown."""
+    columns = [view.column for view in view_list]
+    return any(row.values.get(name) is not None for row in rows for name in columns)
+
+
+def undecided_text(verdicts: Iterable[Verdict]) -> str:
+    """The claims that this run did not measure, in one line; each one's reason stands in ``run.json``."""
+    names = [verdict.claim for verdict in verdicts]
+    return f"not judged in this run: {', '.join(names)} (what each needs: see verdicts in run.json)" if names else ""
+
+
 def groups(start: RunStarted) -> list[str]:
     """The groups of views, in the order in which they were declared; the first is the main table."""
     return list(dict.fromkeys(view.group for view in start.views)) or [""]
 
 
 def last_of_each(start: RunStarted, rows: Iterable[RowMeasured]) -> list[RowMeasured]:
-    """Of a ramp its last measured step: one row per combination of the text keys; rows without numbers do not count."""
-    texts = [column.name for column in start.columns if column.key and column.kind == "str"]
+    """Of a ramp its last measured step, of anything else every row; rows without numbers do not count."""
+    texts = [column.name for column in start.columns if column.key and not column.ramp]
     numbers = [column.name for column in start.columns if not column.key and column.kind != "str"]
     measured = [row for row in rows if any(row.values[name] is not None for name in numbers)]
     return list({tuple(row.values[name] for name in texts): row for row in measured}.values())

@@ -11,7 +11,8 @@ from command import Finished, only_run_folder, rows_of, run
 
 from c10k_probe import results, units
 from c10k_probe.cli.app import COMMON_OPTIONS, COMMON_SWITCHES
-from c10k_probe.experiment import AnyExperiment, columns, option_name, options_of
+from c10k_probe.experiment import AnyExperiment, columns
+from c10k_probe.parameters import option_name, options_of
 from c10k_probe.registry import find_experiments
 
 EXPERIMENTS = find_experiments()
@@ -26,7 +27,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from c10k_probe.experiment import Cell, Experiment, Parameters, Row, View, column, parameter
+from c10k_probe.experiment import Cell, Experiment, Row, View, column
+from c10k_probe.parameters import Parameters, parameter
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,9 @@ from unittest import mock
 from c10k_probe import machine, native
 from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Warned
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import (
-    Bench,
-    Cell,
-    Experiment,
-    Judge,
-    Parameters,
-    Row,
-    Samples,
-    Scalar,
-    Verdict,
-    View,
-    column,
-    parameter,
-)
+from c10k_probe.experiment import Bench, Cell, Experiment, Judge, Row, Samples, Scalar, Verdict, View, column
 from c10k_probe.limits import Needs
+from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.runner import Plan, Run, Tee
 
 Script = Callable[[Cell, Bench], Iterator[Row | Samples]]

@@ -16,23 +16,8 @@ from mock_experiment import MockParameters, MockRow
 
 from c10k_probe import stats, units
 from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import (
-    AnyExperiment,
-    Cell,
-    Option,
-    Row,
-    build_parameters,
-    column,
-    columns,
-    default_text,
-    estimate,
-    flatten,
-    key_of,
-    option_name,
-    options_of,
-    parse_option,
-    spread,
-)
+from c10k_probe.experiment import AnyExperiment, Cell, Row, column, columns, estimate, flatten, key_of, spread
+from c10k_probe.parameters import Option, build_parameters, default_text, option_name, options_of, parse_option
 from c10k_probe.registry import documentation, find_experiments
 
 STATE = ["status", "reason", "grade", "grade_reason"]

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from c10k_probe.experiment import Cell, Experiment, Parameters, Row, column
+from c10k_probe.experiment import Cell, Experiment, Row, column
+from c10k_probe.parameters import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from c10k_probe.events import BlockFinished, CellProgressed, CellStarted, RowMeasured, RunFinished, RunStarted, Warned
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, Scalar, build_parameters, columns
+from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, Scalar, columns
+from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
 from c10k_probe.sinks.plain import PlainLines
 from c10k_probe.sinks.progress import Clock

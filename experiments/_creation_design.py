@@ -1,0 +1,118 @@
+"""The design of fork-latency: the parent's state as axes, and which combinations are measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+MIB = 1 << 20
+PROCESS_METHODS = ("fork", "vfork", "posix_spawn", "clone3")
+EXEC_METHODS = ("fork_exec_static", "fork_exec_dynamic", "posix_spawn_static", "posix_spawn_dynamic")
+THREAD_METHODS = ("pthread_create", "pthread_create_64k", "pthread_create_detached")
+PYTHON_METHODS = (
+    "os.fork",
+    "subprocess.Popen",
+    "multiprocessing.Process",
+    "threading.Thread",
+    "asyncio.create_task",
+)
+C_METHODS = (*PROCESS_METHODS, *THREAD_METHODS, *EXEC_METHODS)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the parent holds when it creates one more; as asked for, verified by the helper in /proc."""
+
+    axis: str = "base"
+    rss: int = 0
+    file_rss: int = 0
+    mappings: int = 0
+    descriptors: int = 0
+    alive: int = 0
+    alive_kind: str = ""
+    huge_pages: str = "off"
+    libraries: int = 0
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way to vary the state: the levels of the default sweep, and the highest level of the joint design."""
+
+    name: str
+    levels: tuple[int, ...]
+    joint: int = 0
+
+
+AXES = (
+    Axis("rss", (0, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
+    Axis("file_rss", (0, 16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
+    Axis("mappings", (0, 100, 1000, 10_000), 5000),
+    Axis("descriptors", (0, 100, 1000, 10_000), 5000),
+    Axis("alive", (0, 100, 1000, 4000), 2000),
+)
+LIBRARY_LEVELS = (0, 8, 32, 128)
+HUGE_LEVELS = (16 * MIB, 64 * MIB, 256 * MIB)
+JOINT_POINTS = 12
+NUMERIC = ("rss", "file_rss", "mappings", "descriptors", "alive", "libraries")
+
+
+def given_states(levels: Mapping[str, Sequence[int]], huge_pages: Sequence[str]) -> Iterator[State]:
+    """Every combination of the levels that were typed."""
+    axis = "given" if any(tuple(values) != (0,) for values in levels.values()) else "base"
+    for values, huge in product(product(*levels.values()), huge_pages):
+        asked = dict(zip(levels, values, strict=True))
+        if huge == "on" and not asked["rss"]:
+            continue  # nothing to put into huge pages
+        yield State(
+            axis=axis,
+            rss=asked["rss"],
+            file_rss=asked["file_rss"],
+            mappings=asked["mappings"],
+            descriptors=asked["descriptors"],
+            alive=asked["alive"],
+            huge_pages=huge,
+            libraries=asked["libraries"],
+        )
+
+
+def swept_states() -> Iterator[State]:
+    """Each axis alone, all others at 0; each axis has a zero of its own, measured beside its other levels."""
+    for axis in AXES:
+        for level in axis.levels:
+            yield at_level(axis.name, level)
+    for level in HUGE_LEVELS:
+        yield State(axis="huge_pages", rss=level, huge_pages="on")
+    for level in LIBRARY_LEVELS:
+        yield at_level("libraries", level)
+
+
+def at_level(axis: str, level: int) -> State:
+    """The state that differs from nothing in one axis only."""
+    values = {name: level if name == axis else 0 for name in NUMERIC}
+    return next(dataclasses.replace(state, axis=axis) for state in given_states(_single(values), ("off",)))
+
+
+def joint_states(seed: int) -> Iterator[State]:
+    """All axes varied at once, a Latin hypercube: each axis is cut into as many strata as there are points."""
+    generator = random.Random(f"joint/{seed}")
+    strata = {axis.name: generator.sample(range(JOINT_POINTS), JOINT_POINTS) for axis in AXES}
+    for point in range(JOINT_POINTS):
+        values = dict.fromkeys(NUMERIC, 0)
+        values |= {axis.name: axis.joint * strata[axis.name][point] // (JOINT_POINTS - 1) for axis in AXES}
+        for state in given_states(_single(values), ("off",)):
+            yield dataclasses.replace(state, axis="joint")
+
+
+def with_kind(state: State, method: str, kind: str) -> State:
+    """The state with who is alive: ``own`` means threads for a thread and children for a process."""
+    if not state.alive:
+        return dataclasses.replace(state, alive_kind="none")
+    own = "threads" if method in THREAD_METHODS else "children"
+    return dataclasses.replace(state, alive_kind=own if kind == "own" else kind)
+
+
+def _single(values: Mapping[str, int]) -> dict[str, Sequence[int]]:
+    return {name: (values[name],) for name in NUMERIC}
