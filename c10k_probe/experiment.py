@@ -209,7 +209,7 @@ class Chart:
 
     ``x`` and ``y`` are columns; their suffix is the unit. A text column as ``x`` gives a row of dots for each of its
     values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
-    one line each, ``where`` the (column, value) pairs of the rows to take.
+    one line each, ``where`` the (column, value or values) pairs of the rows to take.
     """
 
     name: str
@@ -221,7 +221,7 @@ class Chart:
     series: tuple[str, ...] = ()
     log_x: bool = False
     log_y: bool = False
-    where: tuple[tuple[str, Scalar], ...] = ()
+    where: tuple[tuple[str, Scalar | tuple[Scalar, ...]], ...] = ()
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ PYTHON_METHODS = (
     "threading.Thread",
     "asyncio.create_task",
 )
+COPYING_METHODS = ("fork", "fork_exec_static", "fork_exec_dynamic")
 C_METHODS = (*PROCESS_METHODS, *THREAD_METHODS, *EXEC_METHODS)
 
 
@@ -47,13 +48,13 @@ class Axis:
 
 
 AXES = (
-    Axis("rss", (0, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
-    Axis("file_rss", (0, 16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
-    Axis("mappings", (0, 100, 1000, 10_000), 5000),
-    Axis("descriptors", (0, 100, 1000, 10_000), 5000),
-    Axis("alive", (0, 100, 1000, 4000), 2000),
+    Axis("rss", (MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
+    Axis("file_rss", (16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
+    Axis("mappings", (100, 1000, 10_000), 5000),
+    Axis("descriptors", (100, 1000, 10_000), 5000),
+    Axis("alive", (100, 1000, 4000), 2000),
 )
-LIBRARY_LEVELS = (0, 8, 32, 128)
+LIBRARY_LEVELS = (8, 32, 128)
 HUGE_LEVELS = (16 * MIB, 64 * MIB, 256 * MIB)
 JOINT_POINTS = 12
 NUMERIC = ("rss", "file_rss", "mappings", "descriptors", "alive", "libraries")
@@ -78,15 +79,14 @@ def given_states(levels: Mapping[str, Sequence[int]], huge_pages: Sequence[str])
         )
 
 
-def swept_states() -> Iterator[State]:
-    """Each axis alone, all others at 0; each axis has a zero of its own, measured beside its other levels."""
-    for axis in AXES:
-        for level in axis.levels:
-            yield at_level(axis.name, level)
-    for level in HUGE_LEVELS:
+def swept_states(method: str) -> Iterator[State]:
+    """Each axis alone, all others at 0, which is the base. Other than by fork, only the far end is asked."""
+    levels = {axis.name: axis.levels for axis in AXES} | {"libraries": LIBRARY_LEVELS}
+    for name, steps in levels.items():
+        for level in steps if method in COPYING_METHODS else steps[-1:]:
+            yield at_level(name, level)
+    for level in HUGE_LEVELS if method in COPYING_METHODS else HUGE_LEVELS[-1:]:
         yield State(axis="huge_pages", rss=level, huge_pages="on")
-    for level in LIBRARY_LEVELS:
-        yield at_level("libraries", level)
 
 
 def at_level(axis: str, level: int) -> State:

@@ -29,6 +29,12 @@ def select(rows: Iterable[FlatRow], **wanted: Scalar) -> list[FlatRow]:
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
 
 
+def _varied(rows: Iterable[FlatRow], column: str, **wanted: Scalar) -> list[FlatRow]:
+    """Rows of a parent whose state differs in one column only, that of nothing included."""
+    others: dict[str, Scalar] = {name: 0 for name in _STATE_COLUMNS if name != column}
+    return select(rows, **{"placement": "one-cpu", "huge_pages": "off", **others, **wanted})
+
+
 def _plain(rows: Iterable[FlatRow], **wanted: Scalar) -> list[FlatRow]:
     """Rows of a parent without further state, on one CPU; axes name their own zero, so there may be several."""
     none: dict[str, Scalar] = dict.fromkeys(_STATE_COLUMNS, 0)
@@ -121,7 +127,7 @@ def judge_c08(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
         "and each library adds ≥4 mappings"
     )
     dynamic, static = (_plain(rows, method="fork", linking=linking) for linking in ("dynamic", "static"))
-    loaded = select(rows, method="fork", linking="dynamic", axis="libraries")
+    loaded = _varied(rows, "asked_libraries_count", method="fork", linking="dynamic")
     counts = {int(row["asked_libraries_count"] or 0): _number(row, "mappings_count") for row in loaded}
     if not dynamic or not static or len([value for value in counts.values() if value]) < 2:
         return _not_measured("C08", restated, rule, "needs fork from both builds and --libraries 0,32 (or --sweep)")
@@ -176,7 +182,8 @@ def judge_c19(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
         "CONFIRMED when from some n ≤ 1,000 on every tested n has fork/pthread_create entirely under 1, "
         "REFUTED when it is over 1 at every n, PARTLY when it holds for one interval only"
     )
-    found = select(rows, method="fork", linking="dynamic", alive_kind="children")
+    varied = _varied(rows, "asked_alive_count", method="fork", linking="dynamic")
+    found = [row for row in varied if row["alive_kind"] != "threads"]
     counts = sorted({int(row["asked_alive_count"] or 0) for row in found})
     if not counts or counts[-1] < CROSSOVER_LIMIT:
         return _not_measured("C19", restated, rule, "needs fork and pthread_create with --alive up to 1,000 and more")
@@ -229,12 +236,8 @@ def judge_c27(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
         "F1 each of n live threads adds a stack of its own (a mapping or more each); F2 what is resident of "
         "it is ≥10 % of its 8 MiB"
     )
-    found = select(rows, method="pthread_create", linking="dynamic", axis="alive") or select(
-        rows, method="pthread_create", linking="dynamic", axis="given"
-    )
-    points = (
-        sorted((int(row["asked_alive_count"] or 0), row) for row in found if row["mappings_count"]) if found else []
-    )
+    found = _varied(rows, "asked_alive_count", method="pthread_create", linking="dynamic")
+    points = sorted(((int(row["asked_alive_count"] or 0), row) for row in found), key=lambda point: point[0])
     if len(points) < 2 or points[0][0] == points[-1][0]:
         return _not_measured("C27", restated, rule, "needs pthread_create with --alive 0,1000 (or --sweep)")
     (few, least), (many, most) = points[0], points[-1]

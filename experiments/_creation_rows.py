@@ -98,12 +98,11 @@ def _views() -> tuple[View, ...]:
     return (*medians, View("n", "n_count", priority=3), *tails, *ratios, *after, *stall)
 
 
-def _axis_chart(axis: str, title: str, x: str) -> Chart:
-    ends = ("return_p50_lo_ns", "return_p50_hi_ns")
-    where = (("axis", axis),)
-    return Chart(
-        axis.replace("_", "-"), title, x, "return_p50_ns", *ends, ("method", "linking"), where=where, log_y=True
-    )
+def _axis_chart(name: str, axes: tuple[str, ...], what: str, x: str) -> Chart:
+    """fork and the others by one axis of the parent's state."""
+    ends, series = ("return_p50_lo_ns", "return_p50_hi_ns"), ("method", "linking")
+    title = f"Return of creation by the parent's {what}"
+    return Chart(name, title, x, "return_p50_ns", *ends, series, where=(("axis", axes),), log_y=True)
 
 
 def _method_chart(name: str) -> Chart:
@@ -115,14 +114,17 @@ def _method_chart(name: str) -> Chart:
 VIEWS = _views()
 CHARTS = (
     *map(_method_chart, ("return", "started", "cycle", "aftershock")),
-    _axis_chart("rss", "Return of creation by the parent's anonymous memory", "asked_rss_bytes"),
-    _axis_chart("file_rss", "Return of creation by the parent's file mapping", "asked_file_rss_bytes"),
-    _axis_chart("mappings", "Return of creation by the parent's mappings", "asked_mappings_count"),
-    _axis_chart("descriptors", "Return of creation by the parent's descriptors", "asked_descriptors_count"),
-    _axis_chart("alive", "Return of creation by what is alive already", "asked_alive_count"),
-    _axis_chart("libraries", "Return of creation by the parent's libraries", "asked_libraries_count"),
-    _axis_chart("huge_pages", "Return of creation by memory in huge pages", "asked_rss_bytes"),
-    _axis_chart("given", "Return of creation by what is alive already", "asked_alive_count"),
+    _axis_chart("rss", ("base", "rss"), "anonymous memory", "asked_rss_bytes"),
+    _axis_chart("file-rss", ("base", "file_rss"), "file mapping", "asked_file_rss_bytes"),
+    _axis_chart("mappings", ("base", "mappings"), "mappings", "asked_mappings_count"),
+    _axis_chart("descriptors", ("base", "descriptors"), "descriptors", "asked_descriptors_count"),
+    _axis_chart("alive", ("base", "alive"), "live children or threads", "asked_alive_count"),
+    _axis_chart("libraries", ("base", "libraries"), "libraries", "asked_libraries_count"),
+    _axis_chart("huge-pages", ("rss", "huge_pages"), "memory, in huge pages or not", "asked_rss_bytes"),
+    _axis_chart("given-alive", ("given",), "live children or threads", "asked_alive_count"),
+    _axis_chart("given-rss", ("given",), "anonymous memory", "asked_rss_bytes"),
+    _axis_chart("given-mappings", ("given",), "mappings", "asked_mappings_count"),
+    _axis_chart("given-descriptors", ("given",), "descriptors", "asked_descriptors_count"),
 )
 
 

@@ -98,7 +98,12 @@ class ForkLatencyParameters(Parameters):
     libraries: tuple[int, ...] = _levels("Shared libraries loaded by the parent (dynamic only).", maximum=128)
     warmup: int = parameter(5, "Creations of each launch that are thrown away first.", minimum=0, maximum=10_000)
     budget: int = parameter(
-        400_000_000, "End of a launch that takes longer.", dimension="duration", minimum=10**6, maximum=10**12
+        250_000_000,
+        "End of a launch that takes longer.",
+        dimension="duration",
+        minimum=10**6,
+        maximum=10**12,
+        quick=60_000_000,
     )
     sweep: bool = parameter(False, "Vary each axis of the parent's state alone.", dimension="flag")
     fit: bool = parameter(False, "Vary the axes alone and together, and fit a cost model.", dimension="flag")
@@ -131,7 +136,7 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         """Method by linking by placement by state; what means the same twice is measured once."""
         found: dict[tuple[str | int, ...], Cell] = {}
         for method, linking, placement in product(_methods(parameters), parameters.linking, parameters.placement):
-            for state, kind in product(self._states(parameters), parameters.alive_kind):
+            for state, kind in product(self._states(parameters, method), parameters.alive_kind):
                 cell = _cell(method, linking, placement, with_kind(state, method, kind), parameters)
                 if cell is not None:
                     found.setdefault(tuple(cell.key.values()), cell)
@@ -155,11 +160,11 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         """With --fit: what each method's return and cycle cost, per part of the parent's state."""
         return rows.fit(samples, seed) if parameters.fit else []
 
-    def _states(self, parameters: ForkLatencyParameters) -> list[State]:
+    def _states(self, parameters: ForkLatencyParameters, method: str) -> list[State]:
         levels: dict[str, Sequence[int]] = {name: getattr(parameters, name) for name in NUMERIC}
         states = list(given_states(levels, parameters.huge_pages))
         if parameters.sweep or parameters.fit:
-            states += swept_states()
+            states += swept_states(method)
         if parameters.fit:
             states += joint_states(0)
         return states

@@ -107,7 +107,9 @@ def _first_drawable(run: StoredRun, charts: Sequence[Chart]) -> Drawing:
 def _stored_chart(item: Mapping[str, Any]) -> Chart:
     """A chart as JSON holds it; what a later version added is left aside."""
     known = {name: value for name, value in item.items() if name in _FIELDS}
-    where = tuple((str(column), value) for column, value in known.pop("where", ()))
+    where = tuple(
+        (str(column), tuple(value) if isinstance(value, list) else value) for column, value in known.pop("where", ())
+    )
     chart = Chart(**{**known, "series": tuple(known.get("series", ())), "where": where})
     return dataclasses.replace(chart, name=printable(chart.name), title=printable(chart.title))
 
@@ -119,7 +121,7 @@ def draw(run: StoredRun, chart: Chart) -> Drawing:
     """The lines of one chart. Raises ``UserError`` when nothing is left to draw, and says why."""
     kinds = dict(run.facts["columns"])
     _check_columns(run, chart, kinds)
-    asked = [row for row in run.rows if all(row.get(name) == value for name, value in chart.where)]
+    asked = [row for row in run.rows if all(_is_asked(row.get(name), value) for name, value in chart.where)]
     solid = [row for row in asked if row.get("grade") != "void"]
     rows = [row for row in solid if _is_drawable(row, chart, kinds)]
     notes = _notes(chart, rows, void_count=len(asked) - len(solid), missing_count=len(solid) - len(rows))
@@ -279,7 +281,7 @@ def _interval_name(chart: Chart) -> str:
 
 
 def _nothing_left(run: StoredRun, chart: Chart, asked_count: int, notes: Sequence[str]) -> UserError:
-    condition = " and ".join(f"{name} {value}" for name, value in chart.where)
+    condition = " and ".join(f"{name} {_asked_text(value)}" for name, value in chart.where)
     rows = f"{asked_count} rows" + (f" with {condition}" if condition else "")
     why = "; ".join([rows, *notes])
     names = ", ".join(other.name for other in charts_of(run))
@@ -299,3 +301,12 @@ def _source(run: StoredRun, rows: Sequence[Row]) -> str:
         *([run.state] if run.state != "finished" else []),
     ]
     return printable(", ".join(parts))
+
+
+def _is_asked(value: Value, wanted: object) -> bool:
+    """Whether a row's value is the one that a chart takes, or one of them."""
+    return value in wanted if isinstance(wanted, tuple) else value == wanted
+
+
+def _asked_text(wanted: object) -> str:
+    return " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else str(wanted)
