@@ -48,14 +48,14 @@ class Axis:
 
 
 AXES = (
-    Axis("rss", (MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
-    Axis("file_rss", (16 * MIB, 64 * MIB, 256 * MIB), 128 * MIB),
+    Axis("rss", (MIB, 4 * MIB, 16 * MIB, 64 * MIB, 128 * MIB), 128 * MIB),
+    Axis("file_rss", (16 * MIB, 64 * MIB), 64 * MIB),
     Axis("mappings", (100, 1000, 10_000), 5000),
     Axis("descriptors", (100, 1000, 10_000), 5000),
-    Axis("alive", (100, 1000, 4000), 2000),
+    Axis("alive", (100, 400, 1000), 1000),
 )
 LIBRARY_LEVELS = (8, 32, 128)
-HUGE_LEVELS = (16 * MIB, 64 * MIB, 256 * MIB)
+HUGE_LEVELS = (16 * MIB, 64 * MIB, 128 * MIB)
 JOINT_POINTS = 12
 NUMERIC = ("rss", "file_rss", "mappings", "descriptors", "alive", "libraries")
 
@@ -79,8 +79,10 @@ def given_states(levels: Mapping[str, Sequence[int]], huge_pages: Sequence[str])
         )
 
 
-def swept_states(method: str) -> Iterator[State]:
+def swept_states(method: str, linking: str) -> Iterator[State]:
     """Each axis alone, all others at 0, which is the base. Other than by fork, only the far end is asked."""
+    if method not in COPYING_METHODS and linking != "dynamic":
+        return  # what is not copied is the same in every build
     levels = {axis.name: axis.levels for axis in AXES} | {"libraries": LIBRARY_LEVELS}
     for name, steps in levels.items():
         for level in steps if method in COPYING_METHODS else steps[-1:]:

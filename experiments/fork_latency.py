@@ -136,7 +136,7 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         """Method by linking by placement by state; what means the same twice is measured once."""
         found: dict[tuple[str | int, ...], Cell] = {}
         for method, linking, placement in product(_methods(parameters), parameters.linking, parameters.placement):
-            for state, kind in product(self._states(parameters, method), parameters.alive_kind):
+            for state, kind in product(self._states(parameters, method, linking), parameters.alive_kind):
                 cell = _cell(method, linking, placement, with_kind(state, method, kind), parameters)
                 if cell is not None:
                     found.setdefault(tuple(cell.key.values()), cell)
@@ -160,11 +160,11 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         """With --fit: what each method's return and cycle cost, per part of the parent's state."""
         return rows.fit(samples, seed) if parameters.fit else []
 
-    def _states(self, parameters: ForkLatencyParameters, method: str) -> list[State]:
+    def _states(self, parameters: ForkLatencyParameters, method: str, linking: str) -> list[State]:
         levels: dict[str, Sequence[int]] = {name: getattr(parameters, name) for name in NUMERIC}
         states = list(given_states(levels, parameters.huge_pages))
         if parameters.sweep or parameters.fit:
-            states += swept_states(method)
+            states += swept_states(method, linking)
         if parameters.fit:
             states += joint_states(0)
         return states

@@ -18,7 +18,7 @@ from c10k_probe.events import (
 )
 from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import fit_text, groups, last_of_each, undecided_text, view_text
+from c10k_probe.sinks.text import fit_text, groups, key_text, last_of_each, undecided_text, view_text
 
 
 class PlainLines:
@@ -97,7 +97,8 @@ class PlainLines:
     def _keys(self, event: RowMeasured) -> str:
         assert self._start is not None
         names = [column.name for column in self._start.columns if column.key]
-        return " ".join(str(event.values[name]) for name in names if event.values[name] is not None)
+        texts = [key_text(name, event.values[name]) for name in names]
+        return " ".join(text for text in texts if text)
 
     def _views(self, event: RowMeasured, group: str) -> list[str]:
         assert self._start is not None

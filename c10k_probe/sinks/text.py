@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from c10k_probe.events import RowMeasured, RunStarted
 from c10k_probe.experiment import Scalar, Verdict, View
 from c10k_probe.fits import Fit
-from c10k_probe.units import format_column
+from c10k_probe.units import column_suffix, format_column
+
+AT_REST = (None, 0, "", "none", "off")
 
 
 def interval_text(column: str, middle: Scalar, low: Scalar = None, high: Scalar = None, *, short: bool = False) -> str:
@@ -48,6 +50,16 @@ def undecided_text(verdicts: Iterable[Verdict]) -> str:
     """The claims that this run did not measure, in one line; each one's reason stands in ``run.json``."""
     names = [verdict.claim for verdict in verdicts]
     return f"not judged in this run: {', '.join(names)} (what each needs: see verdicts in run.json)" if names else ""
+
+
+def key_text(name: str, value: Scalar) -> str:
+    """A key for a line without columns: a text as it is, a number with its name; what is at rest is not mentioned."""
+    if value in AT_REST:
+        return ""
+    if isinstance(value, str):
+        return value
+    label = name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", " ")
+    return f"{label} {format_column(name, value)}"
 
 
 def groups(start: RunStarted) -> list[str]:
