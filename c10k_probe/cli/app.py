@@ -90,6 +90,22 @@ def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
 
         plot_run(run, chart, save, list_charts=list_charts)
 
+    @app.command(help="What creating one more would cost in a state that was not measured, from a stored cost model.")
+    def predict(
+        subject: Annotated[str, typer.Argument(help="creation: the model that fork-latency --fit makes.")],
+        rss: Annotated[str, typer.Option(metavar="BYTES", help="Anonymous memory of the parent.")] = "0",
+        file_rss: Annotated[str, typer.Option("--file-rss", metavar="BYTES", help="Its file mappings.")] = "0",
+        mappings: Annotated[str, typer.Option(metavar="COUNT", help="Its further mappings.")] = "0",
+        descriptors: Annotated[str, typer.Option(metavar="COUNT", help="Its further descriptors.")] = "0",
+        alive: Annotated[str, typer.Option(metavar="COUNT", help="Its live children or threads.")] = "0",
+        method: Annotated[str, typer.Option(metavar="NAME,...", help="Only these methods.")] = "",
+        run: Annotated[str, typer.Option(metavar="FOLDER", help="The run that holds the model, else the newest.")] = "",
+    ) -> None:
+        from c10k_probe.cli.predict import predict_creation
+
+        texts = {"rss": rss, "file_rss": file_rss, "mappings": mappings, "descriptors": descriptors, "alive": alive}
+        predict_creation(subject, texts, method, run)
+
     @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
     def doctor(
         json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,
