@@ -1,4 +1,4 @@
-"""``predict creation``: what creating one more would cost in a state that was not measured, from a stored cost model."""
+"""``predict creation``: what creating one more would cost in a state that was not measured, from a cost model."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def _models(stored: StoredRun) -> list[Fit]:
     try:
         made = [from_record(record) for record in stored.facts.get("fits", ())]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{stored.path}: its cost models cannot be read ({error!r}); measure again with --fit"
-        ) from None
+        raise UserError(f"{stored.path}: unreadable cost models ({error!r}); measure again with --fit") from None
     return [model for model in made if model.name.split()[0] == SUBJECT]
 
 

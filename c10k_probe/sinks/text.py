@@ -35,9 +35,16 @@ def fit_text(fit: Fit) -> str:
     column = f"x_{fit.response.rsplit('_', 1)[-1]}"
     parts = [interval_text(column, first.middle, first.low, first.high)]
     for term, factor in zip(fit.terms, others, strict=True):
-        parts.append(f"{interval_text(column, factor.middle, factor.low, factor.high)} per {term}")
+        parts.append(f"{interval_text(column, factor.middle, factor.low, factor.high)} per {term_text(term)}")
     quality = f"R² {fit.r_squared:.3f}, scatter ±{fit.scatter * 100:.0f} %, {fit.points_count} cells"
     return f"{fit.name} {fit.response.rsplit('_', 1)[0]} = {' + '.join(parts)} ({quality})"
+
+
+def term_text(term: str) -> str:
+    """``rss_mib`` -> ``MiB of rss``, ``mappings`` -> ``mapping``."""
+    if term.endswith("_mib"):
+        return f"MiB of {term.removesuffix('_mib').replace('_', ' ')}"
+    return term.removesuffix("s")
 
 
 def has_values(view_list: Iterable[View], rows: Iterable[RowMeasured]) -> bool:
