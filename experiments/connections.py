@@ -27,7 +27,6 @@ problem (Kegel, 1999).
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +41,6 @@ from c10k_probe.servers import CLIENT_END, MODELS, ReferenceServer
 
 ECHO_ALL_UP_TO = 10_000
 SETTLE_S = 10.0
-IDLE_S = 2.0
 GUARD_MARGIN = 1.25
 SMALLEST_END_SHARE = 0.5
 CALIBRATION_PAIRS = (0, 400, 800, 1200, 1600, 2000)
@@ -190,7 +188,7 @@ class _Ramp:
         self._model, self._server, self._holder, self._bench = model, server, holder, bench
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
         holder.drop()
-        _until_idle(server)
+        server.wait_until_idle()
         self._ledger = Ledger(_calibrate(holder))
         self._ledger.readings.append(self._read(0))
 
@@ -298,13 +296,6 @@ class _Ramp:
         side = "server" if hits else "client"
         seen = f"{side}: {call}: {message} at {failure.at_count:,} connections"
         return f"{limits.describe(wall)}; {seen}" if wall else seen
-
-
-def _until_idle(server: ReferenceServer) -> None:
-    """Wait until the server has noticed that nobody is connected; it hears of a reset a moment later."""
-    deadline = time.monotonic() + IDLE_S
-    while server.status()["open_count"] and time.monotonic() < deadline:
-        time.sleep(0.001)
 
 
 def geometric_steps(to: int, steps: int) -> list[int]:

@@ -22,6 +22,9 @@ class Server(Protocol):
     def walls(self) -> list[dict[str, Any]]:
         """The calls that failed for a limit since the start: ``call, errno, name, message, open_count``."""
 
+    def wait_until_idle(self, timeout_s: float = 2.0) -> None:
+        """Return when the server holds no connection any more, or the time is over."""
+
     def death(self) -> str:
         """How the server's main process ended; empty while it lives."""
 

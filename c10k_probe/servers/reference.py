@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -94,6 +95,12 @@ class ReferenceServer:
     def walls(self) -> list[dict[str, Any]]:
         """The limits it ran into; see ``base.Server``."""
         return self._helper.walls()
+
+    def wait_until_idle(self, timeout_s: float = 2.0) -> None:
+        """Return when the server holds no connection any more; it hears of a reset a moment after the client."""
+        deadline = time.monotonic() + timeout_s
+        while self.status()["open_count"] and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def death(self) -> str:
         """How the server's main process ended; empty while it lives."""
