@@ -15,7 +15,7 @@ from native.driving import Server, echo, holding, reset
 
 CORE = Path(__file__).resolve().parents[2] / "c10k_probe" / "_core"
 FLAGS = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
-DEFINED = ['-DC10K_LINKING="dynamic"', '-DC10K_FLAGS="none"']
+DEFINED = ['-DC10K_LINKING="dynamic"', '-DC10K_FLAGS="none"', "-DC10K_LOADS_LIBRARIES=1"]
 VALGRIND = "-q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99"
 METHODS = ("fork", "vfork", "posix_spawn", "pthread_create")  # clone3: valgrind does not know the call
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import STARTER, Outcome
-from kernel_view import living_members, session_members, wait_until
-from test_fork_latency import COUNT, strace_counts
 
 from c10k_probe import native
+from native.driving import STARTER, Outcome
+from native.kernel_view import living_members, session_members, wait_until
+from native.test_fork_latency import COUNT, strace_counts
 
 METHODS = ("os.fork", "subprocess.Popen", "multiprocessing.Process", "threading.Thread", "asyncio.create_task")
 PROGRAM = [sys.executable, "-m", "c10k_probe.creation_in_python"]

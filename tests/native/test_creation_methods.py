@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import resource
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from conftest import cannot_run
-from driving import become_another_user
-from kernel_view import session_members
-from test_fork_latency import COUNT, strace_counts, take
 
 from c10k_probe import native
+from native.driving import become_another_user
+from native.kernel_view import session_members
+from native.test_fork_latency import COUNT, strace_counts, take
 
 LINKINGS = ("dynamic", "static", "static-pie")
 PROCESSES = ("fork", "vfork", "clone3")
@@ -166,8 +165,8 @@ def test_the_faults_of_children_are_counted() -> None:
     ],
 )
 def test_no_more_tasks_than_the_limit(method: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    become_another_user(monkeypatch)
-    outcome = take(method, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (1, 1)))
+    become_another_user(monkeypatch, tasks_limit_count=1)
+    outcome = take(method)
 
     error = outcome.only("error")
     assert (outcome.code, error["call"], error["name"]) == (1, call, "EAGAIN")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import cannot_run
-from driving import Foster, Outcome, become_another_user, run
-from kernel_view import session_members, status_of, wait_until
-from test_creation_methods import METHODS, SPAWNS, present
-from test_fork_latency import COUNT, strace_counts
 
 from c10k_probe import native
+from native.driving import Foster, Outcome, become_another_user, run
+from native.kernel_view import session_members, status_of, wait_until
+from native.test_creation_methods import METHODS, SPAWNS, present
+from native.test_fork_latency import COUNT, strace_counts
 
 TICK_US = 1000
 PAGES = 16 * 64 * 1024  # bytes: 16 pages of any size
@@ -93,8 +92,8 @@ def test_a_program_without_a_stamp_is_dropped() -> None:
 
 
 def test_a_creation_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    become_another_user(monkeypatch)
-    outcome = stall("fork", 100, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (1, 1)))
+    become_another_user(monkeypatch, tasks_limit_count=1)
+    outcome = stall("fork", 100)
 
     error = outcome.only("error")
     assert (outcome.code, error["call"], error["name"]) == (1, "fork", "EAGAIN")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import cannot_run
-from driving import Foster, Message, become_another_user, run
-from kernel_view import descriptors_of, living_members, session_members, state_of, status_of, wait_until
-from test_fork_latency import ENDLESS, mappings_of, take
 
 from c10k_probe import native
+from native.driving import Foster, Message, become_another_user, run
+from native.kernel_view import descriptors_of, living_members, session_members, state_of, status_of, wait_until
+from native.test_fork_latency import ENDLESS, mappings_of, take
 
 MIB = 1 << 20
 SLACK = 512 * 1024  # pages touched by reading, counters kept by CPU
@@ -283,13 +283,8 @@ def test_more_memory_than_there_is(option: str) -> None:
 
 @pytest.mark.parametrize(("kind", "call"), [("children", "fork"), ("threads", "pthread_create")])
 def test_more_tasks_than_the_limit(kind: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    become_another_user(monkeypatch)
-    assert_refused(
-        f"--alive 200 --alive-kind {kind}",
-        call,
-        "EAGAIN",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (50, 50)),
-    )
+    become_another_user(monkeypatch, tasks_limit_count=50)
+    assert_refused(f"--alive 200 --alive-kind {kind}", call, "EAGAIN")
 
 
 def test_a_folder_for_the_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

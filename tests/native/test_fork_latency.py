@@ -30,6 +30,11 @@ def take(method: str, *arguments: object, linking: str = "dynamic", samples: int
     return outcome
 
 
+def first_sign(method: str) -> str:
+    """The child's first instruction of ours; in posix_spawn's that is the main of the executed program."""
+    return "exec_ns" if method == "posix_spawn" else "started_ns"
+
+
 def endless(*arguments: object) -> native.Helper:
     """A run that goes on until it is killed."""
     return native.Helper("fork_latency", ["--samples", ENDLESS, *arguments])
@@ -57,7 +62,7 @@ def test_as_many_values_as_samples(method: str, linking: str) -> None:
     assert outcome.only("end") == {"type": "end", "samples_count": COUNT, "dropped_count": 0}
     samples = outcome.only("samples")
     assert samples["method"] == method
-    for name in ("return_ns", "started_ns", "cycle_ns"):
+    for name in ("return_ns", first_sign(method), "cycle_ns"):
         assert len(samples[name]) == COUNT
         assert all(isinstance(value, int) and value > 0 for value in samples[name])
 
@@ -68,10 +73,19 @@ def test_as_many_values_as_samples(method: str, linking: str) -> None:
 def test_the_order_that_must_hold(method: str, linking: str, placement: str) -> None:
     samples = take(method, "--placement", placement, linking=linking, samples=100).only("samples")
 
-    values = list(zip(samples["return_ns"], samples["started_ns"], samples["cycle_ns"], strict=True))
+    values = list(zip(samples["return_ns"], samples[first_sign(method)], samples["cycle_ns"], strict=True))
     assert all(cycle >= returned and cycle >= started for returned, started, cycle in values)
     if method in PARENT_WAITS:
         assert all(started <= returned for returned, started, _ in values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_does_not_apply_is_null_and_never_an_empty_array(method: str) -> None:
+    samples = take(method).only("samples")
+
+    assert samples["started_ns" if first_sign(method) == "exec_ns" else "exec_ns"] is None
+    assert samples["aftershock_ns"] is samples["parent_faults_count"] is None  # not asked for
+    assert (samples["child_faults_count"] is None) == (method == "pthread_create")
 
 
 def test_a_child_without_a_stamp_is_a_dropped_sample() -> None:
@@ -141,10 +155,11 @@ def test_the_helper_dies_with_its_parent() -> None:
 
 
 def test_a_static_helper_has_fewer_mappings() -> None:
-    dynamic, static = (take("fork", linking=linking).only("facts") for linking in native.LINKINGS)
+    dynamic, static, pie = (take("fork", linking=linking).only("facts") for linking in native.LINKINGS)
 
-    assert 0 < static["mappings_count"] < dynamic["mappings_count"]
-    assert 0 < static["rss_bytes"] < dynamic["rss_bytes"]
+    assert 0 < static["mappings_count"] <= pie["mappings_count"] < dynamic["mappings_count"]
+    for fact in ("rss_bytes", "private_dirty_bytes"):
+        assert 0 < static[fact] < dynamic[fact]
     assert 0 < static["page_table_bytes"] <= dynamic["page_table_bytes"]
 
 

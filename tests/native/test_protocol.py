@@ -17,6 +17,9 @@ from native.driving import holding, run
 from native.kernel_view import status_of
 
 PT_INTERP = 3  # elf(5)
+ET_DYN = 3  # loaded at an address of the kernel's choice
+
+LIBRARIES, LIBRARIES_COUNT = "libraries", 128  # of `fork_latency --libraries`
 
 HELPERS_BOTH_WAYS = [
     pytest.param(name, linking, id=f"{name}-{linking}") for name in native.HELPERS for linking in native.LINKINGS
@@ -98,13 +101,19 @@ def test_hello_says_how_it_was_built(name: str, linking: str) -> None:
     assert re.fullmatch(r"(gcc|clang) \d+\.\d+\.\d+", hello["compiler"])
     flags = hello["flags"].split()
     assert "-O2" in flags
-    assert ("-static" in flags) == (linking == "static")
+    assert [flag for flag in flags if flag.startswith("-static")] == ([] if linking == "dynamic" else [f"-{linking}"])
+
+
+def elf_bytes(path: Path) -> bytes:
+    """A 64-bit ELF file of this machine's byte order."""
+    data = path.read_bytes()
+    assert data[:5] == b"\x7fELF\x02", "not a 64-bit ELF file"
+    return data
 
 
 def program_header_types(path: Path) -> Iterator[int]:
-    """p_type of every program header of a 64-bit ELF file of this machine's byte order; elf(5)."""
-    data = path.read_bytes()
-    assert data[:5] == b"\x7fELF\x02", "not a 64-bit ELF file"
+    """p_type of every program header; elf(5)."""
+    data = elf_bytes(path)
     (offset,) = struct.unpack_from("=Q", data, 32)
     size, count = struct.unpack_from("=HH", data, 54)
     for index in range(count):
@@ -116,6 +125,14 @@ def test_linking_is_what_it_says(name: str, linking: str) -> None:
     has_interpreter = PT_INTERP in program_header_types(native.find(name, linking))
 
     assert has_interpreter == (linking == "dynamic")
+
+
+@pytest.mark.parametrize(("name", "linking"), HELPERS_BOTH_WAYS)
+def test_only_the_plain_static_program_has_a_fixed_address(name: str, linking: str) -> None:
+    (file_type,) = struct.unpack_from("=H", elf_bytes(native.find(name, linking)), 16)
+
+    if linking != "dynamic":  # a dynamic one may be built either way
+        assert (file_type == ET_DYN) == (linking == "static-pie")
 
 
 @pytest.mark.parametrize("linking", native.LINKINGS)
@@ -179,6 +196,14 @@ def test_a_reader_that_went_away_is_an_error_and_no_signal(linking: str) -> None
 
 
 def test_every_helper_is_tested_here() -> None:
-    built = {path.name.removesuffix("-static") for path in native.folder().iterdir()}
+    built = {path.name.removesuffix("-pie").removesuffix("-static") for path in native.folder().iterdir()}
 
-    assert built == set(native.HELPERS) == set(BAD_ARGUMENTS)
+    assert built - {LIBRARIES} == set(native.HELPERS) == set(BAD_ARGUMENTS)
+
+
+def test_the_libraries_are_there_and_each_is_a_file_of_its_own() -> None:
+    paths = sorted((native.folder() / LIBRARIES).iterdir())
+
+    assert [path.name for path in paths] == [f"libc10k_{number:03}.so" for number in range(LIBRARIES_COUNT)]
+    assert len({path.stat().st_ino for path in paths}) == LIBRARIES_COUNT
+    assert all(struct.unpack_from("=H", elf_bytes(path), 16) == (ET_DYN,) for path in paths)
