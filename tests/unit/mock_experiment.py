@@ -9,10 +9,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from unittest import mock
 
-from c10k_probe import machine, native
+from c10k_probe import fits, machine, native
 from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Warned
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import Bench, Cell, Experiment, Judge, Row, Samples, Scalar, Verdict, View, column
+from c10k_probe.experiment import (
+    NOT_MEASURED,
+    Bench,
+    Cell,
+    Experiment,
+    Judge,
+    Row,
+    Samples,
+    Scalar,
+    Verdict,
+    View,
+    column,
+)
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.runner import Plan, Run, Tee
@@ -31,6 +43,7 @@ class MockParameters(Parameters):
     colours: tuple[str, ...] = parameter(("red", "green"), "Colours.", choices=("red", "green", "blue"), many=True)
     counts: tuple[int, ...] = parameter((1, 10), "Counts.", many=True, maximum=100)
     note: str = parameter("", "Anything.", dimension="text")
+    often: bool = parameter(False, "More of it.", dimension="flag")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +51,7 @@ class MockRow(Row):
     """One cell."""
 
     cell: str = column("name of the cell", key=True)
-    step: int | None = column("step within the cell", key=True)
+    step: int | None = column("step within the cell", key=True, ramp=True)
     value_ns: float | None = column("median of the samples")
     n_count: int | None = column("samples")
 
@@ -176,6 +189,12 @@ def go(
     return code, recorder
 
 
-def confirmed(rows: Sequence[Mapping[str, Scalar]]) -> Verdict:
+def confirmed(rows: Sequence[Mapping[str, Scalar]], models: Sequence[fits.Fit]) -> Verdict:
     """A judge that counts what it was given."""
-    return Verdict("M1", "there are rows", "at least one", "CONFIRMED" if rows else "REFUTED", f"{len(rows)} rows")
+    evidence = f"{len(rows)} rows" + (f", {len(models)} models" if models else "")
+    return Verdict("M1", "there are rows", "at least one", "CONFIRMED" if rows else "REFUTED", evidence)
+
+
+def undecided(_: Sequence[Mapping[str, Scalar]], __: Sequence[fits.Fit]) -> Verdict:
+    """A judge that was not given what it needs."""
+    return Verdict("M2", "there are elephants", "at least one", NOT_MEASURED, "needs --elephants")

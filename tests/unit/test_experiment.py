@@ -23,7 +23,7 @@ from c10k_probe.registry import documentation, find_experiments
 STATE = ["status", "reason", "grade", "grade_reason"]
 PACKAGED = find_experiments()
 every_experiment = pytest.mark.parametrize("experiment", PACKAGED.values(), ids=PACKAGED.keys())
-OPTIONS = {name: option for name, _, option in options_of(MockParameters)}
+OPTIONS = {name: option for name, _, option in options_of(MockParameters) if option.dimension != "flag"}
 
 # --- options --------------------------------------------------------------------------------------------------------
 
@@ -108,6 +108,20 @@ def test_defaults_quick_values_and_what_was_given() -> None:
     assert build(MockParameters, {"n": None, "colour": "green"}, quick=False) == MockParameters(colour="green")
     with pytest.raises(UsageError, match="--n"):
         build(MockParameters, {"n": "0"}, quick=True)
+
+
+@pytest.mark.parametrize(("given_value", "expected"), [(None, False), (False, False), (True, True)])
+def test_a_switch_is_on_when_it_is_given(given_value: bool | None, expected: bool) -> None:
+    """The command line hands over True or False and no text."""
+    for quick in (False, True):
+        assert build_parameters(MockParameters, {"often": given_value}, quick=quick).often is expected  # type: ignore[dict-item]
+
+
+def test_only_key_columns_are_steps_of_a_ramp() -> None:
+    marked = {item.name: (item.key, item.ramp) for item in columns(MockRow)}
+    assert marked["step"] == (True, True)
+    assert marked["cell"] == (True, False)
+    assert marked["value_ns"] == marked["status"] == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +301,11 @@ def test_defaults_and_quick_values_keep_to_their_own_rules(experiment: AnyExperi
     for name, default, option in options_of(experiment.parameters_type):
         assert isinstance(option, Option)
         assert option.help
-        assert option.dimension in units.SCALES or option.dimension == "text" or option.choices
+        assert option.dimension in (*units.SCALES, "text", "flag") or option.choices
+        if option.dimension == "flag":
+            assert default is False  # a switch can only switch on
+            assert option.quick is None
+            continue
         for value in [default] if option.quick is None else [default, option.quick]:
             assert parse_option(name, option, default_text(value, option)) == value
 
@@ -316,7 +334,7 @@ def test_nothing_measured_gives_no_rows(experiment: AnyExperiment) -> None:
 @every_experiment
 def test_judges_answer_no_rows_with_a_verdict(experiment: AnyExperiment) -> None:
     for judge in experiment.judges:
-        verdict = judge([])
+        verdict = judge([], [])
         assert all((verdict.claim, verdict.restatement, verdict.rule, verdict.verdict, verdict.evidence))
 
 

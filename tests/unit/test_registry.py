@@ -96,7 +96,7 @@ def test_a_folder_that_is_none_is_a_usage_error(tmp_path: Path, make: str) -> No
         ("x = 1\n\n\ny = = 2\n", 5, ("SyntaxError",)),
         ("import json\n\n\n\njson.loads('{')\n", 6, ("JSONDecodeError",)),
         ("def f():\n    raise ValueError('first\\nsecond')\n\nf()\n", 3, ("ValueError", "first")),
-        (GOOD.partition("\n")[2].replace("row_type = OwnRow", "row_type = Missing"), 21, ("NameError", "Missing")),
+        (GOOD.partition("\n")[2].replace("row_type = OwnRow", "row_type = Missing"), 22, ("NameError", "Missing")),
     ],
     ids=["zero", "import", "syntax", "inside-a-library", "two-lines", "class"],
 )

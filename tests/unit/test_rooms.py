@@ -25,9 +25,12 @@ ROOT = EXPERIMENTS.parent
 ROOMS: dict[str, str] = {
     "experiments": "sinks results runner events interrupts cli charts registry parts __main__",
     "experiment": "runner events interrupts sinks cli results native machine observe servers load tracing registry",
+    "parameters": "* +units +exits",
+    "fits": "* +stats",
+    "creation_in_python": "* +native",
     "registry": "* +experiment +experiments +exits",
-    "runner": "sinks cli charts experiments registry servers load tracing",
-    "events": "* +experiment +exits",
+    "runner": "sinks cli charts experiments registry servers load tracing fits creation_in_python",
+    "events": "* +experiment +fits +exits",
     "interrupts": "* +native +exits",
     "results": "* +exits",
     "stats": "*",
@@ -41,9 +44,9 @@ ROOMS: dict[str, str] = {
     "tracing": "experiments experiment runner events sinks results cli charts stats registry",
     "servers": "load stats experiments experiment runner events sinks results cli charts registry",
     "load": "servers experiments experiment runner events sinks results cli charts registry",
-    "sinks": "runner experiments registry native machine observe servers load tracing cli charts",
-    "charts": "runner experiments native servers load tracing sinks cli",
-    "cli": "tracing load",
+    "sinks": "runner experiments registry native machine observe servers load tracing cli charts creation_in_python",
+    "charts": "runner experiments native servers load tracing sinks cli fits creation_in_python",
+    "cli": "tracing load creation_in_python",
     "__init__": "*",
     "__main__": "* +cli",
 }
@@ -53,15 +56,18 @@ LIBRARIES: dict[str, str] = {
     "typer": "cli",
     "click": "",
     "csv": "results charts",
-    "numpy": "stats charts",
+    "numpy": "stats fits charts",
     "matplotlib": "charts",
     "plotext": "charts",
     "jinja2": "charts",
     "bcc": "tracing",
     "liburing": "",
 }
+# Private modules of experiments -> the experiment that may import them; those of one experiment know each other.
+PRIVATE: dict[str, str] = {"_creation_": "fork_latency"}
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late
+EXPERIMENT_ROOM = "c10k_probe.experiments"
 BUILT = {"_bin", "_core", "__pycache__"}  # no Python
 
 
@@ -107,6 +113,20 @@ def statements(node: ast.AST, at_import: bool = True) -> Iterator[tuple[ast.stmt
             yield from statements(child, inner)
 
 
+def absolute(module: str, node: ast.ImportFrom) -> str:
+    """The module that names are taken from; only experiments, which may lie in any folder, write ``from . import``."""
+    if node.level == 0:
+        return node.module or ""
+    assert (room_of(module), node.level) == ("experiments", 1), f"{module}:{node.lineno}: a relative import hides"
+    return ".".join(part for part in (module.rpartition(".")[0], node.module) if part)
+
+
+def owner_of(module: str) -> str:
+    """The experiment that a module belongs to: itself, unless its name begins like a private part."""
+    name = module.rpartition(".")[2]
+    return next((owner for prefix, owner in PRIVATE.items() if name.startswith(prefix)), name)
+
+
 @cache
 def imports_of(module: str) -> tuple[Import, ...]:
     found: list[Import] = []
@@ -114,8 +134,7 @@ def imports_of(module: str) -> tuple[Import, ...]:
         if isinstance(node, ast.Import):
             found += [Import(alias.name, node.lineno, at_import) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}:{node.lineno}: relative imports hide the room"
-            base = node.module or ""
+            base = absolute(module, node)
             names = [f"{base}.{alias.name}" for alias in node.names]
             found += [Import(name if name in FILES else base, node.lineno, at_import) for name in names]
     return tuple(found)
@@ -173,8 +192,22 @@ def test_libraries_stay_in_their_rooms(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in FILES if room_of(name) == "experiments"])
 def test_experiments_do_not_know_each_other(module: str) -> None:
+    """Nor each other's private modules; and no private module is without its experiment."""
     for item in imports_of(module):
-        assert not item.module.startswith(("c10k_probe.experiments", "experiments")), f"{module}:{item.line}"
+        assert item.module.split(".")[0] != "experiments", f"{module}:{item.line}: not its installed name"
+        if item.module.startswith(EXPERIMENT_ROOM):
+            assert item.module in FILES
+            assert item.module.rpartition(".")[2].startswith("_"), f"{module}:{item.line} imports {item.module}"
+            assert owner_of(module) == owner_of(item.module), f"{module}:{item.line} imports {item.module}"
+
+
+def test_private_modules_belong_to_an_experiment() -> None:
+    names = {module.rpartition(".")[2] for module in FILES if room_of(module) == "experiments"}
+    for name in names:
+        assert not name.startswith("_") or owner_of(name) in names - {name}, f"{name} needs a line in PRIVATE"
+    assert "_creation_rows" in {
+        item.module.rpartition(".")[2] for item in imports_of(f"{EXPERIMENT_ROOM}.fork_latency")
+    }
 
 
 @every_file

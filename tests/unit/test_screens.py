@@ -1,74 +1,24 @@
-"""What a person sees: plain lines, the table at 80 and 140 columns, marks without colour, the time that is left."""
+"""What a person sees: the table at 80 and 140 columns, marks without colour, the time that is left."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
-from mock_experiment import MockExperiment, MockRow, confirmed, go
+from mock_experiment import MockExperiment, MockRow, confirmed, go, undecided
+from pictures import every_experiment, started, values_of
 from rich.console import Console
 
-from c10k_probe.events import BlockFinished, CellProgressed, CellStarted, RowMeasured, RunFinished, RunStarted, Warned
+from c10k_probe.events import CellStarted, RowMeasured, RunFinished
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, Scalar, columns
+from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, View, columns
 from c10k_probe.parameters import build_parameters
-from c10k_probe.registry import find_experiments
-from c10k_probe.sinks.plain import PlainLines
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.table import LiveTable
-from c10k_probe.sinks.text import groups, interval_text, last_of_each
 
-PACKAGED = find_experiments()
-every_experiment = pytest.mark.parametrize("experiment", PACKAGED.values(), ids=PACKAGED.keys())
 every_width = pytest.mark.parametrize("width", [80, 140])
-# By the unit of a column: what an unlucky user may see, each about as wide as it gets.
-WIDE = {
-    "_ns": 123_456.7,
-    "_per_s": 123_456.7,
-    "_bytes_per_connection": 123_456.7,
-    "_bytes": 123_456_789_012,
-    "_s": 123.4,
-    "_count": 1_000_000,
-    "_ratio": 123.4,
-    "_pct": 99.9,
-}
-
-
-def started(experiment: AnyExperiment) -> RunStarted:
-    cells = experiment.cells(build_parameters(experiment.parameters_type, {}, quick=False))
-    return RunStarted(
-        run_id="abc123",
-        experiment=experiment.name,
-        question=experiment.question,
-        experiment_version=experiment.version,
-        parameters={},
-        columns=columns(experiment.row_type),
-        views=experiment.views,
-        cells_count=len(cells),
-        blocks_count=20,
-        seed=2**31 - 1,
-    )
-
-
-def values_of(experiment: AnyExperiment, cell: Cell, number: int, grade: str) -> dict[str, Scalar]:
-    """A row of one cell with wide numbers in every column."""
-    row: dict[str, Scalar] = {}
-    for item in columns(experiment.row_type):
-        suffix = max((s for s in WIDE if item.name.endswith(s)), key=len, default="")
-        value = WIDE.get(suffix)
-        if item.key:
-            row[item.name] = cell.key.get(item.name, number * 100_000 if item.name.endswith("_count") else number % 3)
-        elif item.kind == "str":
-            row[item.name] = ""
-        elif value is None:
-            row[item.name] = None
-        else:
-            share = 0.85 if "_lo_" in item.name else 1.15 if "_hi_" in item.name else 1.0
-            row[item.name] = round(value * share) if item.kind == "int" else value * share
-    state = {"status": "ok", "reason": "", "grade": grade, "grade_reason": "" if grade == "ok" else "cycle: ±15 %"}
-    return row | state
 
 
 def picture(experiment: AnyExperiment, width: int, **options: object) -> str:
@@ -164,6 +114,28 @@ def test_rows_marks_reasons_and_verdicts_of_a_table() -> None:
     assert "seed 1" in text
 
 
+def test_claims_that_were_not_measured_are_one_line_of_a_table() -> None:
+    """Most runs answer a few claims only; what the others would need stands in the run folder."""
+    experiment = MockExperiment()
+    experiment.judges = (undecided, confirmed, undecided)
+    lines = [line.rstrip() for line in mock_picture(experiment, width=140).splitlines()]
+    assert [line for line in lines if "M2" in line] == [
+        "not judged in this run: M2, M2 (what each needs: see verdicts in run.json)"
+    ]
+    assert "needs --elephants" not in "\n".join(lines)
+    assert sum("M1 CONFIRMED" in line for line in lines) == 1
+
+
+def test_a_table_of_nothing_is_not_shown() -> None:
+    experiment = MockExperiment()
+    experiment.views = (View("value", "value_ns"), View("n", "n_count", group="counts"))
+    assert "counts" in mock_picture(experiment)
+    experiment.script = lambda cell, _: iter([MockRow(cell=str(cell.key["cell"]), step=None, value_ns=5)])
+    text = mock_picture(experiment)
+    assert "counts" not in text
+    assert "5 ns" in text
+
+
 def test_long_reasons_and_warnings_are_wrapped_not_cut() -> None:
     words = [f"word{number}" for number in range(60)]
 
@@ -224,104 +196,6 @@ def test_the_live_table_is_drawn_seldom() -> None:
     table.close()
 
 
-# --- plain lines ----------------------------------------------------------------------------------------------------
-
-
-def plain(experiment: MockExperiment, **options: int) -> list[str]:
-    stream = io.StringIO()
-    go(experiment, PlainLines(stream), **options)  # type: ignore[arg-type]
-    return stream.getvalue().splitlines()
-
-
-def test_plain_lines_say_each_final_row_once() -> None:
-    lines = plain(MockExperiment(), repeats=5, seed=42)
-    assert lines[0].startswith("mock: Does the runner do what it says? (seed 42, run ")
-    rows = [line for line in lines if line[:2] in ("a:", "b:", "c:")]
-    assert len(rows) == 3
-    assert all("value 102 ns" in line and "n 5" in line for line in rows)
-    assert lines[-1].startswith("complete; 3 rows in ")
-    assert not any("\x1b" in line for line in lines)
-
-
-def test_plain_lines_say_states_grades_warnings_and_verdicts() -> None:
-    def script(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
-        bench.warn("seen", "cause", "advice")
-        yield MockRow(cell="x", step=None, status="failed", reason="gone", grade="void", grade_reason="not measured")
-
-    experiment = MockExperiment(script, ("x",))
-    experiment.judges = (confirmed,)
-    text = "\n".join(plain(experiment))
-    for words in (
-        "warning: seen; cause; advice",
-        "failed, gone",
-        "[void: not measured]",
-        "M1 REFUTED: there are rows",
-    ):
-        assert words in text
-
-
-def test_a_missing_key_is_shown_as_nothing() -> None:
-    """Missing is empty: never the word None."""
-    assert not any("None" in line for line in plain(MockExperiment()))
-
-
-def progress_lines(events: Sequence[BlockFinished | CellProgressed], every_s: float) -> list[str]:
-    stream = io.StringIO()
-    sink = PlainLines(stream)
-    now = [0.0]
-    sink._clock = Clock(lambda: now[0])
-    for event in events:
-        now[0] += every_s
-        sink.handle(event)
-    return stream.getvalue().splitlines()
-
-
-def test_progress_is_told_once_a_second_at_most_and_not_at_the_end() -> None:
-    blocks = [BlockFinished(number, (number + 1) / 40) for number in range(40)]
-    assert len(progress_lines(blocks, 0.25)) == 9  # of ten seconds, the last says itself
-    assert len(progress_lines(blocks, 2.0)) == 39
-    assert progress_lines([BlockFinished(0, 0.25)], 4.0) == [" 25%, about 12 s left"]
-    told = progress_lines([CellProgressed(Cell({"cell": "epoll"}), "to 1,000", 0.5)], 10.0)
-    assert told == [" 50%, epoll: to 1,000, about 10 s left"]
-
-
-@every_experiment
-def test_plain_rows_have_every_view(experiment: AnyExperiment) -> None:
-    stream = io.StringIO()
-    sink = PlainLines(stream)
-    sink.handle(started(experiment))
-    cell = experiment.cells(build_parameters(experiment.parameters_type, {}, quick=False))[0]
-    sink.handle(RowMeasured((), values_of(experiment, cell, 1, "ok"), final=True))
-    sink.handle(RowMeasured((), values_of(experiment, cell, 1, "ok"), final=False))
-    sink.handle(RunFinished(ExitCode.OK, "complete", 12.3, 1))
-    _, *lines, last = stream.getvalue().splitlines()
-    assert last == "complete; 1 rows in 12.3 s"
-    assert len(lines) == len(groups(started(experiment)))
-    for view in experiment.views:
-        (line,) = [line for line in lines if line.startswith(f"{view.group}: ")] if view.group else lines[:1]
-        assert view.header in line
-
-
-@pytest.mark.parametrize(
-    ("values", "short", "text"),
-    [
-        ((52_100.0, 51_800.0, 52_900.0), False, "52.1 µs [51.8 µs, 52.9 µs]"),
-        ((52_100.0, 51_800.0, 52_900.0), True, "52.1 µs ±1.1%"),
-        ((52_100.0, None, None), False, "52.1 µs"),
-        ((52_100.0, None, None), True, "52.1 µs"),
-        ((None, None, None), False, ""),
-        ((None, 1.0, 2.0), True, ""),
-        ((-200.0, -220.0, -180.0), True, "-200 ns ±10.0%"),
-    ],
-)
-def test_interval_text(values: tuple[Scalar, Scalar, Scalar], short: bool, text: str) -> None:
-    assert interval_text("x_ns", *values, short=short) == text
-
-
-def test_warnings_leave_out_what_is_not_known() -> None:
-    assert str(Warned("seen", "", "do")) == "seen; do"
-
-
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
@@ -354,16 +228,3 @@ def test_elapsed_counts_from_the_start() -> None:
     clock = Clock(times.__next__)
     clock.start()
     assert clock.elapsed_s() == 2.5
-
-
-# --- which rows stand for all ---------------------------------------------------------------------------------------
-
-
-def test_of_a_ramp_the_last_measured_step_stands_for_it() -> None:
-    start = started(MockExperiment())
-
-    def row(cell: str, step: int, value_ns: float | None) -> RowMeasured:
-        return RowMeasured((cell, step), {"cell": cell, "step": step, "value_ns": value_ns, "n_count": None}, True)
-
-    rows = [row("a", 1, 5.0), row("b", 1, 7.0), row("a", 2, 6.0), row("b", 2, None), row("c", 1, None)]
-    assert [item.key for item in last_of_each(start, rows)] == [("a", 2), ("b", 1)]
