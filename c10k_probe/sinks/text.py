@@ -27,7 +27,8 @@ def interval_text(
 
 def view_text(view: View, row: RowMeasured, style: IntervalStyle = "ends") -> str:
     """The text of one view of a row."""
-    return interval_text(view.column, *(row.values.get(name) for name in (view.column, view.low, view.high)), style)
+    middle, low, high = (row.values.get(name) for name in (view.column, view.low, view.high))
+    return interval_text(view.column, middle, low, high, style)
 
 
 def groups(start: RunStarted) -> list[str]:
