@@ -81,7 +81,7 @@ class Tee:
 
 
 _WRITE_ADVICE = (
-    "rows from here on are kept in memory and printed at the end",
+    "what it does not get is in the run folder, or printed at the end",
     "free space or choose another --out or --csv",
 )
 

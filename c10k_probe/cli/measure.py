@@ -80,7 +80,7 @@ def _outputs(texts: Mapping[str, Any]) -> Outputs:
         raise UsageError(f"--format: {chosen!r} is not known; choose from {', '.join(FORMATS)}")
     csv = texts["csv"] or (STDOUT if chosen == "csv" else None)
     json = texts["json"] or (STDOUT if chosen == "jsonl" else None)
-    if csv is not None and csv == json:
+    if csv is not None and json is not None and Path(csv).resolve() == Path(json).resolve():
         where = "stdout" if csv == STDOUT else csv
         raise UsageError(f"--csv and --json cannot both go to {where}; give one of them another file")
     return Outputs(csv, json, Path(texts["out"] or "results"), chosen, bool(texts["quiet"]))
@@ -127,7 +127,7 @@ def _display_mode(outputs: Outputs) -> str:
 
 
 def _is_terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return sys.stderr.isatty() and (os.environ.get("TERM") or "dumb") != "dumb"
 
 
 def _facts() -> Mapping[str, object]:
@@ -138,7 +138,8 @@ def _facts() -> Mapping[str, object]:
 
 def _git_revision() -> str | None:
     """The commit that the running source tree is at; None for an installed package."""
-    root = Path(importlib.import_module("c10k_probe.experiments").__path__[0]).parent / ".git"
+    file = importlib.import_module("c10k_probe.experiments").__file__  # in the source tree when that is installed
+    root = Path(file or "").parent.parent / ".git"
     try:
         head = (root / "HEAD").read_text(encoding="ascii").strip()
         return (root / head.removeprefix("ref: ")).read_text(encoding="ascii").strip() if "ref: " in head else head

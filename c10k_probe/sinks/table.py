@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -25,7 +25,16 @@ from c10k_probe.events import (
 )
 from c10k_probe.experiment import NOT_MEASURED, Scalar, Verdict, View
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import fit_text, groups, has_values, last_of_each, telling_keys, undecided_text, view_text
+from c10k_probe.sinks.text import (
+    IntervalStyle,
+    fit_text,
+    groups,
+    has_values,
+    last_of_each,
+    telling_keys,
+    undecided_text,
+    view_text,
+)
 from c10k_probe.units import column_suffix, format_column
 
 _REDRAW_S = 0.25
@@ -123,15 +132,11 @@ class LiveTable:
         assert self._start is not None
         keys = telling_keys(self._start, rows)
         views = [view for view in self._start.views if view.group == group]
-        short = False
-        while True:
-            table = _build_table(keys, views, rows, title, short=short)
-            least = max((view.priority for view in views), default=1)
-            if self._width(table) <= self._console.width or (short and least <= 1):
-                return table
-            if short:
-                views = [view for view in views if view.priority < least]
-            short = True
+        for style, shown in _ever_narrower(views):
+            table = _build_table(keys, shown, rows, title, style)
+            if self._width(table) <= self._console.width:
+                break
+        return table
 
     def _width(self, table: Table) -> int:
         """How wide a table would like to be; ``measure`` alone would cut it to the terminal's width."""
@@ -154,8 +159,18 @@ class LiveTable:
         ]
 
 
+def _ever_narrower(views: Sequence[View]) -> Iterator[tuple[IntervalStyle, Sequence[View]]]:
+    """Ways to show the views: intervals by their ends, then in percent, then fewer columns, then no intervals."""
+    yield "ends", views
+    yield "percent", views
+    for priority in sorted({view.priority for view in views}, reverse=True)[:-1]:
+        views = [view for view in views if view.priority < priority]
+        yield "percent", views
+    yield "none", views
+
+
 def _build_table(
-    keys: Sequence[str], views: Sequence[View], rows: Sequence[RowMeasured], title: str, *, short: bool
+    keys: Sequence[str], views: Sequence[View], rows: Sequence[RowMeasured], title: str, style: IntervalStyle
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
     for name in keys:
@@ -163,7 +178,7 @@ def _build_table(
     for view in views:
         table.add_column(view.header, justify="right", no_wrap=True)
     for row in rows:
-        texts = [view_text(view, row, short=short) for view in views]
+        texts = [view_text(view, row, style) for view in views]
         texts[-1:] = [f"{text}{_mark(row)}" for text in texts[-1:]]
         cells = [Text(text) for text in (*(_key_text(name, row) for name in keys), *texts)]  # never read as markup
         table.add_row(*cells, style=_GRADE_STYLES[str(row.values["grade"])])

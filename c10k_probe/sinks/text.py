@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from c10k_probe.events import RowMeasured, RunStarted
 from c10k_probe.experiment import Scalar, Verdict, View
@@ -11,22 +12,26 @@ from c10k_probe.units import column_suffix, format_column
 
 AT_REST = (None, 0, "", "none", "off")
 
+IntervalStyle = Literal["ends", "percent", "none"]
 
-def interval_text(column: str, middle: Scalar, low: Scalar = None, high: Scalar = None, *, short: bool = False) -> str:
-    """``52.1 µs [51.8 µs, 52.9 µs]``, empty where nothing was measured; ``short`` gives the half-width in percent."""
+
+def interval_text(
+    column: str, middle: Scalar, low: Scalar = None, high: Scalar = None, style: IntervalStyle = "ends"
+) -> str:
+    """``52.1 µs [51.8 µs, 52.9 µs]``, or ``52.1 µs ±1.1%``, or without its interval; empty where nothing is known."""
     text = format_column(column, middle)
-    if not text or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+    if not text or style == "none" or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
         return text
-    if short and isinstance(middle, (int, float)) and middle:
-        return f"{text} ±{(high - low) / 2 / abs(middle) * 100:.1f}%"
+    if style == "percent" and isinstance(middle, (int, float)) and middle:
+        half_pct = (high - low) / 2 / abs(middle) * 100
+        return f"{text} ±{half_pct:.1f}%" if half_pct < 10 else f"{text} ±{half_pct:.0f}%"
     return f"{text} [{format_column(column, low)}, {format_column(column, high)}]"
 
 
-def view_text(view: View, row: RowMeasured, *, short: bool = False) -> str:
+def view_text(view: View, row: RowMeasured, style: IntervalStyle = "ends") -> str:
     """The text of one view of a row."""
-    return interval_text(
-        view.column, *(row.values.get(name) for name in (view.column, view.low, view.high)), short=short
-    )
+    middle, low, high = (row.values.get(name) for name in (view.column, view.low, view.high))
+    return interval_text(view.column, middle, low, high, style)
 
 
 def fit_text(fit: Fit) -> str:

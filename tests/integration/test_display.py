@@ -17,6 +17,44 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 ERASE_LINE = "\x1b[2K"
 runs = pytest.mark.parametrize("arguments", [FORK, CONNECTIONS], ids=["fork-latency", "connections"])
 
+WIDE = '''"""How wide can an interval be?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from c10k_probe.experiment import Cell, Experiment, Parameters, Row, View, column, estimate
+from c10k_probe.stats import Interval
+
+NAMES = ("returned", "started", "cycled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideRow(Row):
+    method: str = column("how", key=True)
+    linking: str = column("of what", key=True)
+    returned: Interval | None = estimate("returned_ns", "a number of a noisy machine")
+    started: Interval | None = estimate("started_ns", "another one")
+    cycled: Interval | None = estimate("cycled_ns", "a third one")
+
+
+class Wide(Experiment[Parameters]):
+    version = 1
+    parameters_type = Parameters
+    row_type = WideRow
+    views = tuple(View(name, f"{name}_ns", f"{name}_lo_ns", f"{name}_hi_ns") for name in NAMES)
+
+    def cells(self, parameters):
+        return [Cell({"method": "pthread_create", "linking": linking}) for linking in ("dynamic", "static")]
+
+    def measure(self, parameters, cell, bench):
+        noisy = Interval(123_400.0, 20_000.0, 30_000_000.0)
+        yield WideRow(**cell.key, returned=noisy, started=noisy, cycled=noisy, grade="shaky", grade_reason="noise")
+
+
+EXPERIMENT = Wide()
+'''
+
 
 def shown_on_terminal(cwd: Path, *arguments: object, width: int = 80, **changes: str | None) -> str:
     """Run well on a terminal; everything that was written to it."""
@@ -49,6 +87,17 @@ def test_table_on_a_terminal(tmp_path: Path, arguments: tuple[object, ...], widt
         assert any(line.strip().startswith(row[first]) for line in screen)
     assert any(line.startswith("complete; ") for line in screen)
     assert any(only_run_folder(tmp_path).name in line for line in screen)
+
+
+def test_no_interval_is_too_wide_for_80_columns(tmp_path: Path) -> None:
+    """A noisy machine's intervals are many times their middle: keys and middles must still be readable."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "wide.py").write_text(WIDE, encoding="utf-8")
+    output = shown_on_terminal(tmp_path, "wide", "--experiments", "own")
+    assert ELLIPSIS not in output
+    screen = final_screen(output)
+    assert sum(line.count("123 µs") for line in screen if "pthread_create" in line) == 6
+    assert max(map(cell_len, screen)) <= 80
 
 
 def test_wide_terminal_shows_more(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,3 +217,15 @@ def test_a_broken_file_is_named_with_its_line(own_folder: Path, tmp_path: Path) 
     (line,) = finished.stderr.splitlines()
     assert "wrong.py:3: ZeroDivisionError" in line
     assert run("count-sheep", cwd=tmp_path, changes=changes).code == 0
+
+
+def test_a_run_from_a_source_tree_names_its_commit(visit: Visit, require_tool: Callable[[str], str]) -> None:
+    """run.json has the commit that the running tree is at; None where there is no tree."""
+    git = require_tool("git")
+    tree = Path(str(sys.modules["c10k_probe.experiments"].__file__)).parents[1]
+    revision = results.load(only_run_folder(visit.cwd)).facts["machine"]["git_revision"]
+    if not (tree / ".git").exists():
+        assert revision is None
+        return
+    known = subprocess.run([git, "-C", tree, "log", "-20", "--format=%H"], capture_output=True, text=True, check=True)
+    assert revision in known.stdout.split()

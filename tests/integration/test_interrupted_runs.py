@@ -106,7 +106,7 @@ def test_cells_without_a_row_are_marked(tmp_path: Path) -> None:
 
 
 def test_samples_so_far_become_rows(tmp_path: Path) -> None:
-    """Rows stand for exactly the samples that were taken, fewer than asked for."""
+    """Rows stand for exactly the samples that were taken, and say that these are fewer than were asked for."""
     interrupted([*LONG_LAUNCHES, "--csv", "rows.csv"], tmp_path, signal.SIGINT)
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
     stored = results.load(only_run_folder(tmp_path))
@@ -116,6 +116,8 @@ def test_samples_so_far_become_rows(tmp_path: Path) -> None:
     assert {(row["method"], row["linking"]): int(row["n_count"] or 0) for row in rows} == taken
     assert 0 < min(taken.values()) <= max(taken.values()) < 1_000_000
     assert all(float(row["cycle_p50_ns"]) > 0 for row in rows)
+    assert {row["status"] for row in rows} == {"interrupted"}
+    assert "" not in {row["reason"] for row in rows}
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])

@@ -36,7 +36,8 @@ def assert_stopped_at_a_wall(rows: Rows, name: str, limit: int) -> None:
     reached = int(last["open_count"])
     assert int(before[-1]["open_count"]) < reached < min(limit, int(last["target_count"]))
     assert f"at {reached} connections" in last["reason"]
-    assert last["established_count"] == last["open_count"]
+    if last["established_count"] != last["open_count"]:  # others' sockets come and go while the kernel lists them
+        assert last["grade"] == "void"
     assert last["echo_failed_count"] == "0"
 
 
