@@ -166,11 +166,12 @@ def test_doctor_predicts_for_every_model(report: dict[str, Any]) -> None:
 
 
 def test_doctor_knows_the_helpers(report: dict[str, Any]) -> None:
-    """Every helper in both builds, with what it was built with."""
+    """Every helper in every build, with what it was built with."""
     helpers = report["helpers"]
-    assert set(helpers) == {name + end for name in native.HELPERS for end in ("", "-static")}
-    for name, hello in helpers.items():
-        assert hello["linking"] == ("static" if name.endswith("-static") else "dynamic")
+    ends = {"": "dynamic", "-static": "static", "-static-pie": "static-pie"}
+    linkings = {name + end: linking for name in native.HELPERS for end, linking in ends.items()}
+    assert {name: hello["linking"] for name, hello in helpers.items()} == linkings
+    for hello in helpers.values():
         assert "-O2" in hello["flags"]
         assert hello["compiler"]
         assert hello["clock_cost_ns"] > 0

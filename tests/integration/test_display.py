@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from c10k_probe.experiment import Cell, Experiment, Parameters, Row, View, column, estimate
+from c10k_probe.experiment import Cell, Experiment, Row, View, column, estimate
+from c10k_probe.parameters import Parameters
 from c10k_probe.stats import Interval
 
 NAMES = ("returned", "started", "cycled")
@@ -121,8 +122,9 @@ def test_plain_lines_in_a_pipe(tmp_path: Path, arguments: tuple[object, ...]) ->
     assert ESCAPE not in finished.stderr
     assert "\r" not in finished.stderr
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
-    keys = [f"{row['method']} {row['linking']} {row['placement']}: " for row in rows if "method" in row]
-    keys += [f"{row['model']} {row['target_count']} {row['block']}: " for row in rows if "model" in row]
+    keys = [f"{row['method']} {row['linking']} {row['placement']} base: " for row in rows if "method" in row]
+    keys += [f"{row['model']} target {row['target_count']}: " for row in rows if "model" in row]
+    assert len(keys) == len(rows) > 0
     lines = finished.stderr.splitlines()
     assert all(sum(line.startswith(key) for line in lines) == 1 for key in keys)
     assert lines[0].startswith(f"{arguments[0]}: ")
@@ -146,7 +148,7 @@ def test_dumb_terminal(tmp_path: Path, term: str | None) -> None:
     """A terminal without cursor control gets plain lines."""
     output = shown_on_terminal(tmp_path, *CONNECTIONS, TERM=term)
     assert ESCAPE not in output
-    assert re.search(r"^epoll 120 0: open 120", output.replace("\r", ""), re.MULTILINE)
+    assert re.search(r"^epoll target 120: open 120", output.replace("\r", ""), re.MULTILINE)
 
 
 def test_quiet(tmp_path: Path) -> None:
@@ -179,11 +181,15 @@ def test_format_jsonl(tmp_path: Path) -> None:
     """JSON lines on stdout; with CSV beside it in a file."""
     finished = run(*FORK, "--format", "jsonl", "--csv", "rows.csv", cwd=tmp_path)
     assert finished.code == 0
-    kinds = [json.loads(line)["type"] for line in finished.stdout.splitlines()]
+    records = [json.loads(line) for line in finished.stdout.splitlines()]
+    kinds = [record["type"] for record in records]
     assert kinds[0] == "run"
     assert kinds[-1] == "end"
     assert kinds.count("row") == len(rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))) == 10
-    assert kinds.count("verdict") == 1
+    claims = [record["claim"] for record in records if record["type"] == "verdict"]
+    assert claims == sorted(set(claims))
+    assert {"C09", "C10", "C19"} <= set(claims)
+    assert all(record["rule"] and record["evidence"] for record in records if record["type"] == "verdict")
 
 
 def test_format_table_in_a_pipe(tmp_path: Path) -> None:
@@ -199,7 +205,7 @@ def test_format_plain_on_a_terminal(tmp_path: Path) -> None:
     """Plain lines although there is a terminal."""
     output = shown_on_terminal(tmp_path, *FORK, "--format", "plain")
     assert ESCAPE not in output
-    assert "fork static one-cpu: return" in output
+    assert "fork static one-cpu base: return" in output
 
 
 def test_csv_file_alone_leaves_stdout_empty(tmp_path: Path) -> None:
