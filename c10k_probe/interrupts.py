@@ -29,7 +29,8 @@ class Interrupts:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Own the signals inside the block and give them back after it."""
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup wants it
+        before = {number: signal.signal(number, self._handle) for number in ours}
         try:
             yield
         finally:

@@ -31,6 +31,7 @@ HELPERS: Final = ("fork_latency", "spawn_target", "reference_server", "connectio
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0
 _FAREWELL_S: Final = 5.0
+_HELLO_S: Final = 3.0
 _DYING_S: Final = 0.3
 _READ_BYTES: Final = 1 << 16
 _LONGEST_LINE_BYTES: Final = 64 << 20  # a million samples of three intervals; more than that is rubbish
@@ -113,6 +114,7 @@ class Helper:
         arguments: Sequence[object] = (),
         linking: str = "dynamic",
         cpus: Collection[int] | None = None,
+        patience_s: float = _SILENCE_S,
     ) -> None:
         """Start ``name``, on ``cpus`` when given, and read its ``hello``. Raises ``HelperError``."""
         self.name = name if linking == "dynamic" else f"{name}-{linking}"
@@ -140,7 +142,7 @@ class Helper:
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
             self._selector.register(self._process.stdout, selectors.EVENT_READ)
-            self.hello = self._read_hello()
+            self.hello = self._read_hello(patience_s)
         except BaseException:
             self.kill()
             raise
@@ -250,8 +252,8 @@ class Helper:
             raise HelperError(f"{self.name} sent {message['type']!r} where {awaited!r} was due")
         self._walls.append(message)
 
-    def _read_hello(self) -> Message:
-        hello = self.expect("hello")
+    def _read_hello(self, patience_s: float) -> Message:
+        hello = self.expect("hello", patience_s)
         if hello.get("protocol") != PROTOCOL:
             raise HelperError(
                 f"helper {self.name} speaks protocol {hello.get('protocol')}, this is {PROTOCOL}; "
@@ -322,7 +324,7 @@ def build_facts(linkings: Sequence[str] = LINKINGS) -> Mapping[str, Message]:
     for name in HELPERS:
         for linking in linkings:
             try:
-                with Helper(name, ["--hello"], linking) as helper:
+                with Helper(name, ["--hello"], linking, patience_s=_HELLO_S) as helper:
                     found[helper.name] = {**helper.hello, "path": str(find(name, linking))}
             except HelperError as error:
                 found[name if linking == "dynamic" else f"{name}-{linking}"] = {"error": str(error)}

@@ -126,6 +126,7 @@ class Run:
         self._dropped: dict[str, str] = {}
         self._done_weight = 0.0
         self._end = "done"
+        self._current: Cell | None = None
         self._cells = experiment.cells(parameters)
         if not self._cells:
             raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
@@ -146,8 +147,11 @@ class Run:
             delta = machine.counters_delta(before, machine.read_counters())
             own_cpu_s = _own_cpu_s() - own_cpu_s
             facts_after = _facts_after(delta, own_cpu_s)
+            noise = machine.noise_reason(delta, own_cpu_s)
+            if noise is not None:
+                self.emit(Warned(f"the machine was not quiet: {noise}", "", "stop what else runs, and measure again"))
             if end == "done":
-                self._judge(machine.noise_reason(delta, own_cpu_s))
+                self._judge(noise)
             self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after))
         return self._code(end)  # once more: a sink may have failed on the last event
 
@@ -202,12 +206,14 @@ class Run:
         if self.remaining_s() <= 0:
             raise TimedOut
         self.emit(CellStarted(cell, block, self.share_with(cell, 0.0)))
+        self._current = cell
         measurement = self.experiment.measure(self.parameters, cell, _Bench(self, cell, block))
         try:
             while True:
                 with self._interrupts.armed():
                     item = next(measurement, None)
                 if item is None:
+                    self._current = None
                     return
                 self._take(item)
                 if self.remaining_s() <= 0:
@@ -215,6 +221,8 @@ class Run:
         except native.HelperUnsupported as error:
             self._drop(cell, "skipped", str(error))
         except native.HelperError as error:
+            if self.remaining_s() <= 0:
+                raise TimedOut from None
             self._drop(cell, "failed", str(error))
         except TimedOut:
             raise
@@ -265,6 +273,7 @@ class Run:
     def _drop(self, cell: Cell, status: str, reason: str) -> None:
         """Leave a cell out from now on; without samples it gets an empty row that says why."""
         self._dropped[cell.name] = reason
+        self._current = None
         if not self._has_samples(cell):  # else its row comes from its samples, and says so
             self._put(self._empty_row(cell, status, reason), final=True)
         self.emit(Warned(f"{cell.name} {status}: {reason}", "", ""))
@@ -275,9 +284,9 @@ class Run:
             return
         what = "the run was interrupted" if end == "interrupted" else f"--timeout of {self.plan.timeout_s} s passed"
         for cell in self._cells:
-            if not self._has_rows(cell):
-                row = self._empty_row(cell, "interrupted", f"{what} before this was measured")
-                self._put(row, final=True)
+            when = "while this was measured" if cell is self._current else "before this was measured"
+            if not self._has_rows(cell) or (cell is self._current and not self._has_samples(cell)):
+                self._put(self._empty_row(cell, "interrupted", f"{what} {when}"), final=True)
 
     def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
         keys = {item.name: None for item in dataclasses.fields(self.experiment.row_type) if item.metadata.get("key")}

@@ -15,10 +15,12 @@ are VmPTE of each process, kernel stacks are what grew in /proc/meminfo, slab wh
 some connections itself, and half of that slope is the kernel's price of one end. The client's end is taken from the
 slab; the rest is the server's.
 
-Known bias: idle connections that were used once; buffers are lazy, and loaded connections cost more. One echo at a time
-is latency without load. cpu_user_s and cpu_system_s count whole clock ticks per process, ``cpu_run_s`` does not. Client
-and server are pinned to different CPUs when there are two. The loopback's softirq work of the server runs inside the
-client's calls.
+Known bias: idle connections that were used once; buffers are lazy, and loaded connections cost more. The price of one
+end is the mean of both, though only the client's end owns a port binding. One launch shows one layout of memory: the
+interval makes room for what another would add, --repeats shows it. One echo at a time is latency without load.
+cpu_user_s and cpu_system_s count whole clock ticks per process, ``cpu_run_s`` does not; both hold the echoes too, which
+``ramp_s`` does not. Client and server are pinned to different CPUs when there are two. The loopback's softirq work of
+the server runs inside the client's calls.
 
 Sources: epoll(7), tcp(7), proc(5), kernel Documentation/filesystems/proc.rst (smaps_rollup), slabinfo(5); the C10K
 problem (Kegel, 1999).
@@ -30,20 +32,34 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from c10k_probe import limits, native, stats
+from c10k_probe import limits, stats
 from c10k_probe.experiment import Bench, Cell, Chart, Experiment, Row, Samples, View, column, estimate
 from c10k_probe.limits import Needs
 from c10k_probe.load import Echoes, Failure, Holder, Ramped
 from c10k_probe.observe import memory, sockets, tree
-from c10k_probe.observe.ledger import SMALLEST_SLOPE_COUNT, Ledger, Reading, difference, total, whole
+from c10k_probe.observe.ledger import (
+    KERNEL_STACK_BYTES,
+    SMALLEST_SLOPE_COUNT,
+    Ledger,
+    Reading,
+    difference,
+    total,
+    whole,
+)
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, MODELS, ReferenceServer
 
+from ._connection_price import price_of_one_end
+
 ECHO_ALL_UP_TO = 10_000
 SETTLE_S = 10.0
+BUSY_CLIENT_PCT = 80
+SMALLEST_RATE_COUNT = 200
+STRANGE_STACK_BYTES = 4 << 20
+STRANGE_STACK_SHARE = 0.1
+WORTHLESS_PRICE = 0.2
 GUARD_MARGIN = 1.25
 SMALLEST_END_SHARE = 0.5
-CALIBRATION_PAIRS = (0, 400, 800, 1200, 1600, 2000)
 
 
 @dataclass(frozen=True)
@@ -73,11 +89,11 @@ class ConnectionsRow(Row):
     echo_failed_count: int | None = column("held connections that gave no or a wrong echo")
     tasks_count: int | None = column("threads in all processes of the server")
     user_bytes: int | None = column("PSS of the server's processes")
-    page_table_bytes: int | None = column("page tables (VmPTE) of the server's processes")
+    page_table_bytes: int | None = column("page tables of the server's processes: VmPTE and their top level")
     kernel_stack_bytes: int | None = column("growth of kernel stacks since no connection was held")
     slab_bytes: int | None = column("growth of slab since no connection was held, both ends")
     server_bytes_per_connection: stats.Interval | None = estimate(
-        "server_bytes_per_connection", "user, page tables, stacks and slab of the server's end, slope over the ramp"
+        "server_bytes_per_connection", "user, page tables, stacks, slab and unnamed pages of the server's end, slope"
     )
     client_bytes_per_connection: stats.Interval | None = estimate(
         "client_bytes_per_connection", "user, page tables and slab of the client's end, slope over the ramp"
@@ -88,6 +104,8 @@ class ConnectionsRow(Row):
     involuntary_switches_count: int | None = column("the server's involuntary context switches in this step")
     block: int = column("which repetition of the ramp, from 0", key=True)
     cpu_run_s: float | None = column("the server's CPU time in this step by the scheduler's own account")
+    unnamed_bytes: int | None = column("growth of pages that no counter names, such as each sending task's page")
+    client_cpu_pct: float | None = column("the client's CPU time over the ramp, of one CPU")
     echo_asked_count: int | None = column("held connections that were asked for an echo")
     echo_max_ns: float | None = column("send() to the whole answer, longest")
     established_count: int | None = column("the kernel's own count of established sockets of the server")
@@ -112,6 +130,7 @@ _VIEWS = (
     View("page tables", "page_table_bytes", group=_MEMORY),
     View("stacks", "kernel_stack_bytes", group=_MEMORY),
     View("slab, both", "slab_bytes", group=_MEMORY),
+    View("unnamed", "unnamed_bytes", group=_MEMORY, priority=2),
     View(
         "per connection",
         "server_bytes_per_connection",
@@ -120,7 +139,7 @@ _VIEWS = (
         group=_MEMORY,
     ),
     View("ramp", "ramp_s", group=_WORK),
-    View("CPU", "cpu_run_s", group=_WORK),
+    View("CPU, ramp and echoes", "cpu_run_s", group=_WORK),
     View("voluntary", "voluntary_switches_count", group=_WORK),
     View("involuntary", "involuntary_switches_count", group=_WORK),
     View("echo max", "echo_max_ns", group=_WORK, priority=2),
@@ -168,7 +187,10 @@ class Connections(Experiment[ConnectionsParameters]):
         targets = geometric_steps(parameters.to, parameters.steps)
         bench.progress(0, sum(targets), "calibrating")
         memory.settle(SETTLE_S)
-        with ReferenceServer(model) as server, Holder(server.port, targets[-1]) as holder:
+        with (
+            ReferenceServer(model) as server,
+            Holder(server.port, targets[-1], remaining_s=bench.remaining_s) as holder,
+        ):
             ramp = _Ramp(model, server, holder, bench)
             for index, target in enumerate(targets):
                 bench.progress(sum(targets[:index]), sum(targets), f"to {target:,}")
@@ -181,6 +203,18 @@ class Connections(Experiment[ConnectionsParameters]):
         memory.settle(SETTLE_S, sessions=(server.session, *holder.sessions))
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What one step of a ramp gave: its answers, the client's share of a CPU, and the readings before and after."""
+
+    target: int
+    ramped: Ramped
+    echoes: Echoes
+    client_cpu_pct: float | None
+    before: Reading
+    now: Reading
+
+
 class _Ramp:
     """One ramp of one model: what is measured at each step, and why it stops."""
 
@@ -189,7 +223,7 @@ class _Ramp:
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
         holder.drop()
         server.wait_until_idle()
-        self._ledger = Ledger(_calibrate(holder))
+        self._ledger = Ledger(price_of_one_end(holder))
         self._ledger.readings.append(self._read(0))
 
     def step(self, target: int) -> ConnectionsRow:
@@ -198,12 +232,15 @@ class _Ramp:
         refusal = limits.memory_guard((target - before.open_count) * self._bytes_per_connection())
         if refusal is not None:
             return self._refused(target, f"memory guard: {refusal}")
+        busy_ns = self._holder.cpu_ns()
         ramped = self._holder.ramp(target)
+        busy_ns = whole(difference(self._holder.cpu_ns(), busy_ns))
         sample = 0 if ramped.open_count <= ECHO_ALL_UP_TO else ECHO_ALL_UP_TO
         echoes = self._holder.echo(sample, self._bench.seed)
         reading = self._read(ramped.open_count - echoes.failed_count)
         self._ledger.readings.append(reading)
-        row = self._measured(target, ramped, echoes, before, reading)
+        client_cpu_pct = busy_ns / 1e7 / ramped.ramp_s if busy_ns is not None and ramped.ramp_s else None
+        row = self._measured(_Step(target, ramped, echoes, client_cpu_pct, before, reading))
         if ramped.failure is not None:
             row = dataclasses.replace(row, status="failed", reason=self._wall(ramped.failure))
         elif echoes.failed_count:
@@ -238,13 +275,20 @@ class _Ramp:
             grade_reason="not measured",
         )
 
-    def _measured(self, target: int, ramped: Ramped, echoes: Echoes, before: Reading, now: Reading) -> ConnectionsRow:
+    def _measured(self, step: _Step) -> ConnectionsRow:
+        ramped, echoes, before, now = step.ramped, step.echoes, step.before, step.now
         server, client = self._ledger.server_slope(), self._ledger.client_slope()
-        established = sockets.established_count(self._server.port)
+        established = sockets.established_count(self._server.port, address="127.0.0.1")
         grade = _grade(server, self._ledger, established, now)
+        if (
+            client_cpu_pct is not None
+            and client_cpu_pct > BUSY_CLIENT_PCT
+            and ramped.opened_count > SMALLEST_RATE_COUNT
+        ):
+            grade = grade.worse("shaky", f"the rate is the client's own: it used over {BUSY_CLIENT_PCT} % of its CPU")
         return ConnectionsRow(
             model=self._model,
-            target_count=target,
+            target_count=step.target,
             block=self._bench.block,
             open_count=now.open_count,
             ramp_s=ramped.ramp_s,
@@ -258,7 +302,9 @@ class _Ramp:
             echo_failed_count=echoes.failed_count,
             tasks_count=now.server.tasks_count,
             user_bytes=now.server.pss_bytes if now.server.is_complete else None,
-            page_table_bytes=now.server.page_table_bytes,
+            page_table_bytes=self._ledger.page_tables(now),
+            unnamed_bytes=self._ledger.grown(now, "unnamed_bytes"),
+            client_cpu_pct=step.client_cpu_pct,
             kernel_stack_bytes=self._ledger.grown(now, "kernel_stack_bytes"),
             slab_bytes=self._ledger.grown(now, "slab"),
             server_bytes_per_connection=server,
@@ -304,37 +350,20 @@ def geometric_steps(to: int, steps: int) -> list[int]:
     return sorted({max(1, round(to / ratio**back)) for back in range(steps)})
 
 
-def _calibrate(holder: Holder) -> stats.Interval | None:
-    """Slab bytes of one end of a connection: half the slope over connections whose ends are both the client's."""
-    points: list[tuple[int, int]] = []
-    first = memory.read_kernel_memory()
-    try:
-        for count in CALIBRATION_PAIRS:
-            held = holder.pair(count) if count else 0
-            grown = memory.slab_growth(first, memory.read_kernel_memory()).bytes
-            if grown is None:
-                return None
-            points.append((held, grown))
-            if held < count:
-                break
-        holder.unpair()
-    except native.HelperCallFailed:
-        return None
-    memory.settle()
-    ends = [(2 * count, grown) for count, grown in points]
-    return stats.slope([count for count, _ in ends], [grown for _, grown in ends])
-
-
 def _grade(server: stats.Interval | None, ledger: Ledger, established: int | None, now: Reading) -> stats.Grade:
     grade = stats.Grade()
     if established is not None and established != now.open_count:
         grade = grade.worse("void", f"the kernel counts {established:,} established, not {now.open_count:,}")
+    surplus = ledger.stack_surplus(now)
+    if abs(surplus) > max(STRANGE_STACK_BYTES, STRANGE_STACK_SHARE * now.server.tasks_count * KERNEL_STACK_BYTES):
+        grade = grade.worse("void", "other tasks came or went meanwhile, with their kernel stacks and slab")
     if not now.server.is_complete:
         grade = grade.worse("shaky", "memory of some processes could not be read")
     if ledger.end_bytes is None:
         return grade.worse("shaky", "slab cannot be read: the ends cannot be told apart")
     price = stats.grade_interval(ledger.end_bytes, "price of one end")
-    grade = grade.worse(price.level, price.reason)
+    doubt = ledger.end_bytes.relative_half_width
+    grade = grade.worse("void" if doubt is not None and doubt > WORTHLESS_PRICE else price.level, price.reason)
     if now.open_count < SMALLEST_SLOPE_COUNT:
         return grade.worse("shaky", f"under {SMALLEST_SLOPE_COUNT} connections rounding hides what one of them takes")
     if ledger.slab_of_server(now) < SMALLEST_END_SHARE:

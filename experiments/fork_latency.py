@@ -176,6 +176,7 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         linking = str(cell.key["linking"])
         program = "creation_in_python" if linking == native.PYTHON else "fork_latency"
         patience_s = 60 + 2 * parameters.budget / 1e9 + int(cell.key["asked_alive_count"]) * 0.01
+        patience_s = min(patience_s, bench.remaining_s() + 0.1)
         with native.Helper(program, flat, linking) as helper:
             facts = helper.expect("facts", patience_s)
             taken = helper.expect(answer, patience_s)

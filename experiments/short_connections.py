@@ -136,7 +136,10 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
 
     def measure(self, parameters: ShortConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, a window as warm-up, then n connections in windows."""
-        with ReferenceServer(str(cell.key["model"])) as server, Holder(server.port, WINDOW, WINDOW) as holder:
+        with (
+            ReferenceServer(str(cell.key["model"])) as server,
+            Holder(server.port, WINDOW, WINDOW, bench.remaining_s) as holder,
+        ):
             _window(holder, WINDOW)
             before = _cpu_ns(server)
             spans_s = [_window(holder, count) for count in _windows(parameters.n)]

@@ -16,9 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
-    from c10k_probe.cli.app import invoke
-
     try:
+        from c10k_probe.cli.app import invoke  # inside, since Ctrl-C may come while it is imported
+
         code = invoke(arguments)
         sys.stdout.flush()
     except UserError as error:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -55,8 +56,18 @@ class Echoes:
 class Holder:
     """Client ends of connections, in one or more processes. Raises ``native.HelperError``."""
 
-    def __init__(self, port: int, most_count: int, window_count: int = 128) -> None:
-        """Start as many processes as holding ``most_count`` takes; they share the count as they fill up."""
+    def __init__(
+        self,
+        port: int,
+        most_count: int,
+        window_count: int = 128,
+        remaining_s: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
+        """Start as many processes as holding ``most_count`` takes; they share the count as they fill up.
+
+        No answer is waited for longer than ``remaining_s()``.
+        """
+        self._remaining_s = remaining_s or (lambda: float("inf"))
         self._room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
         processes = min(_MOST_HOLDERS, -(-most_count // self._room))
         self._helpers: list[native.Helper] = []
@@ -79,7 +90,7 @@ class Holder:
         """Open connections until ``target_count`` are held, or the first one fails."""
         parts: list[dict[str, Any]] = []
         for helper, share in zip(self._helpers, self._shares(target_count), strict=True):
-            parts.append(helper.ask(f"ramp {share}", "ramped", _patience_s(share)))
+            parts.append(helper.ask(f"ramp {share}", "ramped", self._patience_s(share)))
             if parts[-1]["failure"]:
                 break
         return _ramped(parts)
@@ -89,7 +100,7 @@ class Holder:
         held = [int(helper.ask("status", "status")["open_count"]) for helper in self._helpers]
         counts = _proportional(held, sample_count) if sample_count else held
         answers = [
-            helper.ask(f"echo {count} {seed}", "echoed", _patience_s(count))
+            helper.ask(f"echo {count} {seed}", "echoed", self._patience_s(count))
             for helper, count in zip(self._helpers, counts, strict=True)
             if count
         ]
@@ -107,7 +118,7 @@ class Holder:
 
     def pair(self, count: int) -> int:
         """Hold both ends of ``count`` connections in the first process, without a server; how many there are."""
-        return int(self._helpers[0].ask(f"pairs {count}", "paired", _patience_s(count))["pairs_count"])
+        return int(self._helpers[0].ask(f"pairs {count}", "paired", self._patience_s(count))["pairs_count"])
 
     def unpair(self) -> None:
         """Close what ``pair`` opened."""
@@ -125,6 +136,18 @@ class Holder:
         """End the processes at once; their sockets are reset by the kernel."""
         for helper in self._helpers:
             helper.kill()
+
+    def cpu_ns(self) -> int | None:
+        """CPU time of the processes so far, by the scheduler's account; cheap enough for just before a ramp."""
+        try:
+            texts = [Path(f"/proc/{helper.pid}/schedstat").read_text(encoding="ascii") for helper in self._helpers]
+        except OSError:
+            return None
+        return sum(int(text.split()[0]) for text in texts)
+
+    def _patience_s(self, count: int) -> float:
+        """How long an answer about ``count`` connections may take: some time-outs in a row, and some for each."""
+        return min(self._remaining_s() + 0.1, 6 * _TIMEOUT_MS / 1000 + count * _S_PER_CONNECTION)
 
     def _shares(self, target_count: int) -> list[int]:
         """How many each process holds: filled one after the other; the last takes the rest and may fail on it."""
@@ -163,11 +186,6 @@ def _proportional(held: Sequence[int], sample_count: int) -> list[int]:
     """A sample spread over the processes by what each holds; never more than it holds."""
     total = sum(held) or 1
     return [min(count, -(-sample_count * count // total)) for count in held]
-
-
-def _patience_s(count: int) -> float:
-    """How long an answer about ``count`` connections may take: fifty time-outs in a row, and some for each."""
-    return 50 * _TIMEOUT_MS / 1000 + count * _S_PER_CONNECTION
 
 
 def _hard_descriptor_limit() -> int:

@@ -3,10 +3,15 @@
 Both ends of a loopback connection are on this machine and share the slab. The price of one end is calibrated apart
 (``end_bytes``); the client's end is taken from the slab, the rest is the server's. Slopes, not differences: slab is
 rounded to pages and kept per CPU, and shrinks late.
+
+Some memory is in no counter: the kernel gives each task that sends an order-3 page for socket data (task_frag,
+net/core/sock.c), which is 32 KiB for each thread or process that serves a connection. It shows as pages in use that
+/proc/meminfo does not name, and belongs to the server: the client is a single task.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +19,8 @@ from typing import Final
 from c10k_probe import stats
 from c10k_probe.observe import memory, tree
 
+LAYOUT_PAGES: Final = 2  # page-table pages by which a process differs between launches, from where ASLR puts it
+KERNEL_STACK_BYTES: Final = 16_384  # THREAD_SIZE on x86-64 and arm64
 SMALLEST_SLOPE_COUNT: Final = 100  # below, the rounding of per-CPU slabs is larger than what is measured
 
 
@@ -35,12 +42,36 @@ class Ledger:
     readings: list[Reading] = field(default_factory=list)
 
     def server_slope(self) -> stats.Interval | None:
-        """Bytes of the server's end of one more connection, or None while a part cannot be read."""
-        return self._slope([self._server_bytes(reading) for reading in self.readings])
+        """Bytes of the server's end of one more connection, or None while a part cannot be read.
+
+        The interval holds the scatter of the ramp, the doubt about the price of one end, and what one launch cannot
+        show: that another launch lays out its processes' page tables differently.
+        """
+        slope = self._slope([self._server_bytes(reading) for reading in self.readings])
+        first, last = self.readings[0], self.readings[-1]
+        processes = last.server.processes_count - first.server.processes_count
+        layout = LAYOUT_PAGES * os.sysconf("SC_PAGESIZE") * processes / max(1, last.open_count - first.open_count)
+        return _widened(slope, self._price_doubt() + layout)
 
     def client_slope(self) -> stats.Interval | None:
         """Bytes of the client's end of one more connection."""
-        return self._slope([self._client_bytes(reading) for reading in self.readings])
+        return _widened(self._slope([self._client_bytes(reading) for reading in self.readings]), self._price_doubt())
+
+    def page_tables(self, reading: Reading) -> int | None:
+        """Page tables of the server's processes, the top level included, which VmPTE leaves out."""
+        known = reading.server.page_table_bytes
+        return None if known is None else known + reading.server.processes_count * memory.page_directory_bytes()
+
+    def stack_surplus(self, reading: Reading) -> float:
+        """Kernel stacks that grew beyond those of the server's tasks, as bytes; far from 0 when others came or went."""
+        grown = self.grown(reading, "kernel_stack_bytes") or 0
+        tasks = reading.server.tasks_count - self.readings[0].server.tasks_count
+        return grown - tasks * KERNEL_STACK_BYTES
+
+    def _price_doubt(self) -> float:
+        """Half the width of the interval of the price of one end."""
+        price = self.end_bytes
+        return 0.0 if price is None or price.low is None or price.high is None else (price.high - price.low) / 2
 
     def grown(self, reading: Reading, part: str) -> int | None:
         """Growth of a part of the kernel's memory since no connection was held; ``slab`` or a field's name."""
@@ -66,9 +97,10 @@ class Ledger:
     def _server_bytes(self, reading: Reading) -> float | None:
         parts = (
             reading.server.pss_bytes,
-            reading.server.page_table_bytes,
+            self.page_tables(reading),
             self.grown(reading, "kernel_stack_bytes"),
             self.grown(reading, "slab"),
+            self.grown(reading, "unnamed_bytes"),
         )
         if self.end_bytes is None or not reading.server.is_complete:
             return None
@@ -79,6 +111,13 @@ class Ledger:
         if self.end_bytes is None:
             return None
         return total(*users, self.end_bytes.middle * reading.open_count)
+
+
+def _widened(interval: stats.Interval | None, by: float) -> stats.Interval | None:
+    """The interval with both ends moved outwards; one without ends stays without."""
+    if interval is None or interval.low is None or interval.high is None:
+        return interval
+    return stats.Interval(interval.middle, interval.low - by, interval.high + by)
 
 
 def difference(after: float | None, before: float | None) -> float | None:

@@ -8,15 +8,18 @@ settle() before.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from c10k_probe.observe.procfs import PROC, read_meminfo, read_text
+from c10k_probe.observe.procfs import PROC, SYS, read_meminfo, read_text
 from c10k_probe.observe.tree import session_is_empty
 
+_NAMED_COUNTERS = ("Buffers", "Cached", "AnonPages", "Slab", "KernelStack", "PageTables")
+_NAMED_WHERE_THERE = ("SwapCached", "SecPageTables", "Percpu", "Hugetlb")
 _PROC_INODES = "proc_inode_cache"
 _PROC_COMPANIONS = ("dentry", "lsm_inode_cache")
 # Falling by less than this between two readings counts as having stopped.
@@ -27,6 +30,7 @@ SETTLED_SHARE = 0.001
 class KernelMemory:
     """One reading, bytes; None is unknown.
 
+    unnamed_bytes: in use but in no counter of /proc/meminfo, such as pages that hold socket data.
     slab_caches: cache -> bytes in active objects, None without slabinfo. slab_object_bytes: cache -> bytes of one.
     """
 
@@ -38,6 +42,7 @@ class KernelMemory:
     percpu_bytes: int | None
     memory_free_bytes: int | None
     memory_available_bytes: int | None
+    unnamed_bytes: int | None = None
     slab_caches: Mapping[str, int] | None = None
     slab_object_bytes: Mapping[str, int] | None = None
 
@@ -93,9 +98,28 @@ def read_kernel_memory(proc_root: Path = PROC) -> KernelMemory:
         percpu_bytes=meminfo.get("Percpu"),
         memory_free_bytes=meminfo.get("MemFree"),
         memory_available_bytes=meminfo.get("MemAvailable"),
+        unnamed_bytes=_unnamed_bytes(meminfo, read_text(proc_root / "zoneinfo")),
         slab_caches=None if caches is None else {name: count * size for name, (count, size) in caches.items()},
         slab_object_bytes=None if caches is None else {name: size for name, (_, size) in caches.items()},
     )
+
+
+def _unnamed_bytes(meminfo: Mapping[str, int], zoneinfo: str | None) -> int | None:
+    """What is in use less all that meminfo names; None when a counter or the per-CPU free lists cannot be read.
+
+    MemFree leaves out the pages on the per-CPU free lists (mm/page_alloc.c), which zoneinfo counts.
+    """
+    if zoneinfo is None or not {"MemTotal", "MemFree", *_NAMED_COUNTERS} <= meminfo.keys():
+        return None
+    free_pages = sum(int(line.split()[1]) for line in zoneinfo.splitlines() if line.lstrip().startswith("count:"))
+    named = sum(meminfo[name] for name in (*_NAMED_COUNTERS, *_NAMED_WHERE_THERE) if name in meminfo)
+    return meminfo["MemTotal"] - meminfo["MemFree"] - free_pages * os.sysconf("SC_PAGESIZE") - named
+
+
+def page_directory_bytes(sys_root: Path = SYS) -> int:
+    """The top level of a process's page tables, which VmPTE leaves out: a page, two with page-table isolation."""
+    meltdown = read_text(sys_root / "devices/system/cpu/vulnerabilities/meltdown") or ""
+    return os.sysconf("SC_PAGESIZE") * (2 if "PTI" in meltdown else 1)
 
 
 def slab_growth(before: KernelMemory, after: KernelMemory) -> SlabGrowth:

@@ -9,6 +9,7 @@ missed.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, padding, mask of states
 _PORTS = struct.Struct("!HH")
 _SOCKET_ID_TAIL_BYTES = 44  # addresses, interface and cookie: zero is any
+_SOURCE_OFFSET_BYTES = 8  # of inet_diag_msg: family, state, timer, retrans, then both ports
 _MESSAGE_HEAD = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _QUEUES_OFFSET_BYTES = 4 + 48 + 4
 _RECEIVE_BYTES = 1 << 18
@@ -72,8 +74,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int]]:
         position += (length + 3) & ~3
 
 
-def _netlink_dump(port: int, state: int) -> Iterator[tuple[int, int]]:
-    """(receive queue, send queue) of every socket in `state` on local `port`.
+def _netlink_dump(port: int, state: int, address: str | None) -> Iterator[tuple[int, int]]:
+    """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given.
 
     Raises OSError where the kernel has no sock_diag or refuses it.
     """
@@ -89,13 +91,17 @@ def _netlink_dump(port: int, state: int) -> Iterator[tuple[int, int]]:
                     return
                 if kind == _NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", data, offset)[0], "sock_diag")
-                if _MESSAGE_HEAD.unpack_from(data, offset)[1] == state:
+                source = socket.inet_ntoa(data[offset + _SOURCE_OFFSET_BYTES : offset + _SOURCE_OFFSET_BYTES + 4])
+                if _MESSAGE_HEAD.unpack_from(data, offset)[1] == state and address in (None, source):
                     yield struct.unpack_from("=II", data, offset + _QUEUES_OFFSET_BYTES)
 
 
-def _proc_dump(port: int, state: int, proc_root: Path) -> Iterator[tuple[int, int]]:
+def _proc_dump(port: int, state: int, address: str | None, proc_root: Path) -> Iterator[tuple[int, int]]:
     """The same from /proc/net/tcp. Raises OSError when it cannot be read."""
     local_end, state_word = f":{port:04X}", f"{state:02X}"
+    if address is not None:  # as the machine stores it: 127.0.0.1 is 0100007F on a little-endian one
+        octets = bytes(map(int, address.split(".")))
+        local_end = f"{int.from_bytes(octets, sys.byteorder):08X}{local_end}"
     with (proc_root / "net/tcp").open(encoding="ascii") as lines:
         next(lines, None)
         for line in lines:
@@ -105,31 +111,37 @@ def _proc_dump(port: int, state: int, proc_root: Path) -> Iterator[tuple[int, in
                 yield int(receive, 16), int(send, 16)
 
 
-def _dump(port: int, state: int, use_netlink: bool, proc_root: Path) -> tuple[list[tuple[int, int]], str] | None:
+def _dump(
+    port: int, state: int, use_netlink: bool, proc_root: Path, address: str | None = None
+) -> tuple[list[tuple[int, int]], str] | None:
     try:
         if use_netlink:
-            return list(_netlink_dump(port, state)), "netlink"
+            return list(_netlink_dump(port, state, address)), "netlink"
     except (OSError, struct.error):
         pass  # no such family in this kernel or container: the text list says the same, more slowly
     try:
-        return list(_proc_dump(port, state, proc_root)), "/proc/net/tcp"
+        return list(_proc_dump(port, state, address, proc_root)), "/proc/net/tcp"
     except (OSError, ValueError):
         return None
 
 
-def read_established(port: int, *, use_netlink: bool = True, proc_root: Path = PROC) -> SocketCount:
-    """Established IPv4 TCP sockets whose local port is `port`, in this network namespace, with the source.
+def read_established(
+    port: int, *, address: str | None = None, use_netlink: bool = True, proc_root: Path = PROC
+) -> SocketCount:
+    """Established IPv4 TCP sockets whose local end is `port` (and `address`) in this network namespace, and the source.
 
     Raises ValueError for a port outside 1..65535.
     """
     _check_port(port)
-    found = _dump(port, _ESTABLISHED, use_netlink, proc_root)
+    found = _dump(port, _ESTABLISHED, use_netlink, proc_root, address)
     return SocketCount(None, None) if found is None else SocketCount(len(found[0]), found[1])
 
 
-def established_count(port: int, *, use_netlink: bool = True, proc_root: Path = PROC) -> int | None:
+def established_count(
+    port: int, *, address: str | None = None, use_netlink: bool = True, proc_root: Path = PROC
+) -> int | None:
     """Number alone of read_established(); None when the kernel's list cannot be read."""
-    return read_established(port, use_netlink=use_netlink, proc_root=proc_root).count
+    return read_established(port, address=address, use_netlink=use_netlink, proc_root=proc_root).count
 
 
 def listen_queue(port: int, *, use_netlink: bool = True, proc_root: Path = PROC) -> ListenQueue | None:

@@ -12,6 +12,7 @@ from c10k_probe import native
 from c10k_probe.limits import Needs
 
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
+_TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
 _KERNEL_STACK_BYTES: Final = 16_384  # THREAD_SIZE on x86-64 and arm64
 
 
@@ -45,7 +46,7 @@ MODELS: Final = {
                 system_descriptors_count=1,
                 tasks_count=1,
                 mappings_count=2,  # the stack and its guard
-                memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + 12_000,
+                memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + _TASK_FRAG_BYTES + 24_000,
                 address_space_bytes=8 << 20,
                 commit_bytes=8 << 20,
             ),
@@ -58,7 +59,7 @@ MODELS: Final = {
                 # the children share the parent's open files but for their own connection
                 system_descriptors_count=1,
                 tasks_count=1,
-                memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + 110_000,
+                memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + _TASK_FRAG_BYTES + 115_000,
                 commit_bytes=300_000,
             ),
             Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1),
