@@ -280,11 +280,7 @@ class _Ramp:
         server, client = self._ledger.server_slope(), self._ledger.client_slope()
         established = sockets.established_count(self._server.port, address="127.0.0.1")
         grade = _grade(server, self._ledger, established, now)
-        if (
-            client_cpu_pct is not None
-            and client_cpu_pct > BUSY_CLIENT_PCT
-            and ramped.opened_count > SMALLEST_RATE_COUNT
-        ):
+        if (step.client_cpu_pct or 0) > BUSY_CLIENT_PCT and ramped.opened_count > SMALLEST_RATE_COUNT:
             grade = grade.worse("shaky", f"the rate is the client's own: it used over {BUSY_CLIENT_PCT} % of its CPU")
         return ConnectionsRow(
             model=self._model,

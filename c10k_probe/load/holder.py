@@ -61,7 +61,7 @@ class Holder:
         port: int,
         most_count: int,
         window_count: int = 128,
-        remaining_s: Callable[[], float] = lambda: float("inf"),
+        remaining_s: Callable[[], float] | None = None,
     ) -> None:
         """Start as many processes as holding ``most_count`` takes; they share the count as they fill up.
 
