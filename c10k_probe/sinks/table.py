@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -38,6 +39,7 @@ from c10k_probe.sinks.text import (
 from c10k_probe.units import column_suffix, format_column
 
 _REDRAW_S = 0.25
+_WIDTHS = re.compile(r"interval is ±[0-9]+ %")
 _GRADE_STYLES = {"ok": "", "shaky": "yellow", "void": "red"}
 _VERDICT_STYLES = {"CONFIRMED": "green", "REFUTED": "red", "PARTLY": "yellow"}
 
@@ -150,8 +152,9 @@ class LiveTable:
                 (row.values["status"], row.values["reason"]),
                 (row.values["grade"], row.values["grade_reason"]),
             ):
-                if level != "ok":
-                    reasons[str(level), str(reason)] = reasons.get((str(level), str(reason)), 0) + 1
+                for part in str(reason).split("; ") if level != "ok" else ():
+                    told = _WIDTHS.sub("interval is wide", part)  # how wide stands in the table
+                    reasons[str(level), told] = reasons.get((str(level), told), 0) + 1
         return [
             Text.assemble((f"{level} ", _GRADE_STYLES.get(level, "red")), f"{count} × " if count > 1 else "", reason)
             for (level, reason), count in reasons.items()
