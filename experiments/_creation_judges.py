@@ -236,7 +236,8 @@ def judge_c27(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
         "F1 each of n live threads adds a stack of its own (a mapping or more each); F2 what is resident of "
         "it is ≥10 % of its 8 MiB"
     )
-    found = _varied(rows, "asked_alive_count", method="pthread_create", linking="dynamic")
+    varied = _varied(rows, "asked_alive_count", method="pthread_create", linking="dynamic")
+    found = [row for row in varied if row["alive_kind"] != "children"]
     points = sorted(((int(row["asked_alive_count"] or 0), row) for row in found), key=lambda point: point[0])
     if len(points) < 2 or points[0][0] == points[-1][0]:
         return _not_measured("C27", restated, rule, "needs pthread_create with --alive 0,1000 (or --sweep)")
