@@ -91,7 +91,7 @@ def test_csv_on_stdout_is_whole(tmp_path: Path) -> None:
 
 
 def test_cells_without_a_row_are_marked(tmp_path: Path) -> None:
-    """A model whose turn had not come has a row that says interrupted, with empty numbers."""
+    """A model whose turn had not come, and one whose ramp had, have a row that says interrupted, with empty numbers."""
     arguments = ["connections", "--to", 3000, "--steps", 12, "--seed", 1, "--csv", "rows.csv"]
     with started(*arguments, cwd=tmp_path) as command:
         in_mid_run(command, tmp_path, rows=1)
@@ -99,7 +99,8 @@ def test_cells_without_a_row_are_marked(tmp_path: Path) -> None:
         assert command.finish(20).code == 130
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
     unmeasured = [row for row in rows if row["open_count"] == ""]
-    assert len(unmeasured) == 2
+    reasons = [row["reason"] for row in unmeasured]
+    assert [sum(text in reason for reason in reasons) for text in ("before this was", "while this was")] == [2, 1]
     for row in unmeasured:
         assert (row["status"], row["grade"], row["user_bytes"]) == ("interrupted", "void", "")
         assert "interrupted" in row["reason"]

@@ -202,15 +202,15 @@ def test_bad_echoes_are_counted_and_closed(kind: str) -> None:
         PythonServer(on_third(BAD_ANSWERS[kind])) as server,
         holding(server.port, "--timeout-ms", 200) as holder,
     ):
-        assert holder.ask("ramp 12", "ramped")["open_count"] == 12
+        assert holder.ask("ramp 6", "ramped")["open_count"] == 6
         echoed = holder.ask("echo", "echoed")
 
-        assert counts(echoed) == (12, 8, 4)
-        assert (len(echoed["echo_ns"]), echoed["untried_count"]) == (8, 0)
-        assert holder.ask("status", "status")["open_count"] == 8
-        assert len(sockets_of(holder.pid)) == 8
-        assert counts(holder.ask("echo", "echoed")) == (8, 8, 0), "the others are as good as before"
-        assert holder.finish() == {"type": "end", "samples_count": 12 + 8 + 8, "dropped_count": 4}
+        assert counts(echoed) == (6, 4, 2)  # fewer than the time-outs after which it gives up
+        assert (len(echoed["echo_ns"]), echoed["untried_count"]) == (4, 0)
+        assert holder.ask("status", "status")["open_count"] == 4
+        assert len(sockets_of(holder.pid)) == 4
+        assert counts(holder.ask("echo", "echoed")) == (4, 4, 0), "the others are as good as before"
+        assert holder.finish() == {"type": "end", "samples_count": 6 + 4 + 4, "dropped_count": 2}
 
 
 @pytest.mark.parametrize("kind", FIRST_FAILURES)
@@ -228,7 +228,7 @@ def test_a_bad_first_echo_ends_the_ramp_and_keeps_the_good(kind: str) -> None:
         assert counts(holder.ask("echo 0 1", "echoed")) == (5, 5, 0)
 
 
-def test_after_fifty_time_outs_the_rest_is_not_tried() -> None:
+def test_after_three_time_outs_the_rest_is_not_tried() -> None:
     def answer(_number: int, round_number: int, message: bytes, _before: bytes) -> bytes:
         return message if round_number == 0 else b""
 
@@ -237,8 +237,8 @@ def test_after_fifty_time_outs_the_rest_is_not_tried() -> None:
         echoed = holder.ask("echo", "echoed")
 
         assert counts(echoed) == (60, 0, 60)
-        assert (echoed["untried_count"], echoed["echo_ns"]) == (10, [])
-        assert holder.ask("status", "status")["open_count"] == 10
+        assert (echoed["untried_count"], echoed["echo_ns"]) == (57, [])
+        assert holder.ask("status", "status")["open_count"] == 57
 
 
 def test_nobody_listens() -> None:

@@ -42,6 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for method in (Helper.expect, Helper.receive, Helper.finish):
         monkeypatch.setattr(method, "__defaults__", (0.2,))
     monkeypatch.setattr(Helper.ask, "__defaults__", (0.2,))
+    monkeypatch.setattr(Helper.__init__, "__defaults__", (*(Helper.__init__.__defaults__ or ())[:-1], 0.2))
     monkeypatch.setattr(native, "_FAREWELL_S", 0.2)
 
 
