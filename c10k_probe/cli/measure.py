@@ -141,10 +141,22 @@ def _git_revision() -> str | None:
     file = importlib.import_module("c10k_probe.experiments").__file__  # in the source tree when that is installed
     root = Path(file or "").parent.parent / ".git"
     try:
-        head = (root / "HEAD").read_text(encoding="ascii").strip()
-        return (root / head.removeprefix("ref: ")).read_text(encoding="ascii").strip() if "ref: " in head else head
+        if root.is_file():  # a worktree names its own folder, which names the common one
+            root = Path(root.read_text(encoding="utf-8").partition(": ")[2].strip())
+        name = (root / "HEAD").read_text(encoding="ascii").strip().removeprefix("ref: ")
+        common = root / "commondir"
+        root = root / common.read_text(encoding="utf-8").strip() if common.is_file() else root
+        return name if "/" not in name else _commit_of(root, name)
     except OSError:
         return None
+
+
+def _commit_of(root: Path, name: str) -> str | None:
+    """The commit that a branch is at: a file of its own, or a line of packed-refs."""
+    if (root / name).is_file():
+        return (root / name).read_text(encoding="ascii").strip()
+    lines = (root / "packed-refs").read_text(encoding="ascii").splitlines()
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
 
 
 def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Outputs) -> None:

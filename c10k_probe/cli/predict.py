@@ -32,6 +32,8 @@ def predict_creation(subject: str, texts: Mapping[str, str], method: str, run: s
 
 def print_prediction(stored: StoredRun, state: Mapping[str, int], methods: Sequence[str]) -> None:
     """One line per model of the run, on stdout, with its interval; and what lies beyond what was measured."""
+    if not _models(stored):
+        raise UserError(f"{stored.path} holds no cost model; make one with: c10k-probe fork-latency --fit")
     models = [model for model in _models(stored) if not methods or model.name.split()[1] in methods]
     if not models:
         known = ", ".join(sorted({model.name.split()[1] for model in _models(stored)}))
