@@ -81,7 +81,8 @@ def facts_of(cwd: Path) -> list[dict[str, Any]]:
 def methods(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """Every method there is, ten samples each."""
     cwd = tmp_path_factory.mktemp("methods")
-    return measured(cwd, "--n", 10, "--repeats", 1, "--method", ",".join(ABSENT), "--linking", "dynamic,static")
+    chosen = ["--method", ",".join(ABSENT), "--linking", "dynamic,static"]
+    return measured(cwd, "--n", 10, "--repeats", 1, "--budget", "20s", *chosen)
 
 
 def test_every_method_gives_its_rows(methods: Rows) -> None:
