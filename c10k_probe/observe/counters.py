@@ -21,6 +21,7 @@ FOREIGN_CPU_LIMIT_PCT = 5.0
 # Columns of the first line of /proc/stat that are work; guest time is inside user and nice already.
 _BUSY_COLUMNS = (0, 1, 2, 5, 6)
 _TIME_COLUMNS_COUNT = 8
+_INTERRUPT_COLUMNS = (5, 6)  # irq, softirq
 _STEAL_COLUMN = 7
 
 # field of Counters -> name in the TcpExt lines of /proc/net/netstat
@@ -39,13 +40,15 @@ Number = int | float
 class Counters:
     """One reading. Times in seconds, all CPUs together; counts since boot; None is unknown.
 
-    time_s is CLOCK_MONOTONIC. cpu_total_s includes idle and stolen time, cpu_busy_s neither.
+    time_s is CLOCK_MONOTONIC. cpu_total_s includes idle and stolen time, cpu_busy_s neither. cpu_interrupt_s is
+    a part of cpu_busy_s that is charged to no process.
     """
 
     time_s: float
     cpu_total_s: float | None = None
     cpu_busy_s: float | None = None
     cpu_steal_s: float | None = None
+    cpu_interrupt_s: float | None = None
     forks_count: int | None = None
     context_switches_count: int | None = None
     listen_overflows_count: int | None = None
@@ -72,6 +75,7 @@ def _stat_values(proc_root: Path) -> dict[str, Number | None]:
     if len(ticks) >= _TIME_COLUMNS_COUNT:
         values["cpu_total_s"] = sum(ticks[:_TIME_COLUMNS_COUNT]) * CPU_TICK_S
         values["cpu_busy_s"] = sum(ticks[column] for column in _BUSY_COLUMNS) * CPU_TICK_S
+        values["cpu_interrupt_s"] = sum(ticks[column] for column in _INTERRUPT_COLUMNS) * CPU_TICK_S
         values["cpu_steal_s"] = ticks[_STEAL_COLUMN] * CPU_TICK_S
     return values
 
@@ -119,7 +123,8 @@ def foreign_cpu_pct(delta: Counters, own_cpu_s: float) -> float | None:
     """
     if delta.cpu_busy_s is None or delta.time_s <= 0:
         return None
-    foreign_s = delta.cpu_busy_s - own_cpu_s - 2 * CPU_TICK_S
+    # interrupts are charged to no process, and on loopback they are the measured traffic's own
+    foreign_s = delta.cpu_busy_s - (delta.cpu_interrupt_s or 0.0) - own_cpu_s - 2 * CPU_TICK_S
     return 100 * max(0.0, foreign_s) / delta.time_s
 
 
