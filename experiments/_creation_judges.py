@@ -38,7 +38,7 @@ def _varied(rows: Iterable[FlatRow], column: str, **wanted: Scalar) -> list[Flat
 def _plain(rows: Iterable[FlatRow], **wanted: Scalar) -> list[FlatRow]:
     """Rows of a parent without further state, on one CPU; axes name their own zero, so there may be several."""
     none: dict[str, Scalar] = dict.fromkeys(_STATE_COLUMNS, 0)
-    return select(rows, **{"placement": "one-cpu", **none, **wanted})
+    return select(rows, **{"placement": "one-cpu", "huge_pages": "off", **none, **wanted})
 
 
 def _not_measured(claim: str, restated: str, rule: str, reason: str) -> Verdict:
@@ -68,7 +68,7 @@ def judge_c06(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
     restated = "how fast a process is created depends on the primitive, and not all are good"
     rule = (
         "CONFIRMED when the slowest primitive's return and cycle are at least 2× the fastest's, intervals "
-        "apart, in a parent of 0 and of 512 MiB"
+        "apart, in a parent of 0 and of 512 MiB; REFUTED when one of these is surely under 2×"
     )
     spreads = []
     for rss in (SMALL_RSS, LARGE_RSS):
@@ -78,10 +78,14 @@ def judge_c06(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
             if len({row["method"] for row in found}) < len(PRIMITIVES) or len(known) < len(PRIMITIVES):
                 return _not_measured("C06", restated, rule, "needs all primitives with --rss 0,512MiB")
             slow, quick = max(known), min(known)
-            spreads.append((f"{name} at {rss // MIB} MiB", slow[0] / quick[0], slow[1] / quick[2]))
-    verdict = "CONFIRMED" if all(low >= TWICE for _, _, low in spreads) else "REFUTED"
+            ends = (slow[0] / quick[0], slow[1] / quick[2], slow[2] / quick[1])
+            spreads.append((f"{name} at {rss // MIB} MiB", *ends))
+    is_under = any(high < TWICE for _, _, _, high in spreads)
+    verdict = (
+        "CONFIRMED" if all(low >= TWICE for _, _, low, _ in spreads) else "REFUTED" if is_under else "INCONCLUSIVE"
+    )
     evidence = ", ".join(
-        f"{what} {_text('x_ratio', middle)}, at least {_text('x_ratio', low)}" for what, middle, low in spreads
+        f"{what} {_text('x_ratio', middle)}, at least {_text('x_ratio', low)}" for what, middle, low, _ in spreads
     )
     return Verdict("C06", restated, rule, verdict, f"slowest over fastest: {evidence}; other systems were not measured")
 

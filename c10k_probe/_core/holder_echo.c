@@ -67,6 +67,7 @@ static void echo_counted(struct echoes *echoes, int64_t index)
     const int number = echo_once(held.fds[index], index, &echoes->echo_ns[echoes->ok_count]);
     if (number == 0) {
         echoes->ok_count++;
+        echoes->timeouts_count = 0; /* what counts is how many in a row */
         return;
     }
     echoes->failed_count++;

@@ -37,7 +37,7 @@ def print_prediction(stored: StoredRun, state: Mapping[str, int], methods: Seque
     models = [model for model in _models(stored) if not methods or model.name.split()[1] in methods]
     if not models:
         known = ", ".join(sorted({model.name.split()[1] for model in _models(stored)}))
-        raise UserError(f"{stored.path}: no cost model of {', '.join(methods)}; it has {known}")
+        raise UsageError(f"{stored.path}: no cost model of {', '.join(methods)}; it has {known}")
     terms = _terms(state)
     print(f"from {stored.path.name}, in a parent with {_state_text(state)}:")
     for model in models:
@@ -86,6 +86,8 @@ def _line(model: Fit, terms: Mapping[str, float]) -> str:
     _, method, linking = model.name.split()
     response = model.response.removesuffix("_ns")
     known = model.predict(terms)
+    if known.middle <= 0:
+        return f"{method:24} {linking:10} {response:7} the model does not hold there: it gives less than nothing"
     texts = [
         units.format_quantity(max(value or 0.0, 0.0), "duration") for value in (known.middle, known.low, known.high)
     ]

@@ -97,7 +97,8 @@ class PlainLines:
     def _keys(self, event: RowMeasured) -> str:
         assert self._start is not None
         names = [column.name for column in self._start.columns if column.key]
-        texts = [key_text(name, event.values[name]) for name in names]
+        first, *others = names  # the first is who the row is about, also when that is nobody
+        texts = [str(event.values[first]), *(key_text(name, event.values[name]) for name in others)]
         return " ".join(text for text in texts if text)
 
     def _views(self, event: RowMeasured, group: str) -> list[str]:
