@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 MARK = f"C10K_PROBE_TEST_SESSION={os.getpid()}"
 os.environ.update([MARK.split("=")])
+# a test run below nohup or in a shell's background inherits signals that are ignored, and so would what it starts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
