@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import Cell, Chart, Column, Samples, Scalar, Verdict, View
+from c10k_probe.experiment import Cell, Chart, Column, Finding, Samples, Scalar, Verdict, View
 from c10k_probe.fits import Fit
 
 
@@ -99,6 +99,13 @@ class FitMade:
 
 
 @dataclass(frozen=True)
+class FindingMade:
+    """A number was found that no single row shows."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """The end, whatever the reason; always sent, also after an interruption."""
 
@@ -118,6 +125,7 @@ Event = (
     | BlockFinished
     | Warned
     | FitMade
+    | FindingMade
     | VerdictReached
     | RunFinished
 )

@@ -249,8 +249,25 @@ class Verdict:
         return dataclasses.replace(self, verdict="INCONCLUSIVE", evidence=evidence)
 
 
+# --- findings -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number that no single row shows, such as the count at which one thing overtakes another.
+
+    ``subject`` and ``column`` name it; the column's suffix is its unit. Without a value, ``note`` says why.
+    """
+
+    subject: str
+    column: str
+    value: stats.Interval | None
+    note: str = ""
+
+
+Made = fits.Fit | Finding
 FlatRow = Mapping[str, Scalar]
-Judge = Callable[[Sequence[FlatRow], Sequence[fits.Fit]], Verdict]
+Judge = Callable[[Sequence[FlatRow], Sequence[Made]], Verdict]
 
 # --- the experiment -------------------------------------------------------------------------------------------------
 
@@ -318,8 +335,12 @@ class Experiment(ABC, Generic[ParametersT]):
         """Rows from all samples so far; called after every block and at the end. Pure."""
         return []
 
-    def fit(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> list[fits.Fit]:
-        """Cost models from all samples; called once, at the end of a complete run. Pure."""
+    def refine(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> list[Cell]:
+        """Further cells, from what was found so far; asked again after each of its answers was measured. Pure."""
+        return []
+
+    def fit(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """Cost models and findings from all samples; called once, at the end of a complete run. Pure."""
         return []
 
 

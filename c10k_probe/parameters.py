@@ -13,7 +13,11 @@ from c10k_probe.exits import UsageError
 
 @dataclass(frozen=True)
 class Option:
-    """How a parameter is written on the command line; ``dimension``: a key of ``units.SCALES``, text or flag."""
+    """How a parameter is written on the command line.
+
+    ``dimension``: a key of ``units.SCALES``, text, flag, or amount, which is a count or a percentage of another number.
+    ``ranges``: ``A..B`` stands for A, the steps 1, 3, 10, 30 ... between, and B.
+    """
 
     help: str
     dimension: str = "count"
@@ -21,6 +25,7 @@ class Option:
     maximum: int | None = None
     choices: tuple[str, ...] = ()
     many: bool = False
+    ranges: bool = False
     quick: object = None
 
 
@@ -48,10 +53,54 @@ def option_name(field_name: str) -> str:
 def parse_option(name: str, option: Option, text: str) -> object:
     """The value of ``text`` for one option. Raises ``UsageError`` with the rule that it breaks and an example."""
     parts = [part.strip() for part in text.split(",")] if option.many else [text.strip()]
-    values = [_parse_one(name, option, part) for part in parts]
+    values = [value for part in parts for value in _parse_part(name, option, part)]
     if len(set(values)) < len(values):
         raise UsageError(f"{option_name(name)}: {text!r} names the same value twice; name each once")
     return tuple(values) if option.many else values[0]
+
+
+def _parse_part(name: str, option: Option, text: str) -> list[str | int]:
+    """One value, or all of a range."""
+    first, dots, last = text.partition("..")
+    if not (option.ranges and dots):
+        return [_parse_one(name, option, text)]
+    if not first.strip() or not last.strip():
+        raise UsageError(f"{option_name(name)}: {text!r} has an end missing; write both, such as 100..10k")
+    low, high = int(_parse_one(name, option, first)), int(_parse_one(name, option, last))
+    if low > high:
+        raise UsageError(f"{option_name(name)}: {text!r} runs backwards; write the smaller end first")
+    return list(decades(low, high))
+
+
+def decades(low: int, high: int) -> Iterator[int]:
+    """``low``, the steps 1, 3, 10, 30 ... between, and ``high``."""
+    yield low
+    steps = (digit * 10**power for power in range(len(str(high))) for digit in (1, 3))
+    yield from (step for step in steps if low < step < high)
+    if high > low:
+        yield high
+
+
+def _parse_amount(flag: str, text: str) -> str:
+    """A count or a percentage, spelled so that equal amounts are equal texts."""
+    number = text.removesuffix("%").strip()
+    try:
+        count = None if text.endswith("%") else units.parse(text, "count")
+        share = float(number) if count is None else 100.0
+    except ValueError:
+        raise UsageError(f"{flag}: {text!r} is not an amount such as 100 or 5%") from None
+    if not 0 < share <= 100:
+        raise UsageError(f"{flag}: {text!r} is out of range; a percentage lies above 0 and at or below 100")
+    if count is not None and count < 1:
+        raise UsageError(f"{flag}: {text!r} is out of range; the least is 1")
+    return f"{share:g}%" if count is None else str(count)
+
+
+def amount_of(text: str, whole: int) -> int:
+    """The count that an amount stands for: of ``whole`` when it is a percentage, then 1 at least."""
+    if text.endswith("%"):
+        return max(1, round(float(text.removesuffix("%")) / 100 * whole))
+    return int(text)
 
 
 def _parse_one(name: str, option: Option, text: str) -> str | int:
@@ -62,6 +111,8 @@ def _parse_one(name: str, option: Option, text: str) -> str | int:
         return text
     if option.dimension == "text":
         return text
+    if option.dimension == "amount":
+        return _parse_amount(flag, text)
     try:
         value = units.parse(text, option.dimension)
     except ValueError as error:

@@ -21,6 +21,7 @@ from c10k_probe.events import (
     CellProgressed,
     CellStarted,
     Event,
+    FindingMade,
     FitMade,
     RowMeasured,
     RunFinished,
@@ -31,7 +32,7 @@ from c10k_probe.events import (
     Warned,
 )
 from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import AnyExperiment, Cell, Row, Samples, columns, flatten, key_of
+from c10k_probe.experiment import AnyExperiment, Cell, Finding, Row, Samples, columns, flatten, key_of
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
@@ -123,11 +124,12 @@ class Run:
         self._interrupts = Interrupts()
         self._started = self._summary_due = time.monotonic()
         self._samples: list[Samples] = []
+        self._launches: dict[str, set[int]] = {}  # cell's name -> blocks in which it gave samples
         self._dropped: dict[str, str] = {}
         self._done_weight = 0.0
         self._end = "done"
         self._current: Cell | None = None
-        self._cells = experiment.cells(parameters)
+        self._cells = list(experiment.cells(parameters))
         if not self._cells:
             raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
         self._total_weight = sum(cell.weight for cell in self._cells) * plan.repeats or 1.0
@@ -182,10 +184,17 @@ class Run:
         return "done"
 
     def _blocks(self) -> None:
-        self._check_needs()
         shuffler = random.Random(self.plan.seed)
+        self._measure_blocks(self._cells, shuffler)
+        while more := self.experiment.refine(self.parameters, self._samples, self.plan.seed):
+            self._cells += more
+            self._total_weight += sum(cell.weight for cell in more) * self.plan.repeats
+            self._measure_blocks(more, shuffler)
+
+    def _measure_blocks(self, cells: Sequence[Cell], shuffler: random.Random) -> None:
+        self._check_needs(cells)
         for block in range(self.plan.repeats):
-            order = shuffler.sample(self._cells, len(self._cells))
+            order = shuffler.sample(cells, len(cells))
             for cell in order:
                 if cell.name not in self._dropped:
                     self._measure_cell(cell, block)
@@ -194,10 +203,10 @@ class Run:
                 self._summarise(final=False)
             self.emit(BlockFinished(block, self.share_with(order[-1], 0.0)))
 
-    def _check_needs(self) -> None:
+    def _check_needs(self, cells: Sequence[Cell]) -> None:
         """Skip, before anything is started, each cell that no limit of this machine lets run."""
         walls = limits.walls()
-        for cell in self._cells:
+        for cell in cells:
             wall = limits.check(cell.needs, walls)
             if wall is not None:
                 self._drop(cell, "skipped", _refusal(wall))
@@ -215,7 +224,7 @@ class Run:
                 if item is None:
                     self._current = None
                     return
-                self._take(item)
+                self._take(item, cell, block)
                 if self.remaining_s() <= 0:
                     raise TimedOut
         except native.HelperUnsupported as error:
@@ -231,9 +240,10 @@ class Run:
         finally:
             measurement.close()  # type: ignore[attr-defined]
 
-    def _take(self, item: Row | Samples) -> None:
+    def _take(self, item: Row | Samples, cell: Cell, block: int) -> None:
         if isinstance(item, Samples):
             self._samples.append(item)
+            self._launches.setdefault(cell.name, set()).add(block)
             self.emit(SamplesTaken(item))
         else:
             self._put(item, final=True)
@@ -261,7 +271,7 @@ class Run:
             return row
         if cell.name in self._dropped:
             return dataclasses.replace(row, status="failed", reason=self._dropped[cell.name])
-        launches = sum(samples.key == cell.key for samples in self._samples)
+        launches = len(self._launches.get(cell.name, ()))
         if self._end != "done" and launches < self._planned_launches(cell):
             reason = f"{launches} of {self.plan.repeats} launches were measured before the end"
             return dataclasses.replace(row, status="interrupted", reason=reason)
@@ -298,14 +308,14 @@ class Run:
         return any(_covers(cell, row) for row in self.rows.values())
 
     def _has_samples(self, cell: Cell) -> bool:
-        return any(samples.key == cell.key for samples in self._samples)
+        return cell.name in self._launches
 
     def _judge(self, noise: str | None) -> None:
         """Judge the claims from all rows that are not void; a noisy machine caps every verdict."""
         rows = [flatten(row) for row in self.rows.values() if row.grade != "void"]
         made = self.experiment.fit(self.parameters, self._samples, self.plan.seed)
-        for fit in made:
-            self.emit(FitMade(fit))
+        for item in made:
+            self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:
             verdict = judge(rows, made)
             self.emit(VerdictReached(verdict if noise is None else verdict.capped(noise)))

@@ -58,6 +58,8 @@ SUFFIXES: Final[Mapping[str, Suffix]] = {
     "_s": Suffix("duration", 1e9),
     "_bytes": Suffix("bytes"),
     "_bytes_per_connection": Suffix("bytes"),
+    "_bytes_per_descriptor": Suffix("bytes"),
+    "_per_event": Suffix("count"),
     "_count": Suffix("count"),
     "_ratio": Suffix("ratio"),
     "_pct": Suffix("percent"),

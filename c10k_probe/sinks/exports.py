@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from c10k_probe.events import Event, FitMade, RowMeasured, RunFinished, RunStarted, VerdictReached, Warned
+from c10k_probe.events import Event, FindingMade, FitMade, RowMeasured, RunFinished, RunStarted, VerdictReached, Warned
 from c10k_probe.exits import UsageError
 from c10k_probe.results import csv_line
 
@@ -115,6 +115,8 @@ def _json_record(event: Event) -> dict[str, Any] | None:  # noqa: PLR0911 - one 
         return {"type": "warning", **dataclasses.asdict(event)}
     if isinstance(event, FitMade):
         return {"type": "fit", **event.fit.as_record()}
+    if isinstance(event, FindingMade):
+        return {"type": "finding", **dataclasses.asdict(event.finding)}
     if isinstance(event, VerdictReached):
         return {"type": "verdict", **dataclasses.asdict(event.verdict)}
     if isinstance(event, RunFinished):

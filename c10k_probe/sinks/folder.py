@@ -10,6 +10,7 @@ from typing import Any
 from c10k_probe.events import (
     BlockFinished,
     Event,
+    FindingMade,
     FitMade,
     RowMeasured,
     RunFinished,
@@ -35,6 +36,7 @@ class RunFolderSink:
         self._warnings: list[dict[str, str]] = []
         self._verdicts: list[dict[str, str]] = []
         self._fits: list[dict[str, Any]] = []
+        self._findings: list[dict[str, Any]] = []
 
     @property
     def path(self) -> Path | None:
@@ -57,6 +59,8 @@ class RunFolderSink:
             self._warnings.append(dataclasses.asdict(event))
         elif isinstance(event, FitMade):
             self._fits.append(event.fit.as_record())
+        elif isinstance(event, FindingMade):
+            self._findings.append(dataclasses.asdict(event.finding))
         elif isinstance(event, VerdictReached):
             self._verdicts.append(dataclasses.asdict(event.verdict))
         elif isinstance(event, RunFinished):
@@ -92,6 +96,7 @@ class RunFolderSink:
             warnings=self._warnings,
             verdicts=self._verdicts,
             fits=self._fits,
+            findings=self._findings,
             **event.facts,
         )
 

@@ -9,6 +9,7 @@ from c10k_probe.events import (
     BlockFinished,
     CellProgressed,
     Event,
+    FindingMade,
     FitMade,
     RowMeasured,
     RunFinished,
@@ -18,7 +19,7 @@ from c10k_probe.events import (
 )
 from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import fit_text, groups, key_text, last_of_each, undecided_text, view_text
+from c10k_probe.sinks.text import finding_text, fit_text, groups, key_text, last_of_each, undecided_text, view_text
 
 
 class PlainLines:
@@ -57,6 +58,8 @@ class PlainLines:
                 return f"warning: {event}"
             case FitMade(fit):
                 return fit_text(fit)
+            case FindingMade(finding):
+                return finding_text(finding)
             case VerdictReached(verdict) if verdict.verdict == NOT_MEASURED:
                 self._undecided.append(verdict)
             case VerdictReached(verdict):

@@ -17,6 +17,7 @@ from c10k_probe.events import (
     CellProgressed,
     CellStarted,
     Event,
+    FindingMade,
     FitMade,
     RowMeasured,
     RunFinished,
@@ -28,6 +29,7 @@ from c10k_probe.experiment import NOT_MEASURED, Scalar, Verdict, View
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.text import (
     IntervalStyle,
+    finding_text,
     fit_text,
     groups,
     has_values,
@@ -75,6 +77,8 @@ class LiveTable:
             self._notes.append(Text.assemble(("warning ", "yellow"), str(event)))
         elif isinstance(event, FitMade):
             self._notes.append(Text(fit_text(event.fit)))
+        elif isinstance(event, FindingMade):
+            self._notes.append(Text(finding_text(event.finding)))
         elif isinstance(event, VerdictReached) and event.verdict.verdict == NOT_MEASURED:
             self._undecided.append(event.verdict)
         elif isinstance(event, VerdictReached):

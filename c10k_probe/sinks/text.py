@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from c10k_probe.events import RowMeasured, RunStarted
-from c10k_probe.experiment import Scalar, Verdict, View
+from c10k_probe.experiment import Finding, Scalar, Verdict, View
 from c10k_probe.fits import Fit
 from c10k_probe.units import column_suffix, format_column
 
@@ -43,6 +43,14 @@ def fit_text(fit: Fit) -> str:
         parts.append(f"{interval_text(column, factor.middle, factor.low, factor.high)} per {term_text(term)}")
     quality = f"R² {fit.r_squared:.3f}, scatter ±{fit.scatter * 100:.0f} %, {fit.points_count} cells"
     return f"{fit.name} {fit.response.rsplit('_', 1)[0]} = {' + '.join(parts)} ({quality})"
+
+
+def finding_text(finding: Finding) -> str:
+    """``poll overtaken by epoll, 1 active: watched 61 [48, 80]``; without a value only why there is none."""
+    value = finding.value
+    name = finding.column.removesuffix(column_suffix(finding.column) or "").replace("_", " ")
+    number = "" if value is None else f"{name} {interval_text(finding.column, value.middle, value.low, value.high)}"
+    return f"{finding.subject}: {', '.join(part for part in (number, finding.note) if part)}"
 
 
 def term_text(term: str) -> str:
