@@ -33,13 +33,15 @@ class Needs:
     """What one unit (connection, worker) or the fixed part of a cell takes. Fractions are allowed per unit.
 
     descriptors_count, mappings_count, address_space_bytes: in the process that has most of them.
-    system_descriptors_count: open files in all processes. ports_count: for the source address that has most.
-    backlog_count: connections asked for at once. flows_count: tracked connections. commit_bytes: memory
-    promised (stacks, private writable mappings), which counts only with vm.overcommit_memory=2.
+    system_descriptors_count: open files in all processes. select_count: the highest descriptor in a select() set.
+    ports_count: for the source address that has most. backlog_count: connections asked for at once.
+    flows_count: tracked connections. commit_bytes: memory promised (stacks, private writable mappings), which
+    counts only with vm.overcommit_memory=2.
     """
 
     descriptors_count: float = 0
     system_descriptors_count: float = 0
+    select_count: float = 0
     tasks_count: float = 0
     mappings_count: float = 0
     memory_bytes: float = 0

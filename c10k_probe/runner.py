@@ -186,10 +186,16 @@ class Run:
     def _blocks(self) -> None:
         shuffler = random.Random(self.plan.seed)
         self._measure_blocks(self._cells, shuffler)
-        while more := self.experiment.refine(self.parameters, self._samples, self.plan.seed):
+        while more := self._new_cells():
             self._cells += more
             self._total_weight += sum(cell.weight for cell in more) * self.plan.repeats
             self._measure_blocks(more, shuffler)
+
+    def _new_cells(self) -> list[Cell]:
+        """What the experiment wants to know further; a cell is measured once, whatever came of it."""
+        known = {cell.name for cell in self._cells}
+        asked = self.experiment.refine(self.parameters, self._samples, self.plan.seed)
+        return [cell for cell in asked if cell.name not in known]
 
     def _measure_blocks(self, cells: Sequence[Cell], shuffler: random.Random) -> None:
         self._check_needs(cells)
@@ -206,10 +212,15 @@ class Run:
     def _check_needs(self, cells: Sequence[Cell]) -> None:
         """Skip, before anything is started, each cell that no limit of this machine lets run."""
         walls = limits.walls()
+        refused: dict[str, list[str]] = {}
         for cell in cells:
             wall = limits.check(cell.needs, walls)
             if wall is not None:
-                self._drop(cell, "skipped", _refusal(wall))
+                self._leave_out(cell, "skipped", _refusal(wall))
+                refused.setdefault(_refusal(wall), []).append(cell.name)
+        for reason, names in refused.items():
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self.emit(Warned(f"{names[0]}{others} skipped: {reason}", "", ""))
 
     def _measure_cell(self, cell: Cell, block: int) -> None:
         if self.remaining_s() <= 0:
@@ -281,12 +292,16 @@ class Run:
         return min(self.plan.repeats, cell.launches or self.plan.repeats)
 
     def _drop(self, cell: Cell, status: str, reason: str) -> None:
-        """Leave a cell out from now on; without samples it gets an empty row that says why."""
+        """Leave a cell out from now on, and warn of it."""
+        self._leave_out(cell, status, reason)
+        self.emit(Warned(f"{cell.name} {status}: {reason}", "", ""))
+
+    def _leave_out(self, cell: Cell, status: str, reason: str) -> None:
+        """Measure a cell no more; without samples it gets an empty row that says why."""
         self._dropped[cell.name] = reason
         self._current = None
         if not self._has_samples(cell):  # else its row comes from its samples, and says so
             self._put(self._empty_row(cell, status, reason), final=True)
-        self.emit(Warned(f"{cell.name} {status}: {reason}", "", ""))
 
     def _mark_unfinished(self, end: str) -> None:
         """After an early end every cell that never got a row says why."""

@@ -60,12 +60,14 @@ SUFFIXES: Final[Mapping[str, Suffix]] = {
     "_bytes_per_connection": Suffix("bytes"),
     "_bytes_per_descriptor": Suffix("bytes"),
     "_per_event": Suffix("count"),
+    "_exponent": Suffix("number"),
+    "_index": Suffix("number"),
     "_count": Suffix("count"),
     "_ratio": Suffix("ratio"),
     "_pct": Suffix("percent"),
 }
 
-_PLAIN_SYMBOLS: Final[Mapping[str, str]] = {"ratio": "×", "percent": " %", "rate": "/s"}
+_PLAIN_SYMBOLS: Final[Mapping[str, str]] = {"ratio": "×", "percent": " %", "rate": "/s", "number": ""}
 _WHOLE = r"[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]+"  # a comma parts thousands and nothing else
 _WRITTEN = re.compile(rf"\s*([+-]?(?:{_WHOLE})\.?[0-9]*(?:e[+-]?[0-9]{{1,2}})?|[+-]?\.[0-9]+)\s*([^\W\d_]*)\s*")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from c10k_probe import fits, units
-from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Scalar, Verdict
+from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Made, Scalar, Verdict
 
 MIB = 1 << 20
 SMALL_RSS, LARGE_RSS = 0, 512 * MIB
@@ -63,7 +63,7 @@ def _interval(row: FlatRow, stem: str, suffix: str) -> tuple[float, float, float
     return None if None in ends else (ends[0], ends[1], ends[2])  # type: ignore[return-value]
 
 
-def judge_c06(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c06(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C06, its local half: do the primitives of this kernel differ by a factor of two?"""
     restated = "how fast a process is created depends on the primitive, and not all are good"
     rule = (
@@ -90,16 +90,15 @@ def judge_c06(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
     return Verdict("C06", restated, rule, verdict, f"slowest over fastest: {evidence}; other systems were not measured")
 
 
-def judge_c07(_: Sequence[FlatRow], models: Sequence[fits.Fit]) -> Verdict:
+def judge_c07(_: Sequence[FlatRow], models: Sequence[Made]) -> Verdict:
     """C07: is fork a copy of page mappings, only that, and are file pages the same?"""
     restated = "fork merely copies page mappings"
     rule = (
         "F1 b>0 per MiB, d>0 per mapping, R²≥0.95; F2 the constant is under half of fork's return in a "
         "realistic server process (64 MiB, 300 mappings); F3 file pages cost at least half of anonymous ones"
     )
-    model = next(
-        (item for item in models if item.name == "creation fork dynamic" and item.response == "return_ns"), None
-    )
+    named_so = [item for item in models if isinstance(item, fits.Fit) and item.name == "creation fork dynamic"]
+    model = next((item for item in named_so if item.response == "return_ns"), None)
     if model is None or not {"rss_mib", "file_rss_mib", "mappings"} <= set(model.terms):
         return _not_measured("C07", restated, rule, "needs fork from a dynamic program with --fit")
     named = dict(zip(model.terms, model.coefficients[1:], strict=True))
@@ -123,7 +122,7 @@ def _yes(held: bool) -> str:
     return "holds" if held else "does not hold"
 
 
-def judge_c08(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c08(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C08: does dynamic linking make too many mappings? Exact counts."""
     restated = "dynamic linking creates too many mappings"
     rule = (
@@ -148,7 +147,7 @@ def judge_c08(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
     return Verdict("C08", restated, rule, verdict, evidence)
 
 
-def judge_c09(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c09(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C09: does static linking make fork much faster?"""
     restated = "static linking makes fork much faster"
     rule = (
@@ -167,7 +166,7 @@ def judge_c09(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
     return Verdict("C09", restated, rule, verdict, f"dynamic over static {_text('x_ratio', *ends)}{noise}")
 
 
-def judge_c10(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c10(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C10: is fork from a minimal static process too slow for a process per connection?"""
     restated = "even from a static program, fork costs too much for every connection to have its own process"
     rule = "CONFIRMED when the 95 % interval of fork's cycle lies at or above 100 µs, that is 10 % of a core at 1,000/s"
@@ -179,7 +178,7 @@ def judge_c10(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
     return Verdict("C10", restated, rule, verdict, f"fork, exit and reap take {_text('x_ns', *ends)}")
 
 
-def judge_c19(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c19(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C19: is there a count of live workers from which fork beats pthread_create?"""
     restated = "with some 400 or more workers alive, fork is cheaper than pthread_create"
     rule = (
@@ -221,7 +220,7 @@ def _crossover(found: Sequence[FlatRow], name: str) -> tuple[bool, bool, str] | 
     return bool(tail) and tail[0] <= CROSSOVER_LIMIT, all(value[1] > 1 for value in known.values()), text
 
 
-def judge_c22(_: Sequence[FlatRow], __: Sequence[fits.Fit]) -> Verdict:
+def judge_c22(_: Sequence[FlatRow], __: Sequence[Made]) -> Verdict:
     """C22 compares worries; there is nothing to measure."""
     return Verdict(
         "C22",
@@ -233,7 +232,7 @@ def judge_c22(_: Sequence[FlatRow], __: Sequence[fits.Fit]) -> Verdict:
     )
 
 
-def judge_c27(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c27(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C27: does every thread take a new stack, and is that stack resident?"""
     restated = "creating a thread allocates a whole new stack"
     rule = (

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from c10k_probe import fits, native, stats, units
+from c10k_probe import native, stats, units
 from c10k_probe.experiment import (
     NOT_MEASURED,
     Bench,
@@ -29,6 +29,7 @@ from c10k_probe.experiment import (
     Chart,
     Experiment,
     FlatRow,
+    Made,
     Row,
     Samples,
     Verdict,
@@ -76,7 +77,7 @@ class ShortConnectionsRow(Row):
     )
 
 
-def judge_c21(rows: Sequence[FlatRow], _: Sequence[fits.Fit]) -> Verdict:
+def judge_c21(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C21: is a fork for every connection too expensive?"""
     restated = "one fork for every connection is too expensive"
     rule = "CONFIRMED when CPU time per connection of fork over epoll is ≥2 (low end), REFUTED when <2 (high end)"

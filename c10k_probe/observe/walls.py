@@ -44,6 +44,7 @@ _STANDARD_DESCRIPTORS_COUNT = 3
 _RESERVED_PIDS_COUNT = 300  # kernel/pid.c, RESERVED_PIDS
 _MOST_PIDS_COUNT = 4 * 2**20  # linux/threads.h, PID_MAX_LIMIT on 64 bits
 _USER_ADDRESS_SPACE_BYTES = 2**47
+_SELECT_SET_COUNT = 1024  # FD_SETSIZE of every C library on Linux, whatever the limit of descriptors
 _CAP_SYS_ADMIN = 21
 _CAP_SYS_RESOURCE = 24
 
@@ -174,6 +175,12 @@ def _descriptors_lift(machine: _Machine, limit: int | None, most: int | None) ->
     wanted = max(_raised(limit, 2**20), most or 0) if limit == most else (most or 2**20)
     first = f"{machine.set_sysctl('fs.nr_open', wanted)} && " if limit == most else ""
     return f"{first}{machine.sudo}prlimit --pid $$ --nofile={wanted}:{wanted}"
+
+
+def _select_set(_: _Machine) -> _Level:
+    return _Level(
+        _SELECT_SET_COUNT, _STANDARD_DESCRIPTORS_COUNT, "FD_SETSIZE in sys/select.h, select(2)", None, "architectural"
+    )
 
 
 def _system_descriptors(machine: _Machine) -> _Level | None:
@@ -336,6 +343,7 @@ _NO_ANSWER = ("connect:ETIMEDOUT", "connect:EINPROGRESS")
 # Of two walls that bind alike, the one that stands first is named.
 WALLS: tuple[WallRow, ...] = (
     WallRow("descriptors", "descriptors_count", "descriptors", "process", _descriptors, ("*:EMFILE",)),
+    WallRow("select-set", "select_count", "descriptors", "process", _select_set, ()),
     WallRow(
         "descriptors-system",
         "system_descriptors_count",

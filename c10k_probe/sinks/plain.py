@@ -83,7 +83,13 @@ class PlainLines:
         parts = [str(values[name]) for name in ("status", "reason") if values["status"] != "ok" and values[name]]
         grade = [f"[{values['grade']}: {values['grade_reason']}]"] if values["grade"] != "ok" else []
         assert self._start is not None
-        return f"{self._keys(event)}: " + ", ".join(parts + self._views(event, groups(self._start)[0]) + grade)
+        return f"{self._keys(event)}: " + ", ".join(parts + self._views(event, self._main_group(event)) + grade)
+
+    def _main_group(self, event: RowMeasured) -> str:
+        """The first group of views that has something to say about a row."""
+        assert self._start is not None
+        names = groups(self._start)
+        return next((name for name in names if self._views(event, name)), names[0])
 
     def _end(self, event: RunFinished) -> str:
         """The other groups of values, of each ramp's last step, and how it went."""
@@ -92,7 +98,7 @@ class PlainLines:
             f"{group}: {self._keys(row)}: {', '.join(texts)}"
             for group in groups(self._start)[1:]
             for row in last_of_each(self._start, self._rows)
-            if (texts := self._views(row, group))
+            if group != self._main_group(row) and (texts := self._views(row, group))
         ]
         lines += [text] if (text := undecided_text(self._undecided)) else []
         return "\n".join([*lines, f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s"])

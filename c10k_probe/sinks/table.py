@@ -33,6 +33,7 @@ from c10k_probe.sinks.text import (
     fit_text,
     groups,
     has_values,
+    is_told,
     last_of_each,
     telling_keys,
     undecided_text,
@@ -108,12 +109,15 @@ class LiveTable:
         assert self._start is not None
         first, *others = groups(self._start)
         rows = list(self._rows.values())
-        self._console.print(self._table(first, rows))
+        main = [view for view in self._start.views if view.group == first]
+        if has_values(main, rows) or not others:
+            self._console.print(self._table(first, [row for row in rows if is_told(main, row)], title=first))
         for group in others:
             views = [view for view in self._start.views if view.group == group]
             if not has_values(views, rows):
                 continue
-            self._console.print(self._table(group, last_of_each(self._start, rows), title=group))
+            shown = [row for row in last_of_each(self._start, rows) if has_values(views, [row])]
+            self._console.print(self._table(group, shown, title=group))
         for note in (*self._grade_notes(), *self._notes):
             self._console.print(note)
         if self._undecided:

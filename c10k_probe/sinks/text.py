@@ -66,6 +66,11 @@ def has_values(view_list: Iterable[View], rows: Iterable[RowMeasured]) -> bool:
     return any(row.values.get(name) is not None for row in rows for name in columns)
 
 
+def is_told(view_list: Iterable[View], row: RowMeasured) -> bool:
+    """Whether the main table shows a row: when it has a value there, or has not been measured as it should."""
+    return row.values["status"] != "ok" or has_values(view_list, [row])
+
+
 def undecided_text(verdicts: Iterable[Verdict]) -> str:
     """The claims that this run did not measure, in one line; each one's reason stands in ``run.json``."""
     names = [verdict.claim for verdict in verdicts]

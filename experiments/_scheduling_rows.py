@@ -1,0 +1,444 @@
+"""The rows of scheduling: columns, tables and charts, and how launches become rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from c10k_probe import stats
+from c10k_probe.experiment import Chart, Finding, Row, Samples, Scalar, View, column, estimate, spread
+
+LOST_PCT = 5.0
+NEAR_EDGE_NS = 200_000
+
+_Of = Callable[[Samples], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulingRow(Row):
+    """One thing that was asked of the scheduler."""
+
+    measure: str = column("switch, throughput, slice, fairness, tick, runnable or fresh", key=True)
+    method: str = column("how a task is made to give way, or the scheduling policy", key=True)
+    kind: str = column("whether tasks are threads or processes", key=True)
+    tasks_count: int = column("tasks", key=True)
+    working_set_bytes: int = column("memory that each task goes through when its turn comes", key=True)
+    quantum_ns: int = column("work that each task does at its turn, as asked for", key=True)
+    placement: str = column("where the tasks may run", key=True)
+    switch_ns: stats.Interval | None = estimate("switch_ns", "one switch, the harness's own cost taken out")
+    hop_ns: stats.Interval | None = estimate("hop_ns", "one task's turn with everything in it")
+    harness_ns: stats.Interval | None = estimate("harness_ns", "the same calls, memory and work without a switch")
+    refill_ns: stats.Interval | None = estimate(
+        "refill_ns", "what going through as much memory as all tasks have costs over one task's own"
+    )
+    switches_per_hop_ratio: float | None = column("context switches that the kernel counted, for one turn")
+    switches_per_s: stats.Interval | None = estimate("switches_per_s", "context switches, all tasks together")
+    lost_pct: stats.Interval | None = estimate("lost_pct", "of the work that is done without switches")
+    run: stats.Summary | None = spread("run", "time on the CPU without interruption")
+    wait_max_ns: float | None = column("longest time that a task was ready and did not run")
+    share_min_pct: float | None = column("CPU share of the task that got least, of an equal share, least of launches")
+    fairness_index: float | None = column("Jain's index of the tasks' CPU times, smallest of launches")
+    near_edge_pct: stats.Interval | None = estimate(
+        "near_edge_pct", "of the interruptions: within 0.2 ms of an edge of the tick"
+    )
+    involuntary_switches_count: int | None = column("involuntary context switches of all tasks")
+    voluntary_switches_count: int | None = column("voluntary context switches of all tasks")
+    tick_config_ns: float | None = column("period of the tick by the kernel's configuration")
+    tick_coarse_ns: stats.Interval | None = estimate("tick_coarse_ns", "period of the tick by the coarse clock's steps")
+    tick_interrupt_ns: stats.Interval | None = estimate(
+        "tick_interrupt_ns", "period of the tick by timer interrupts on a busy CPU"
+    )
+    tick_always: str | None = column("whether a running task is always ticked, and why")
+    scheduler: str | None = column("the fair scheduler of this kernel")
+    fresh_share_pct: stats.Interval | None = estimate(
+        "fresh_share_pct", "CPU share of a fresh task beside one that has long been running"
+    )
+    n_count: int | None = column("samples: passes, runs or trials")
+    launches_count: int | None = column("fresh processes that they come from")
+    dropped_count: int | None = column("samples lost for want of room")
+
+
+_SWITCH, _LOSS, _SLICE, _TICK, _FRESH = (
+    "one switch",
+    "work lost to switches",
+    "time slices",
+    "the tick",
+    "a fresh task beside an old one",
+)
+VIEWS = (
+    View("switch", "switch_ns", "switch_lo_ns", "switch_hi_ns", group=_SWITCH),
+    View("whole turn", "hop_ns", "hop_lo_ns", "hop_hi_ns", group=_SWITCH, priority=2),
+    View("harness", "harness_ns", "harness_lo_ns", "harness_hi_ns", group=_SWITCH, priority=2),
+    View("of it memory", "refill_ns", "refill_lo_ns", "refill_hi_ns", group=_SWITCH, priority=3),
+    View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
+    View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS),
+    View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
+    View("uninterrupted p50", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
+    View("p99", "run_p99_ns", group=_SLICE, priority=3),
+    View("longest wait", "wait_max_ns", group=_SLICE),
+    View("fairness", "fairness_index", group=_SLICE),
+    View("near a tick", "near_edge_pct", "near_edge_lo_pct", "near_edge_hi_pct", group=_SLICE, priority=2),
+    View("configured", "tick_config_ns", group=_TICK),
+    View("coarse clock", "tick_coarse_ns", "tick_coarse_lo_ns", "tick_coarse_hi_ns", group=_TICK),
+    View("interrupts", "tick_interrupt_ns", "tick_interrupt_lo_ns", "tick_interrupt_hi_ns", group=_TICK),
+    View("always ticked", "tick_always", group=_TICK, priority=2),
+    View("scheduler", "scheduler", group=_TICK, priority=2),
+    View("fresh task's share", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
+)
+CHARTS = (
+    Chart(
+        "switch",
+        "One context switch",
+        "method",
+        "switch_ns",
+        "switch_lo_ns",
+        "switch_hi_ns",
+        ("kind", "placement"),
+        where=(("measure", "switch"), ("tasks_count", 2), ("working_set_bytes", 0)),
+    ),
+    Chart(
+        "ring",
+        "One switch by the number of tasks in the ring",
+        "tasks_count",
+        "switch_ns",
+        "switch_lo_ns",
+        "switch_hi_ns",
+        ("kind",),
+        log_x=True,
+        where=(("measure", "switch"), ("placement", "one-cpu"), ("working_set_bytes", 0), ("method", "pipe")),
+    ),
+    Chart(
+        "working-set",
+        "A task's turn by the memory that it goes through",
+        "working_set_bytes",
+        "hop_ns",
+        "hop_lo_ns",
+        "hop_hi_ns",
+        ("kind",),
+        log_y=True,
+        where=(("measure", "switch"), ("placement", "one-cpu"), ("tasks_count", 2), ("method", "pipe")),
+    ),
+    Chart(
+        "lost",
+        "Work lost by the rate of switches",
+        "switches_per_s",
+        "lost_pct",
+        "lost_lo_pct",
+        "lost_hi_pct",
+        ("kind", "working_set_bytes"),
+        log_x=True,
+        where=(("measure", "throughput"),),
+    ),
+    Chart(
+        "slices",
+        "Time on the CPU without interruption",
+        "tasks_count",
+        "run_p50_ns",
+        "run_p50_lo_ns",
+        "run_p50_hi_ns",
+        ("method",),
+        log_x=True,
+        where=(("measure", "slice"),),
+    ),
+    Chart(
+        "runnable",
+        "One switch by the number of runnable tasks",
+        "tasks_count",
+        "switch_ns",
+        "switch_lo_ns",
+        "switch_hi_ns",
+        ("kind",),
+        log_x=True,
+        where=(("measure", "runnable"),),
+    ),
+)
+
+
+def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> list[SchedulingRow]:
+    """One row for each cell that has samples; ``facts`` are those of the machine that the tick is read from."""
+    by_key: dict[tuple[Scalar, ...], list[Samples]] = {}
+    for item in taken:
+        by_key.setdefault(tuple(item.key.values()), []).append(item)
+    made = [_row(launches, seed, facts) for launches in by_key.values()]
+    order = {name: index for index, name in enumerate(_ROWS)}
+    return sorted(made, key=lambda row: (order[row.measure], row.working_set_bytes, row.tasks_count, row.quantum_ns))
+
+
+def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> SchedulingRow:
+    values = _ROWS[str(launches[0].key["measure"])](launches, seed, facts)
+    grade = values.pop("grade")
+    assert isinstance(grade, stats.Grade)
+    dropped = [item.facts.get("dropped_count") for item in launches]
+    return SchedulingRow(
+        **launches[0].key,  # type: ignore[arg-type]
+        **values,  # type: ignore[arg-type]
+        launches_count=len(launches),
+        dropped_count=sum(int(count or 0) for count in dropped),
+        grade=grade.level,
+        grade_reason=grade.reason,
+    )
+
+
+# --- a ring of tasks --------------------------------------------------------------------------------------------------
+
+
+def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+    switch = _interval(launches, lambda item: _hop(item, "pass") - _hop(item, "harness"), seed)
+    return {
+        "switch_ns": switch,
+        "hop_ns": _interval(launches, lambda item: _hop(item, "pass"), seed),
+        "harness_ns": _interval(launches, lambda item: _hop(item, "harness"), seed),
+        "refill_ns": _interval(launches, _refill, seed) if launches[0].key["working_set_bytes"] else None,
+        "switches_per_hop_ratio": _typical(launches, _switches_per_hop),
+        **_switch_counts(launches),
+        "n_count": _count(launches, "pass"),
+        "grade": stats.grade_interval(switch, "switch"),
+    }
+
+
+def _throughput(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+    lost = _interval(launches, _lost_pct, seed)
+    return {
+        "lost_pct": lost,
+        "switches_per_s": _interval(launches, _rate, seed),
+        "hop_ns": _interval(launches, lambda item: _hop(item, "pass"), seed),
+        "harness_ns": _interval(launches, lambda item: _hop(item, "harness"), seed),
+        "switches_per_hop_ratio": _typical(launches, _switches_per_hop),
+        **_switch_counts(launches),
+        "n_count": _count(launches, "pass"),
+        "grade": _grade_points(lost),
+    }
+
+
+def _hop(item: Samples, name: str) -> float:
+    """Nanoseconds of one task's turn in the median pass."""
+    return statistics.median(item.values[name]) / float(item.facts["hops_per_pass_count"] or 1)
+
+
+def _refill(item: Samples) -> float | None:
+    return _hop(item, "harness") - _hop(item, "single_set") if "single_set" in item.values else None
+
+
+def _lost_pct(item: Samples) -> float:
+    return 100 * (1 - _hop(item, "harness") / _hop(item, "pass"))
+
+
+def _rate(item: Samples) -> float:
+    return (_switches_per_hop(item) or 0.0) * 1e9 / _hop(item, "pass")
+
+
+def _switches_per_hop(item: Samples) -> float | None:
+    switches = _switches(item)
+    hops = float(item.facts["hops_per_pass_count"] or 0) * len(item.values["pass"])
+    return None if switches is None or not hops else switches / hops
+
+
+def _switches(item: Samples) -> float | None:
+    voluntary, involuntary = item.facts["voluntary_switches_count"], item.facts["involuntary_switches_count"]
+    return None if voluntary is None or involuntary is None else float(voluntary) + float(involuntary)
+
+
+def _grade_points(value: stats.Interval | None) -> stats.Grade:
+    """A share near 0 has no relative width: it is shaky when it is known to less than a percentage point."""
+    if value is None or value.low is None or value.high is None:
+        return stats.Grade("shaky", "work lost: too few measurements for an interval")
+    half = (value.high - value.low) / 2
+    return stats.Grade("shaky", f"work lost: known to ±{half:.1f} percentage points") if half > 1 else stats.Grade()
+
+
+# --- tasks that contend for a CPU -------------------------------------------------------------------------------------
+
+
+def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+    run = stats.summarise([item.values["run"] for item in launches], seed)
+    waits = [max(item.values["longest_wait"]) for item in launches if item.values["longest_wait"]]
+    return {
+        "run": run,
+        "wait_max_ns": float(max(waits)) if waits else None,
+        "fairness_index": min(map(fairness, (item.values["cpu"] for item in launches))),
+        "share_min_pct": min(100 * min(cpu) * len(cpu) / sum(cpu) for cpu in (item.values["cpu"] for item in launches)),
+        "near_edge_pct": _interval(launches, _near_edge_pct, seed),
+        **_switch_counts(launches),
+        "n_count": _count(launches, "run"),
+        "grade": stats.grade_interval(run.p50 if run else None, "uninterrupted run"),
+    }
+
+
+def fairness(cpu: Sequence[int]) -> float:
+    """Jain's index: the square of the sum over n times the sum of squares; 1 when all got the same, 1/n at worst.
+
+    Source: Jain, Chiu and Hawe, DEC-TR-301, 1984.
+    """
+    squares = sum(value * value for value in cpu)
+    return sum(cpu) ** 2 / (len(cpu) * squares) if squares else 0.0
+
+
+def _near_edge_pct(item: Samples) -> float | None:
+    distances = item.values.get("edge_distance")
+    return 100 * sum(value <= NEAR_EDGE_NS for value in distances) / len(distances) if distances else None
+
+
+def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+    switch = _interval(launches, _yield_ns, seed)
+    lost = _interval(launches, _spin_lost_pct, seed)
+    return {
+        "switch_ns": switch,
+        "lost_pct": lost,
+        "switches_per_s": _interval(launches, lambda item: 1e9 / (_yield_ns(item) or math.inf), seed),
+        "n_count": _count(launches, "pass"),
+        "grade": stats.grade_interval(switch, "switch"),
+    }
+
+
+def _yield_ns(item: Samples) -> float | None:
+    """Nanoseconds of one switch among tasks that all yield, in the median pass."""
+    each = [time / count for time, count in zip(item.values["pass"], item.values["switches"], strict=True) if count]
+    return statistics.median(each) if each else None
+
+
+def _spin_lost_pct(item: Samples) -> float | None:
+    alone = item.facts["spin_alone_iterations_count"]
+    return 100 * (1 - float(item.facts["spin_iterations_count"] or 0) / float(alone)) if alone else None
+
+
+# --- the tick, and a fresh task ---------------------------------------------------------------------------------------
+
+
+def _tick(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> dict[str, object]:
+    coarse = _interval(launches, lambda item: statistics.median(item.values["coarse_step"]), seed)
+    hertz = facts["kernel_tick_hz"]
+    return {
+        "tick_config_ns": 1e9 / float(hertz) if hertz else None,
+        "tick_coarse_ns": coarse,
+        "tick_interrupt_ns": _interval(launches, _interrupt_ns, seed),
+        "tick_always": str(facts["tick_always"]) if facts["tick_always"] else None,
+        "scheduler": str(facts["scheduler"]) if facts["scheduler"] else None,
+        "n_count": _count(launches, "coarse_step"),
+        "grade": stats.grade_interval(coarse, "step of the coarse clock"),
+    }
+
+
+def _interrupt_ns(item: Samples) -> float | None:
+    count = item.facts["timer_interrupts_count"]
+    return float(item.facts["duration_ns"] or 0) / float(count) if count else None
+
+
+def _fresh(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+    shares = [
+        100 * fresh / (fresh + hog)
+        for item in launches
+        for fresh, hog in zip(item.values["fresh_cpu"], item.values["hog_cpu"], strict=True)
+        if fresh + hog
+    ]
+    share = stats.median_interval(shares, seed) if shares else None
+    return {
+        "fresh_share_pct": share,
+        "n_count": len(shares),
+        "grade": stats.grade_interval(share, "share of the fresh task"),
+    }
+
+
+_ROWS: Mapping[str, Callable[[Sequence[Samples], int, Mapping[str, Scalar]], dict[str, object]]] = {
+    "switch": _ring,
+    "throughput": _throughput,
+    "slice": _slice,
+    "fairness": _slice,
+    "tick": _tick,
+    "runnable": _runnable,
+    "fresh": _fresh,
+}
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _interval(launches: Sequence[Samples], of: _Of, seed: int) -> stats.Interval | None:
+    """The median of launches with its interval; None unless every launch has the number."""
+    values = [value for item in launches if (value := of(item)) is not None]
+    return stats.median_interval(values, seed) if len(values) == len(launches) else None
+
+
+def _typical(launches: Iterable[Samples], of: _Of) -> float | None:
+    values = [value for item in launches if (value := of(item)) is not None]
+    return statistics.median(values) if values else None
+
+
+def _count(launches: Iterable[Samples], name: str) -> int:
+    return sum(len(item.values[name]) for item in launches)
+
+
+def _switch_counts(launches: Sequence[Samples]) -> dict[str, object]:
+    names = ("voluntary_switches_count", "involuntary_switches_count")
+    found = {name: [item.facts.get(name) for item in launches] for name in names}
+    return {
+        name: None if None in counts else sum(int(count or 0) for count in counts) for name, counts in found.items()
+    }
+
+
+# --- what no single row shows -----------------------------------------------------------------------------------------
+
+
+def findings(taken: Sequence[Samples], seed: int) -> list[Finding]:
+    """The rate of switches at which 5 % of the work is lost, and how a switch grows with what is runnable."""
+    return [*_lost_rates(taken, seed), *_runnable_slopes(taken, seed)]
+
+
+def _lost_rates(taken: Sequence[Samples], seed: int) -> Iterable[Finding]:
+    lines: dict[tuple[Scalar, ...], dict[int, dict[int, Samples]]] = {}
+    for item in taken:
+        if item.key["measure"] == "throughput":
+            name = tuple(item.key[part] for part in ("kind", "method", "working_set_bytes"))
+            lines.setdefault(name, {}).setdefault(item.block, {})[int(item.key["quantum_ns"])] = item
+    for (kind, method, memory), blocks in lines.items():
+        subject = f"{LOST_PCT:g} % of the work of {kind} with {_kib(memory)} each are lost to {method} switches"
+        rates = [rate for by_quantum in blocks.values() if (rate := _rate_at(by_quantum.values())) is not None]
+        if len(rates) == len(blocks):
+            yield Finding(subject, "switches_per_s", stats.median_interval(rates, seed))
+        else:
+            yield Finding(subject, "switches_per_s", None, "not reached, or always, at the rates of this run")
+
+
+def _rate_at(items: Iterable[Samples]) -> float | None:
+    """Switches per second at which ``LOST_PCT`` is lost, interpolated on a logarithmic axis of rates."""
+    points = sorted((_rate(item), _lost_pct(item)) for item in items)
+    for (rate, lost), (next_rate, next_lost) in itertools.pairwise(points):
+        if lost < LOST_PCT <= next_lost:
+            share = (LOST_PCT - lost) / (next_lost - lost)
+            return math.exp(math.log(rate) + share * (math.log(next_rate) - math.log(rate)))
+    return None
+
+
+def _kib(memory: Scalar) -> str:
+    return f"{int(memory or 0) // 1024:,} KiB"
+
+
+def _runnable_slopes(taken: Sequence[Samples], seed: int) -> Iterable[Finding]:
+    """Nanoseconds that a switch grows by with each doubling of runnable tasks; then most over fewest."""
+    lines: dict[str, dict[int, dict[int, float]]] = {}
+    for item in taken:
+        value = _yield_ns(item) if item.key["measure"] == "runnable" else None
+        if value is not None:
+            lines.setdefault(str(item.key["kind"]), {}).setdefault(item.block, {})[int(item.key["tasks_count"])] = value
+    for kind, blocks in lines.items():
+        counts = sorted(set.intersection(*(set(values) for values in blocks.values())))
+        if len(counts) < 3:
+            continue
+        slopes = [
+            statistics.linear_regression(
+                [math.log2(count) for count in counts], [values[count] for count in counts]
+            ).slope
+            for values in blocks.values()
+        ]
+        ratios = [values[counts[-1]] / values[counts[0]] for values in blocks.values()]
+        note = f"for each doubling, from {counts[0]:,} to {counts[-1]:,}"
+        yield Finding(runnable_subject(kind), "growth_ns", stats.median_interval(slopes, seed), note)
+        note = f"{counts[-1]:,} over {counts[0]:,}"
+        yield Finding(runnable_subject(kind), "switch_ratio", stats.median_interval(ratios, seed), note)
+
+
+def runnable_subject(kind: str) -> str:
+    """The name under which the growth of a switch is found."""
+    return f"a switch among runnable {kind}"

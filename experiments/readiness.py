@@ -1,0 +1,257 @@
+"""From how many watched descriptors, and at which share of active ones, does which readiness mechanism win?
+
+Question: an event loop watches many connections, of which some have something to read. What does it pay for one event
+with select, poll, epoll (level, edge, one-shot) and io_uring (poll, multishot poll, multishot receive), how does that
+grow with the number watched, and what does watching one more cost in time and kernel memory?
+
+Timed: passes of a workload, from before the first write until the last event was handled, divided by the events
+delivered: waiting, finding the ready ones, reading, and writing on. ``chain``: a given number of tokens travel over all
+watched sockets in shuffled order; each event reads one byte and writes one to the next. ``short``: connections come
+among idle ones, are registered, deliver one byte, are unregistered and closed, in groups of the active count (at most
+1,000); creating and closing them is included, ``register_ns`` is the part that is registration. ``setup_ns`` is the
+first registration of all, for each descriptor. Not timed: making the sockets, a first pass as warm-up.
+
+The watched descriptors are both ends of AF_UNIX stream pairs, all distinct, registered in shuffled order; one thread on
+one CPU does everything. C rows are one helper process per launch; rows named after Python modules run the same workload
+in the interpreter. Clock: CLOCK_MONOTONIC. CPU time: getrusage(2).
+
+Known bias: a wait asks for as many events as are active, the best case; nothing is ever waited for long, so a wake-up
+is not in it. io_uring's receive has its data with the event, the others call read(2). Kernel memory is growth of slab
+(root: by cache); the rings of io_uring are not slab. What io_uring leaves to task work is paid in its own wait.
+
+Sources: select(2), poll(2), epoll(7), io_uring_enter(2); Banga, Mogul and Druschel, "A scalable and explicit event
+delivery mechanism for UNIX", USENIX 1999; libevent's benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from c10k_probe import native
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples, Scalar
+from c10k_probe.observe import memory
+from c10k_probe.parameters import Parameters, decades, parameter
+
+from . import _readiness_judges as judges
+from . import _readiness_rows as rows
+from ._readiness_design import (
+    C_MECHANISMS,
+    KEYS,
+    MAP_ACTIVE,
+    PYTHON_MECHANISMS,
+    SCANNING,
+    WORKLOADS,
+    active_levels,
+    finer_levels,
+    levels,
+    limits_of,
+    make_cell,
+    map_levels,
+)
+
+DEFAULT_ACTIVE = ("1", "10", "100", "1%", "50%", "100%")
+SMALLEST_MEMORY_COUNT = 1000  # below, the rounding of slab to pages is larger than what is measured
+SCAN_NS = 30  # roughly what a scan takes for one descriptor: only the length of a pass depends on it
+PASS_NS = 10_000_000
+WRITES = (20, 2000)
+
+
+@dataclass(frozen=True)
+class ReadinessParameters(Parameters):
+    """What may be chosen on the command line."""
+
+    fds: tuple[int, ...] = parameter(
+        tuple(decades(100, 100_000)),
+        "Descriptors to watch: numbers and ranges, comma-separated.",
+        minimum=1,
+        maximum=10_000_000,
+        many=True,
+        ranges=True,
+        quick=(100, 1000, 10_000),
+    )
+    active: tuple[str, ...] = parameter(
+        DEFAULT_ACTIVE,
+        "How many of them have an event at a time: counts or percentages.",
+        dimension="amount",
+        many=True,
+        quick=("1", "100", "100%"),
+    )
+    mechanism: tuple[str, ...] = parameter(
+        C_MECHANISMS,
+        "Ways to wait, comma-separated.",
+        choices=(*C_MECHANISMS, *PYTHON_MECHANISMS),
+        many=True,
+    )
+    workload: tuple[str, ...] = parameter(
+        WORKLOADS, "chain, short, or both.", choices=WORKLOADS, many=True, quick=("chain",)
+    )
+    budget: int = parameter(
+        15_000_000,
+        "Time for one activity of one launch.",
+        dimension="duration",
+        minimum=10**6,
+        maximum=60 * 10**9,
+        quick=5_000_000,
+    )
+    map: bool = parameter(False, "Search for who wins where, and draw it.", dimension="flag")
+
+
+class Readiness(Experiment[ReadinessParameters]):
+    """See the module."""
+
+    version = 1
+    parameters_type = ReadinessParameters
+    row_type = rows.ReadinessRow
+    views = rows.VIEWS
+    charts = rows.CHARTS
+    judges = judges.JUDGES
+    repeats = 5
+    quick_repeats = 5
+
+    def check(self, parameters: ReadinessParameters) -> None:
+        """Refuse activities that no count of watched descriptors can have."""
+        most = max(parameters.fds)
+        if not any(active_levels(_active(parameters), most, workload) for workload in parameters.workload):
+            raise UsageError(f"--active: more than the {most:,} that are watched; ask for fewer or raise --fds")
+
+    def cells(self, parameters: ReadinessParameters) -> list[Cell]:
+        """Workload by mechanism by count; the activities are measured on one set each."""
+        asked = map_levels(parameters.fds) if parameters.map else parameters.fds
+        return [
+            make_cell(workload, mechanism, count, _active(parameters))
+            for workload, mechanism in product(parameters.workload, parameters.mechanism)
+            for count in levels(asked, mechanism)
+            if active_levels(_active(parameters), count, workload)
+        ]
+
+    def refine(self, parameters: ReadinessParameters, samples: Sequence[Samples], seed: int) -> list[Cell]:
+        """With --map: counts between two neighbours at which different mechanisms win."""
+        if not parameters.map:
+            return []
+        return [
+            make_cell(workload, mechanism, count, _active(parameters))
+            for workload in parameters.workload
+            for count in finer_levels(samples, workload)
+            for mechanism in parameters.mechanism
+            if count <= limits_of(mechanism)
+        ]
+
+    def measure(self, parameters: ReadinessParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """One fresh process: sockets, registration, then each activity on the same set."""
+        workload, mechanism, watched = (cell.key[name] for name in KEYS)
+        actives = active_levels(_active(parameters), int(watched), str(workload))
+        is_python = mechanism in PYTHON_MECHANISMS
+        program = "readiness_in_python" if is_python else "readiness"
+        arguments = _arguments(parameters, cell, actives, bench.seed)
+        patience_s = min(60 + len(actives) * 20 * parameters.budget / 1e9, bench.remaining_s() + 0.1)
+        with native.Helper(program, arguments, native.PYTHON if is_python else "dynamic") as helper:
+            launch = _Launch(helper, cell, bench.block, patience_s)
+            launch.set_up()
+            for count, text in actives.items():
+                launch.take(count, text)
+            dropped = int(helper.finish()["dropped_count"])
+        yield from launch.samples(dropped)
+
+    def summarise(self, parameters: ReadinessParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
+        """One row for each mechanism, count and activity."""
+        return rows.summarise(samples, seed)
+
+    def fit(self, parameters: ReadinessParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """Growth exponents, and where one mechanism overtakes another."""
+        return rows.findings(samples, seed, all_pairs=parameters.map)
+
+
+@dataclass
+class _Launch:
+    """One helper process from its start to its samples."""
+
+    helper: native.Helper
+    cell: Cell
+    block: int
+    patience_s: float
+    facts: dict[str, Scalar] = field(default_factory=dict)
+    taken: list[tuple[str, native.Message]] = field(default_factory=list)
+
+    def set_up(self) -> None:
+        """Sockets, then registration, with the kernel's memory read before and after where that can be told."""
+        reads_memory = int(self.cell.key["watched_count"]) >= SMALLEST_MEMORY_COUNT
+        self.helper.expect("opened", self.patience_s)
+        before = memory.read_kernel_memory() if reads_memory else None
+        watching = self.helper.ask("watch", "watching", self.patience_s)
+        after = memory.read_kernel_memory() if reads_memory else None
+        grown = memory.slab_growth(before, after).bytes if before and after else None
+        self.facts = {"setup_ns": watching["setup_ns"], "kernel_bytes": grown}
+        self.helper.send("run")
+
+    def take(self, active: int, text: str) -> None:
+        """The passes with so many active."""
+        passes = self.helper.expect("passes", self.patience_s)
+        if int(passes["active_count"]) != active:
+            raise native.HelperError(f"{self.helper.name} measured {passes['active_count']} active instead of {active}")
+        self.taken.append((text, passes))
+
+    def samples(self, dropped: int) -> Iterator[Samples]:
+        """What was taken; passes that went wrong cannot be told apart by activity and count against each."""
+        for text, passes in self.taken:
+            if not passes["pass_ns"]:
+                raise native.HelperError(f"{self.helper.name}: no pass was valid, {dropped} were dropped")
+            values = {"pass": passes["pass_ns"]}
+            if passes.get("register_ns"):
+                values["register"] = passes["register_ns"]
+            yield Samples({**self.cell.key, "active": text}, self.block, values, self._facts(passes, dropped))
+
+    def _facts(self, passes: native.Message, dropped: int) -> Mapping[str, Scalar]:
+        calls: Mapping[str, int] | None = passes["calls_count"]
+        events = int(passes["events_per_pass_count"]) * len(passes["pass_ns"])
+        return {
+            **self.facts,
+            **{name: passes[name] for name in _PASS_FACTS},
+            "calls_count": None if calls is None else sum(calls.values()),
+            "calls": None if calls is None else _calls_text(calls, events),
+            "dropped_count": dropped,
+        }
+
+
+_PASS_FACTS = (
+    "active_count",
+    "events_per_pass_count",
+    "cpu_user_ns",
+    "cpu_system_ns",
+    "voluntary_switches_count",
+    "involuntary_switches_count",
+)
+
+
+def _calls_text(calls: Mapping[str, int], events: int) -> str:
+    """``read 1, write 1, epoll_wait 0.01``: the most frequent first."""
+    counts = sorted(calls.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {count / events:.3g}" for name, count in counts if count)
+
+
+def _active(parameters: ReadinessParameters) -> Sequence[str]:
+    """The activities; a map looks at more of them unless they were named."""
+    return MAP_ACTIVE if parameters.map and parameters.active == DEFAULT_ACTIVE else parameters.active
+
+
+def _arguments(
+    parameters: ReadinessParameters, cell: Cell, actives: Mapping[int, str], seed: int
+) -> tuple[object, ...]:
+    watched, mechanism = int(cell.key["watched_count"]), cell.key["mechanism"]
+    event_ns = 1000 + (SCAN_NS * watched if mechanism in SCANNING else 0)
+    least, most = WRITES
+    pairs = {
+        "--mechanism": mechanism,
+        "--watched": watched,
+        "--active": ",".join(map(str, actives)),
+        "--workload": cell.key["workload"],
+        "--writes": min(most, max(least, PASS_NS // event_ns)),
+        "--budget-ms": max(1, parameters.budget // 10**6),
+        "--seed": seed,
+    }
+    return *(part for pair in pairs.items() for part in pair), "--pause"
+
+
+EXPERIMENT = Readiness()
