@@ -4,12 +4,15 @@
  */
 #include "readiness.h"
 
-#define MECHANISMS(ROW) \
-    ROW(select)         \
-    ROW(poll)           \
-    ROW(epoll)          \
-    ROW(epoll_edge)     \
-    ROW(epoll_oneshot)
+#define MECHANISMS(ROW)          \
+    ROW(select)                  \
+    ROW(poll)                    \
+    ROW(epoll)                   \
+    ROW(epoll_edge)              \
+    ROW(epoll_oneshot)           \
+    ROW(io_uring_poll)           \
+    ROW(io_uring_poll_multishot) \
+    ROW(io_uring_recv)
 
 #define DECLARATION(name) extern const struct mechanism mechanism_##name;
 #define ADDRESS(name) &mechanism_##name,

@@ -3,8 +3,9 @@
  * rest. The contract is in readiness.h.
  *
  * CPU time and switches are read before and after each pass, outside of what is timed. The CPU time is that of
- * CLOCK_THREAD_CPUTIME_ID. How much of it was spent in user mode the kernel knows from where its ticks fell, so it is
- * a rough share (getrusage, RUSAGE_THREAD), and not known where no tick fell (null).
+ * CLOCK_THREAD_CPUTIME_ID. How much of it was spent in user mode the kernel guesses from where its ticks fell, so it is
+ * a rough share (getrusage, RUSAGE_THREAD): of the level's passes, or, where no tick fell into them, of the thread's
+ * life.
  * Sources: getrusage(2), clock_gettime(2); kernel/sched/cputime.c (cputime_adjust).
  */
 #include "readiness.h"
@@ -108,14 +109,13 @@ static void emit_calls(void)
 
 static void emit_usage(const struct usage_sum *sum)
 {
-    const int64_t by_ticks_ns = sum->user_ns + sum->system_ns;
-    emit_part(",\"cpu_ns\":%" PRId64, sum->cpu_ns);
-    if (by_ticks_ns > 0) {
-        const int64_t user_ns = (int64_t)((double)sum->cpu_ns * (double)sum->user_ns / (double)by_ticks_ns);
-        emit_part(",\"cpu_user_ns\":%" PRId64 ",\"cpu_system_ns\":%" PRId64, user_ns, sum->cpu_ns - user_ns);
-    } else {
-        emit_part(",\"cpu_user_ns\":null,\"cpu_system_ns\":null");
-    }
+    struct usage_sum life = {0};
+    add_usage(&life, 1);
+    const struct usage_sum *known = sum->user_ns + sum->system_ns > 0 ? sum : &life;
+    const int64_t by_ticks_ns = known->user_ns + known->system_ns;
+    const double user_share = by_ticks_ns > 0 ? (double)known->user_ns / (double)by_ticks_ns : 0;
+    const int64_t user_ns = (int64_t)((double)sum->cpu_ns * user_share);
+    emit_part(",\"cpu_user_ns\":%" PRId64 ",\"cpu_system_ns\":%" PRId64, user_ns, sum->cpu_ns - user_ns);
     emit_part(",\"voluntary_switches_count\":%" PRId64 ",\"involuntary_switches_count\":%" PRId64,
               sum->voluntary_count, sum->involuntary_count);
 }
