@@ -115,7 +115,7 @@ def judge_c15(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     values = {
         item.column: item.value
         for item in made
-        if isinstance(item, Finding) and item.subject == runnable_subject("threads")
+        if isinstance(item, Finding) and item.subject == runnable_subject("thread")
     }
     slope, ratio = values.get("growth_ns"), values.get("switch_ratio")
     if slope is None or ratio is None or None in (slope.low, slope.high, ratio.low, ratio.high):
@@ -124,7 +124,7 @@ def judge_c15(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     ratio_ends: Ends = (ratio.middle, ratio.low or 0.0, ratio.high or 0.0)
     holds = slope_ends[1] <= 0 <= slope_ends[2] and ratio_ends[2] < MOST_GROWTH
     fails = slope_ends[1] > 0 and ratio_ends[1] >= MOST_GROWTH
-    counts = sorted(int(row["tasks_count"] or 0) for row in _rows(rows, measure="runnable", kind="threads"))
+    counts = sorted(int(row["tasks_count"] or 0) for row in _rows(rows, measure="runnable", kind="thread"))
     evidence = (
         f"{_text('x_ns', slope_ends)} more for each doubling from {counts[0]:,} to {counts[-1]:,} runnable threads, "
         f"{_text('x_ratio', ratio_ends)} in all"
@@ -162,7 +162,7 @@ def judge_c17(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     found = [item for item in made if isinstance(item, Finding) and item.subject.startswith(f"{LOST_PCT:g} % of")]
     known = [item for item in found if item.value is not None]
     if not known:
-        return Verdict("C17", restated, rule, NOT_MEASURED, "needs --measure throughput at several --quantum")
+        return Verdict("C17", restated, rule, NOT_MEASURED, "needs --measure loss at several --work")
     texts = [(item.subject, format_column("x_per_s", item.value.middle)) for item in known if item.value]
     evidence = "; ".join(f"{subject} from {rate}" for subject, rate in texts)
     return Verdict("C17", restated, rule, "INCONCLUSIVE", f"{evidence}; the server's own rate is not part of this run")
@@ -174,7 +174,7 @@ def judge_c28(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     rule = "the first half is C17's; the second is a judgement of taste"
     found = [
         (row, ends)
-        for row in _rows(rows, measure="switch", placement="one-cpu", tasks_count=2, working_set_bytes=0)
+        for row in _rows(rows, measure="switch", cpus_count=1, tasks_count=2, working_set_bytes=0)
         if (ends := _ends(row, "switch", "_ns")) is not None
     ]
     evidence = "; ".join(f"{row['method']}, {row['kind']}: {_text('x_ns', ends)} a switch" for row, ends in found)

@@ -13,6 +13,7 @@ from c10k_probe.experiment import Chart, Finding, Row, Samples, Scalar, View, co
 
 LOST_PCT = 5.0
 NEAR_EDGE_NS = 200_000
+PLURAL = {"thread": "threads", "process": "processes"}
 
 _Of = Callable[[Samples], float | None]
 
@@ -21,13 +22,13 @@ _Of = Callable[[Samples], float | None]
 class SchedulingRow(Row):
     """One thing that was asked of the scheduler."""
 
-    measure: str = column("switch, throughput, slice, fairness, tick, runnable or fresh", key=True)
+    measure: str = column("switch, loss, slice, fairness, tick, runnable or fresh", key=True)
     method: str = column("how a task is made to give way, or the scheduling policy", key=True)
-    kind: str = column("whether tasks are threads or processes", key=True)
+    kind: str = column("whether a task is a thread or a process", key=True)
     tasks_count: int = column("tasks", key=True)
     working_set_bytes: int = column("memory that each task goes through when its turn comes", key=True)
-    quantum_ns: int = column("work that each task does at its turn, as asked for", key=True)
-    placement: str = column("where the tasks may run", key=True)
+    work_ns: int = column("work that each task does at its turn, as asked for", key=True)
+    cpus_count: int = column("CPUs that the tasks run on by turns", key=True)
     switch_ns: stats.Interval | None = estimate("switch_ns", "one switch, the harness's own cost taken out")
     hop_ns: stats.Interval | None = estimate("hop_ns", "one task's turn with everything in it")
     harness_ns: stats.Interval | None = estimate("harness_ns", "the same calls, memory and work without a switch")
@@ -62,7 +63,7 @@ class SchedulingRow(Row):
 
 
 _SWITCH, _LOSS, _SLICE, _TICK, _FRESH = (
-    "one switch",
+    "",
     "work lost to switches",
     "time slices",
     "the tick",
@@ -74,16 +75,16 @@ VIEWS = (
     View("harness", "harness_ns", "harness_lo_ns", "harness_hi_ns", group=_SWITCH, priority=2),
     View("of it memory", "refill_ns", "refill_lo_ns", "refill_hi_ns", group=_SWITCH, priority=3),
     View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
-    View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS),
+    View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
     View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
     View("uninterrupted p50", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
     View("p99", "run_p99_ns", group=_SLICE, priority=3),
-    View("longest wait", "wait_max_ns", group=_SLICE),
-    View("fairness", "fairness_index", group=_SLICE),
+    View("longest wait", "wait_max_ns", group=_SLICE, priority=2),
+    View("fairness", "fairness_index", group=_SLICE, priority=2),
     View("near a tick", "near_edge_pct", "near_edge_lo_pct", "near_edge_hi_pct", group=_SLICE, priority=2),
     View("configured", "tick_config_ns", group=_TICK),
-    View("coarse clock", "tick_coarse_ns", "tick_coarse_lo_ns", "tick_coarse_hi_ns", group=_TICK),
-    View("interrupts", "tick_interrupt_ns", "tick_interrupt_lo_ns", "tick_interrupt_hi_ns", group=_TICK),
+    View("coarse clock", "tick_coarse_ns", "tick_coarse_lo_ns", "tick_coarse_hi_ns", group=_TICK, priority=2),
+    View("interrupts", "tick_interrupt_ns", "tick_interrupt_lo_ns", "tick_interrupt_hi_ns", group=_TICK, priority=2),
     View("always ticked", "tick_always", group=_TICK, priority=2),
     View("scheduler", "scheduler", group=_TICK, priority=2),
     View("fresh task's share", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
@@ -96,7 +97,7 @@ CHARTS = (
         "switch_ns",
         "switch_lo_ns",
         "switch_hi_ns",
-        ("kind", "placement"),
+        ("kind", "cpus_count"),
         where=(("measure", "switch"), ("tasks_count", 2), ("working_set_bytes", 0)),
     ),
     Chart(
@@ -108,7 +109,7 @@ CHARTS = (
         "switch_hi_ns",
         ("kind",),
         log_x=True,
-        where=(("measure", "switch"), ("placement", "one-cpu"), ("working_set_bytes", 0), ("method", "pipe")),
+        where=(("measure", "switch"), ("cpus_count", 1), ("working_set_bytes", 0), ("method", "pipe")),
     ),
     Chart(
         "working-set",
@@ -119,7 +120,7 @@ CHARTS = (
         "hop_hi_ns",
         ("kind",),
         log_y=True,
-        where=(("measure", "switch"), ("placement", "one-cpu"), ("tasks_count", 2), ("method", "pipe")),
+        where=(("measure", "switch"), ("cpus_count", 1), ("tasks_count", 2), ("method", "pipe")),
     ),
     Chart(
         "lost",
@@ -130,7 +131,7 @@ CHARTS = (
         "lost_hi_pct",
         ("kind", "working_set_bytes"),
         log_x=True,
-        where=(("measure", "throughput"),),
+        where=(("measure", "loss"),),
     ),
     Chart(
         "slices",
@@ -164,7 +165,7 @@ def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) 
         by_key.setdefault(tuple(item.key.values()), []).append(item)
     made = [_row(launches, seed, facts) for launches in by_key.values()]
     order = {name: index for index, name in enumerate(_ROWS)}
-    return sorted(made, key=lambda row: (order[row.measure], row.working_set_bytes, row.tasks_count, row.quantum_ns))
+    return sorted(made, key=lambda row: (order[row.measure], row.working_set_bytes, row.tasks_count, row.work_ns))
 
 
 def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> SchedulingRow:
@@ -199,13 +200,11 @@ def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> di
     }
 
 
-def _throughput(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+def _loss(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
     lost = _interval(launches, _lost_pct, seed)
     return {
         "lost_pct": lost,
         "switches_per_s": _interval(launches, _rate, seed),
-        "hop_ns": _interval(launches, lambda item: _hop(item, "pass"), seed),
-        "harness_ns": _interval(launches, lambda item: _hop(item, "harness"), seed),
         "switches_per_hop_ratio": _typical(launches, _switches_per_hop),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
@@ -343,7 +342,7 @@ def _fresh(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> d
 
 _ROWS: Mapping[str, Callable[[Sequence[Samples], int, Mapping[str, Scalar]], dict[str, object]]] = {
     "switch": _ring,
-    "throughput": _throughput,
+    "loss": _loss,
     "slice": _slice,
     "fairness": _slice,
     "tick": _tick,
@@ -389,11 +388,12 @@ def findings(taken: Sequence[Samples], seed: int) -> list[Finding]:
 def _lost_rates(taken: Sequence[Samples], seed: int) -> Iterable[Finding]:
     lines: dict[tuple[Scalar, ...], dict[int, dict[int, Samples]]] = {}
     for item in taken:
-        if item.key["measure"] == "throughput":
+        if item.key["measure"] == "loss":
             name = tuple(item.key[part] for part in ("kind", "method", "working_set_bytes"))
-            lines.setdefault(name, {}).setdefault(item.block, {})[int(item.key["quantum_ns"])] = item
+            lines.setdefault(name, {}).setdefault(item.block, {})[int(item.key["work_ns"])] = item
     for (kind, method, memory), blocks in lines.items():
-        subject = f"{LOST_PCT:g} % of the work of {kind} with {_kib(memory)} each are lost to {method} switches"
+        who = f"two {PLURAL[str(kind)]} with {_kib(memory)} each"
+        subject = f"{LOST_PCT:g} % of the work of {who} are lost to {method} switches"
         rates = [rate for by_quantum in blocks.values() if (rate := _rate_at(by_quantum.values())) is not None]
         if len(rates) == len(blocks):
             yield Finding(subject, "switches_per_s", stats.median_interval(rates, seed))
@@ -441,4 +441,4 @@ def _runnable_slopes(taken: Sequence[Samples], seed: int) -> Iterable[Finding]:
 
 def runnable_subject(kind: str) -> str:
     """The name under which the growth of a switch is found."""
-    return f"a switch among runnable {kind}"
+    return f"a switch among runnable {PLURAL[kind]}"

@@ -6,7 +6,7 @@ cost more with many runnable tasks; is an old CPU hog set back; how many switche
 
 Timed, by --measure: ``switch``: passes of a token round a ring of tasks, per turn; the harness is one task that makes
 the same calls, goes through the same memory and does the same work, and is subtracted. Two tasks are a ping-pong: a
-round trip is two switches. ``throughput``: the same with work at each turn, as a share lost against the harness.
+round trip is two switches. ``loss``: the same with work at each turn, as a share lost against the harness.
 ``slice`` and ``fairness``: CPU-bound processes on one CPU, each reading the clock in a loop; a gap of over 50 µs means
 that it was off the CPU. ``tick``: steps of the coarse clock, and the timer interrupts of a busy CPU. ``runnable``:
 tasks that all yield, elapsed time per switch that the kernel counted; and how much spinning tasks get done together
@@ -40,10 +40,10 @@ from c10k_probe.parameters import Parameters, parameter
 from . import _scheduling_judges as judges
 from . import _scheduling_rows as rows
 
-MEASURES = ("switch", "throughput", "slice", "fairness", "tick", "runnable", "fresh")
+MEASURES = ("switch", "loss", "slice", "fairness", "tick", "runnable", "fresh")
 TOKENS = ("pipe", "futex", "eventfd")
-KINDS = ("threads", "processes")
-PLACEMENTS = ("one-cpu", "two-cpus")
+KINDS = ("thread", "process")
+PLACEMENTS = {1: "one-cpu", 2: "two-cpus"}
 POLICIES = ("other", "batch")
 FAIRNESS_TASKS = 8
 SLICE_ROUNDS = 3  # of a slice of some 4 ms for each task, so that many tasks have whole runs too
@@ -54,11 +54,11 @@ _Key = dict[str, str | int]
 _AT_REST: _Key = {
     "measure": "",
     "method": "",
-    "kind": "processes",
+    "kind": "process",
     "tasks_count": 0,
     "working_set_bytes": 0,
-    "quantum_ns": 0,
-    "placement": "one-cpu",
+    "work_ns": 0,
+    "cpus_count": 1,
 }
 
 
@@ -69,8 +69,8 @@ class SchedulingParameters(Parameters):
     measure: tuple[str, ...] = parameter(MEASURES, "What to measure, comma-separated.", choices=MEASURES, many=True)
     token: tuple[str, ...] = parameter(TOKENS, "What a task hands to the next.", choices=TOKENS, many=True)
     kind: tuple[str, ...] = parameter(KINDS, "Threads, processes, or both.", choices=KINDS, many=True)
-    placement: tuple[str, ...] = parameter(
-        PLACEMENTS, "All tasks on one CPU, or by turns on two.", choices=PLACEMENTS, many=True
+    cpus: tuple[int, ...] = parameter(
+        tuple(PLACEMENTS), "All tasks on one CPU, or by turns on two.", minimum=1, maximum=2, many=True
     )
     tasks: tuple[int, ...] = parameter(
         (2, 16, 256, 4096), "Tasks in the ring.", minimum=2, maximum=4096, many=True, quick=(2, 64)
@@ -84,9 +84,9 @@ class SchedulingParameters(Parameters):
         many=True,
         quick=(0, 1 << 20),
     )
-    quantum: tuple[int, ...] = parameter(
+    work: tuple[int, ...] = parameter(
         (3_000, 10_000, 30_000, 100_000, 300_000),
-        "Work at each turn, for throughput.",
+        "Work at each turn, for loss.",
         dimension="duration",
         minimum=100,
         maximum=10**9,
@@ -115,7 +115,7 @@ class SchedulingParameters(Parameters):
     )
     budget: int = parameter(
         30_000_000,
-        "Time for one launch of switch, throughput and runnable.",
+        "Time for one launch of switch, loss and runnable.",
         dimension="duration",
         minimum=10**6,
         maximum=60 * 10**9,
@@ -193,7 +193,7 @@ def _cell(key: Mapping[str, str | int], weight: float, launches: int | None = No
     """A cell of these keys, the others at rest, and what its tasks take."""
     whole = {**_AT_REST, **key}
     tasks, memory = int(whole["tasks_count"]), int(whole["working_set_bytes"])
-    are_threads = whole["kind"] == "threads"
+    are_threads = whole["kind"] == "thread"
     needs = Needs(
         descriptors_count=32 + 2 * tasks,
         system_descriptors_count=32 + 2 * tasks * (1 if are_threads else tasks),
@@ -210,20 +210,20 @@ def _switch_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
     few, least = min(parameters.tasks), min(parameters.working_set)
     weight = 20 + parameters.budget / 10**6
     rest: _Key = {"measure": "switch", "working_set_bytes": least, "tasks_count": few}
-    for token, kind, placement in product(parameters.token, parameters.kind, parameters.placement):
-        yield _cell({**rest, "method": token, "kind": kind, "placement": placement}, weight)
+    for token, kind, cpus in product(parameters.token, parameters.kind, parameters.cpus):
+        yield _cell({**rest, "method": token, "kind": kind, "cpus_count": cpus}, weight)
     for kind in parameters.kind:
-        near: _Key = {**rest, "method": parameters.token[0], "kind": kind, "placement": parameters.placement[0]}
+        near: _Key = {**rest, "method": parameters.token[0], "kind": kind, "cpus_count": parameters.cpus[0]}
         for tasks in sorted(set(parameters.tasks) - {few}):
             yield _cell({**near, "tasks_count": tasks}, weight + tasks / 8)
         for memory in sorted(set(parameters.working_set) - {least}):
             yield _cell({**near, "working_set_bytes": memory}, 2 * weight)
 
 
-def _throughput_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    for kind, memory, quantum in product(parameters.kind, parameters.working_set, parameters.quantum):
-        key: _Key = {"measure": "throughput", "method": parameters.token[0], "kind": kind, "tasks_count": 2}
-        yield _cell(key | {"working_set_bytes": memory, "quantum_ns": quantum}, 20 + parameters.budget / 10**6)
+def _loss_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
+    for kind, memory, quantum in product(parameters.kind, parameters.working_set, parameters.work):
+        key: _Key = {"measure": "loss", "method": parameters.token[0], "kind": kind, "tasks_count": 2}
+        yield _cell(key | {"working_set_bytes": memory, "work_ns": quantum}, 20 + parameters.budget / 10**6)
 
 
 def _slice_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
@@ -245,7 +245,7 @@ def _tick_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
 
 def _runnable_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
     for tasks in parameters.runnable:
-        key: _Key = {"measure": "runnable", "method": "yield", "kind": "threads", "tasks_count": tasks}
+        key: _Key = {"measure": "runnable", "method": "yield", "kind": "thread", "tasks_count": tasks}
         yield _cell(key, 20 + 3 * parameters.budget / 10**6 + tasks / 10)
 
 
@@ -256,7 +256,7 @@ def _fresh_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
 
 _CELLS = {
     "switch": _switch_cells,
-    "throughput": _throughput_cells,
+    "loss": _loss_cells,
     "slice": _slice_cells,
     "fairness": _fairness_cells,
     "tick": _tick_cells,
@@ -277,9 +277,14 @@ def _arguments(parameters: SchedulingParameters, cell: Cell) -> tuple[dict[str, 
     key, measure = cell.key, cell.key["measure"]
     budget_ms = max(1, parameters.budget // 10**6)
     tasks = int(key["tasks_count"])
-    if measure in ("switch", "throughput"):
-        ring = {"--token": key["method"], "--kind": key["kind"], "--tasks": tasks, "--placement": key["placement"]}
-        work = {"--working-set": key["working_set_bytes"], "--quantum-ns": key["quantum_ns"]}
+    if measure in ("switch", "loss"):
+        ring = {
+            "--token": key["method"],
+            "--kind": rows.PLURAL[str(key["kind"])],
+            "--tasks": tasks,
+            "--placement": PLACEMENTS[int(key["cpus_count"])],
+        }
+        work = {"--working-set": key["working_set_bytes"], "--quantum-ns": key["work_ns"]}
         return {"--mode": "ring", **ring, **work, "--hops": _hops(cell), "--budget-ms": budget_ms}, "ring"
     if measure in ("slice", "fairness"):
         is_slice = measure == "slice"
@@ -288,7 +293,12 @@ def _arguments(parameters: SchedulingParameters, cell: Cell) -> tuple[dict[str, 
     if measure == "tick":
         return {"--mode": "tick", "--duration-ms": parameters.window // 10**6}, "tick"
     if measure == "runnable":
-        return {"--mode": "yield", "--kind": key["kind"], "--tasks": tasks, "--budget-ms": budget_ms}, "yield"
+        return {
+            "--mode": "yield",
+            "--kind": rows.PLURAL[str(key["kind"])],
+            "--tasks": tasks,
+            "--budget-ms": budget_ms,
+        }, "yield"
     times = {"--hog-ms": parameters.hog // 10**6, "--share-ms": parameters.share // 10**6}
     return {"--mode": "hog", **times, "--trials": parameters.trials}, "hog"
 
@@ -296,7 +306,7 @@ def _arguments(parameters: SchedulingParameters, cell: Cell) -> tuple[dict[str, 
 def _hops(cell: Cell) -> int:
     """Turns in one pass: whole rounds, and not so many that a pass with much memory or work takes seconds."""
     tasks = int(cell.key["tasks_count"])
-    turn_ns = 2000 + int(cell.key["quantum_ns"]) + int(cell.key["working_set_bytes"]) // 8
+    turn_ns = 2000 + int(cell.key["work_ns"]) + int(cell.key["working_set_bytes"]) // 8
     wanted = max(1, min(HOPS_MOST, 3_000_000 // turn_ns))
     return tasks * max(1, round(wanted / tasks))
 

@@ -110,8 +110,9 @@ class LiveTable:
         first, *others = groups(self._start)
         rows = list(self._rows.values())
         main = [view for view in self._start.views if view.group == first]
-        if has_values(main, rows) or not others:
-            self._console.print(self._table(first, [row for row in rows if is_told(main, row)], title=first))
+        told = [row for row in rows if is_told(main, row)]
+        if told or not others:
+            self._console.print(self._table(first, told, title=first))
         for group in others:
             views = [view for view in self._start.views if view.group == group]
             if not has_values(views, rows):
@@ -204,7 +205,8 @@ def _mark(row: RowMeasured) -> str:
 
 
 def _key_header(name: str) -> str:
-    return name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", " ")
+    """One word a line: keys are many, and their values short."""
+    return name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", "\n")
 
 
 def _key_text(name: str, row: RowMeasured) -> str:

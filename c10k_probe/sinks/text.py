@@ -68,7 +68,8 @@ def has_values(view_list: Iterable[View], rows: Iterable[RowMeasured]) -> bool:
 
 def is_told(view_list: Iterable[View], row: RowMeasured) -> bool:
     """Whether the main table shows a row: when it has a value there, or has not been measured as it should."""
-    return row.values["status"] != "ok" or has_values(view_list, [row])
+    views = list(view_list)
+    return not views or row.values["status"] != "ok" or has_values(views, [row])
 
 
 def undecided_text(verdicts: Iterable[Verdict]) -> str:
@@ -78,10 +79,10 @@ def undecided_text(verdicts: Iterable[Verdict]) -> str:
 
 
 def key_text(name: str, value: Scalar) -> str:
-    """A key for a line without columns: a text as it is, a number with its name; what is at rest is not mentioned."""
+    """A key for a line without columns: a word as it is, a number with its name; what is at rest is not mentioned."""
     if value in AT_REST:
         return ""
-    if isinstance(value, str):
+    if isinstance(value, str) and not value[:1].isdigit():
         return value
     label = name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", " ")
     return f"{label} {format_column(name, value)}"

@@ -16,6 +16,10 @@ WIDE = {
     "_ns": 123_456.7,
     "_per_s": 123_456.7,
     "_bytes_per_connection": 123_456.7,
+    "_bytes_per_descriptor": 123_456.7,
+    "_per_event": 12.34,
+    "_exponent": 0.123,
+    "_index": 0.123,
     "_bytes": 123_456_789_012,
     "_s": 123.4,
     "_count": 1_000_000,
@@ -49,7 +53,7 @@ def values_of(experiment: AnyExperiment, cell: Cell, number: int, grade: str) ->
         if item.key:
             row[item.name] = cell.key.get(item.name, number * 100_000 if item.ramp else 0)
         elif item.kind == "str":
-            row[item.name] = ""
+            row[item.name] = "some words"
         elif value is None:
             row[item.name] = None
         else:

@@ -301,7 +301,7 @@ def test_defaults_and_quick_values_keep_to_their_own_rules(experiment: AnyExperi
     for name, default, option in options_of(experiment.parameters_type):
         assert isinstance(option, Option)
         assert option.help
-        assert option.dimension in (*units.SCALES, "text", "flag") or option.choices
+        assert option.dimension in (*units.SCALES, "text", "flag", "amount") or option.choices
         if option.dimension == "flag":
             assert default is False  # a switch can only switch on
             assert option.quick is None
