@@ -77,8 +77,8 @@ VIEWS = (
     View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
     View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
     View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
-    View("uninterrupted p50", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
-    View("p99", "run_p99_ns", group=_SLICE, priority=3),
+    View("run", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
+    View("run p99", "run_p99_ns", group=_SLICE, priority=3),
     View("longest wait", "wait_max_ns", group=_SLICE, priority=2),
     View("fairness", "fairness_index", group=_SLICE, priority=2),
     View("near a tick", "near_edge_pct", "near_edge_lo_pct", "near_edge_hi_pct", group=_SLICE, priority=2),
@@ -87,7 +87,7 @@ VIEWS = (
     View("interrupts", "tick_interrupt_ns", "tick_interrupt_lo_ns", "tick_interrupt_hi_ns", group=_TICK, priority=2),
     View("always ticked", "tick_always", group=_TICK, priority=2),
     View("scheduler", "scheduler", group=_TICK, priority=2),
-    View("fresh task's share", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
+    View("fresh", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
 )
 CHARTS = (
     Chart(
