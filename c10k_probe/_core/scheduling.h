@@ -1,5 +1,6 @@
 /*
- * scheduling.h - what the parts of `scheduling` share: the plan, CPUs, the work loop, tasks and shared memory.
+ * scheduling.h - what the parts of `scheduling` share: the plan, CPUs, the work loop, tasks and shared
+ * memory.
  *
  * Sources: sched_setaffinity(2), futex(2), getrusage(2) (RUSAGE_THREAD), mmap(2).
  */
@@ -20,6 +21,7 @@ enum {
 
 enum scheduling_kind { KIND_PROCESSES, KIND_THREADS };
 enum scheduling_placement { PLACEMENT_ONE_CPU, PLACEMENT_TWO_CPUS };
+enum scheduling_policy { POLICY_OTHER, POLICY_BATCH };
 
 /* The command line; -1 for what was not given and has no default. */
 struct scheduling_plan {
@@ -44,15 +46,41 @@ struct scheduling_plan {
 
 /* One function a mode: measures, prints its message and `end`. */
 void ring_run(const struct scheduling_plan *plan);
+void tick_run(const struct scheduling_plan *plan);
+void contend_run(const struct scheduling_plan *plan);
+void yield_run(const struct scheduling_plan *plan);
+void hog_run(const struct scheduling_plan *plan);
 
 /* ---- CPUs (scheduling_cpus.c) ---- */
 
-/* The CPUs to measure on: `cpu`, or the last allowed one for -1, and for `count` 2 the last allowed one besides.
- * Prints `unsupported` where there is no second one. */
+/* The CPUs to measure on: `cpu`, or the last allowed one for -1, and for `count` 2 the last allowed one
+ * besides. Prints `unsupported` where there is no second one. */
 void cpus_choose(int64_t cpu, size_t count, int cpus[]);
 
 /* Pins the calling thread; a CPU that is not there is an `error`. */
 void cpus_pin(int cpu);
+
+/* For one that only coordinates: keeps the calling thread off that CPU where it may run on another. */
+void cpus_leave(int cpu);
+
+/* ---- the coarse clock ---- */
+
+/* CLOCK_MONOTONIC as it was at the last tick that updated it: no call of the kernel, no reading of
+ * hardware. */
+static inline int64_t coarse_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* TICK_NSEC of the kernel. */
+static inline int64_t coarse_resolution_ns(void)
+{
+    struct timespec resolution;
+    clock_getres(CLOCK_MONOTONIC_COARSE, &resolution);
+    return (int64_t)resolution.tv_sec * 1000000000 + resolution.tv_nsec;
+}
 
 /* ---- work (scheduling_work.c) ---- */
 

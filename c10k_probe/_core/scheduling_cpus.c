@@ -42,3 +42,15 @@ void cpus_pin(int cpu)
         fail_call("sched_setaffinity", text, errno);
     }
 }
+
+void cpus_leave(int cpu)
+{
+    cpu_set_t allowed[CPU_SETS];
+    CPU_ZERO_S(sizeof(allowed), allowed);
+    CHECK(sched_getaffinity(0, sizeof(allowed), allowed));
+    cpus_pin(cpu); /* says so if there is no such CPU */
+    if (last_cpu(allowed, sizeof(allowed), cpu) >= 0) {
+        CPU_CLR_S((size_t)cpu, sizeof(allowed), allowed);
+        CHECK(sched_setaffinity(0, sizeof(allowed), allowed));
+    }
+}

@@ -1,45 +1,51 @@
 /*
  * scheduling_ring.c - the switch: `scheduling --mode ring`.
  *
- *     --token pipe|futex|eventfd --kind processes|threads --tasks 2..4096 --working-set BYTES --quantum-ns Q
- *     --placement one-cpu|two-cpus --hops H --budget-ms B [--cpu C]
+ *     --token pipe|futex|eventfd --kind processes|threads --tasks 2..4096 --working-set BYTES
+ *     --quantum-ns Q --placement one-cpu|two-cpus --hops H --budget-ms B [--cpu C]
  *
- * Question: what does it cost that one task sleeps and another runs? A token travels round a ring. A task that
- * gets it adds 1 to a word in each cache line of its own working set, does the work of the quantum, and wakes
- * the next one with the token; then it waits again. One task at a time has work: on one CPU each hop is one
- * switch, and two tasks are a ping-pong, whose round trip is two hops and two switches.
+ * Question: what does it cost that one task sleeps and another runs? A token travels round a ring. A task
+ * that gets it adds 1 to a word in each cache line of its own working set, does the work of the quantum,
+ * and wakes the next one with the token; then it waits again. One task at a time has work: on one CPU each
+ * hop is a switch, and two tasks are a ping-pong, whose round trip is two hops and two switches.
  *
  * Timed, by the first task, which is this process: a pass of H hops, rounded up to whole laps
- * (hops_per_pass_count), from before it gives the token away until it has done its own work of the last lap.
+ * (hops_per_pass_count), from before it gives the token away until it has done its own work of the last
+ * lap.
  *   pass_ns                     the ring;
- *   harness_pass_ns             the same without switching: one task gives to a place of its own and takes from it
- *                               at once, as often, with the same work, on as many working sets, one after the other:
- *                               the caches hold as much in both, and the difference is the switch;
- *   harness_single_set_pass_ns  the same on one working set only: the difference between the two harnesses is the
- *                               refilling of the caches. null when the working set is 0.
- * One of each in turn, at least 3 of each, until the budget (which counts from the launch) is used up. Each is
- * preceded by one lap that is not timed, as the one before has emptied the caches; and the first by a whole
- * pass of each, dropped.
+ *   harness_pass_ns             the same without switching: one task gives to a place of its own and takes
+ *                               from it at once, as often, with the same work, on as many working sets, one
+ *                               after the other: the caches hold as much in both, and the difference is the
+ *                               switch;
+ *   harness_single_set_pass_ns  the same on one working set only: the difference between the two harnesses
+ *                               is the refilling of the caches. null when the working set is 0.
+ * One of each in turn, at least 3 of each, until the budget (which counts from the launch) is used up. Each
+ * is preceded by one lap that is not timed, as the one before has emptied the caches; and the first by a
+ * whole pass of each, dropped.
  *
- * Switches (getrusage of every task, itself) are those of counted_hops_count hops: all from the first timed pass to
- * the last, the laps between them included. Each task reads its own counts in one lap before and one after; the first
- * task leaves out what happened to it in the harness. A task blocks at most once a hop, so voluntary <= hops but for
- * rare waits elsewhere (a pipe's mutex); on one CPU each hop takes at least one switch away from the task that gave,
- * so voluntary + involuntary >= hops. Where the task that was woken runs at once, the one that woke it is counted as
- * involuntary, and finds its token there later. hops_count is all hops since the tasks began.
+ * Switches (getrusage of every task, itself) are those of counted_hops_count hops: all from the first timed
+ * pass to the last, the laps between them included. Each task reads its own counts in one lap before and
+ * one after; the first task leaves out what happened to it in the harness. A task blocks at most once a
+ * hop, so voluntary <= hops but for rare waits elsewhere (a pipe's mutex); on one CPU each hop takes at
+ * least one switch away from the task that gave, so voluntary + involuntary >= hops. Where the task that
+ * was woken runs at once, the switch of the one that woke it is involuntary, and with more than two tasks it
+ * may have to come back only to block: then a hop is more than one switch (divide by the switches, not by the
+ * hops, where one switch is the question). hops_count is all hops since the tasks began.
  *
- * work_iterations_per_hop_count is counted by the tasks: iterations done in the counted hops over these hops.
+ * work_iterations_per_hop_count is counted by the tasks: iterations done in the counted hops over these
+ * hops.
  *
- * two-cpus: tasks alternate between two CPUs; the harness is on the CPU of the first task. A task may then still be
- * on its way to sleep when the token comes back, and a CPU without work may be idle: waking it is in the hop.
+ * two-cpus: tasks alternate between two CPUs; the harness is on the CPU of the first task. A task may then
+ * still be on its way to sleep when the token comes back, and a CPU without work may be idle: waking it is
+ * in the hop.
  *
  * Known bias: a pass contains one clock reading. The harness does not wake anybody, and does not enter the
- * scheduler: both are counted as the switch. Working sets are walked in order, on small pages, those of the harness
- * in one mapping. A hop costs the same look at the command (one shared line) in all three.
+ * scheduler: both are counted as the switch. Working sets are walked in order, on small pages, those of the
+ * harness in one mapping. A hop costs the same look at the command (one shared line) in all three.
  *
  * Clock: CLOCK_MONOTONIC; unit ns. Sources: getrusage(2); kernel/sched/core.c (__schedule: nvcsw, nivcsw);
- * L. McVoy and C. Staelin, "lmbench" (1996), lat_ctx; C. Li, C. Ding and K. Shen, "Quantifying the cost of context
- * switch" (2007).
+ * L. McVoy and C. Staelin, "lmbench" (1996), lat_ctx; C. Li, C. Ding and K. Shen, "Quantifying the cost of
+ * context switch" (2007).
  */
 #include "scheduling.h"
 #include "scheduling_token.h"
@@ -219,8 +225,8 @@ static void run_rounds(struct ring *ring)
 
 /* ---- set-up ---- */
 
-/* Opens the places one by one and starts each task as soon as it has its two: a process inherits the ends of few
- * pipes and none that it does not need to keep open for long. */
+/* Opens the places one by one and starts each task as soon as it has its two: a process inherits the ends
+ * of few pipes and none that it does not need to keep open for long. */
 static void start_followers(struct ring *ring)
 {
     const struct scheduling_plan *plan = ring->plan;
@@ -297,8 +303,8 @@ static int64_t sum_slots(const struct ring *ring, struct switches *sum)
     return iterations;
 }
 
-/* The followers' counts begin and end just after taking the token in a counting lap: they have waited once more than
- * they were in laps that count. The first task's do not. */
+/* The followers' counts begin and end just after taking the token in a counting lap: they have waited once
+ * more than they were in laps that count. The first task's do not. */
 static int64_t counted_hops(const struct ring *ring)
 {
     return ring->counted_laps * ring->plan->tasks_count + ring->plan->tasks_count - 1;

@@ -1,8 +1,8 @@
 /*
  * scheduling_tasks.c - starts, watches and ends the tasks, processes or threads.
  *
- * A task that ends before it may would leave the others waiting for ever: SIGCHLD ends the whole helper then,
- * and the rest of the children by PR_SET_PDEATHSIG.
+ * A task that ends before it may would leave the others waiting for ever: SIGCHLD ends the whole helper
+ * then, and the rest of the children by PR_SET_PDEATHSIG.
  *
  * Sources: fork(2), pthread_create(3), futex(2), waitpid(2), signal-safety(7).
  */

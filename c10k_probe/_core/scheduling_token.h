@@ -1,13 +1,13 @@
 /*
  * scheduling_token.h - the token of the ring: what a task waits for and what it wakes the next one with.
  *
- * A place is where one task waits: a pipe, an eventfd or a futex word. Giving to a place and taking from it is
- * one system call each:
+ * A place is where one task waits: a pipe, an eventfd or a futex word. Giving to a place and taking from it
+ * is one system call each:
  *   pipe      write and read of one byte;
  *   eventfd   write and read of its counter;
  *   futex     store and FUTEX_WAKE; FUTEX_WAIT and store. FUTEX_WAIT is called also when the word already
- *             says that the token is there (the kernel then refuses with EAGAIN), as read is with the others:
- *             so all three enter the kernel twice a hop, waiting or not.
+ *             says that the token is there (the kernel then refuses with EAGAIN), as read is with the
+ *             others: so all three enter the kernel twice a hop, waiting or not.
  *
  * Sources: pipe(7), eventfd(2), futex(2).
  */

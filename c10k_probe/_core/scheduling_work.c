@@ -1,11 +1,12 @@
 /*
  * scheduling_work.c - work of a known amount, and the memory that it is done on.
  *
- * The loop is one chain: each multiplication needs the one before. Its speed is that of the multiplier, a few
- * cycles an iteration whatever the alignment; the empty asm keeps the compiler from computing many at once.
+ * The loop is one chain: each multiplication needs the one before. Its speed is that of the multiplier, a
+ * few cycles an iteration whatever the alignment; the empty asm keeps the compiler from computing many at
+ * once.
  *
- * Calibration: 101 batches of 10,000 iterations; the median batch, as some are hit by interrupts.
- * Sources: proc(5) (MemAvailable), madvise(2) (MADV_NOHUGEPAGE).
+ * Calibration: 101 batches of 10,000 iterations; the median batch, as some are hit by interrupts. Sources:
+ * proc(5) (MemAvailable), madvise(2) (MADV_NOHUGEPAGE).
  */
 #include "scheduling.h"
 
@@ -63,11 +64,12 @@ void emit_calibration(const struct calibration *calibration)
               calibration->iterations_count, calibration->batch_ns);
 }
 
-/* In order, so that the hardware fetches ahead: what a program that walks its data pays, not one that jumps. */
+/* In order, so that the hardware fetches ahead: what a program that walks its data pays, not one that
+ * jumps. */
 __attribute__((noinline)) void work_touch(volatile uint64_t *set, int64_t bytes)
 {
-    for (int64_t word = 0; word < bytes / (int64_t)sizeof(*set); word += CACHE_LINE_BYTES / (int64_t)sizeof(*set)) {
-        set[word]++;
+    for (int64_t at = 0; at < bytes; at += CACHE_LINE_BYTES) {
+        set[at / (int64_t)sizeof(*set)]++;
     }
 }
 
