@@ -19,23 +19,18 @@ these modules imported, whatever the method. Clock: ``time.monotonic_ns``, CLOCK
 from Python stands in ``hello`` and is in every interval.
 
 Known bias: the collector being off; descriptors and mappings are those of an interpreter, see ``facts``. Sources: os,
-subprocess, multiprocessing, threading, asyncio and time of the Python library; prctl(2), proc(5).
+subprocess, multiprocessing, threading, asyncio and time of the Python library; proc(5).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import errno
 import gc
-import json
 import mmap
 import multiprocessing
 import os
-import platform
-import signal
-import statistics
 import struct
 import subprocess
 import sys
@@ -44,13 +39,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+from c10k_probe.helper_in_python import (
+    BUDGET_MAX_MS,
+    CPUS_MAX,
+    Parser,
+    die_with_parent,
+    emit,
+    emit_end,
+    emit_hello,
+    fail,
+    pin,
+    whole,
+)
 
 HELPER: Final = "creation_in_python"
 SAMPLES_LEAST: Final = 3  # whatever the budget
 SAMPLES_MAX: Final = 1_000_000
-EXIT_FAILED, EXIT_USAGE = 1, 2
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PROGRAM_AT, _CHILD_AT = 0, 8  # bytes: spawn_target writes the first word, our own children the second
 _KB_FACTS: Final = {"rss_bytes": "Rss", "private_dirty_bytes": "Private_Dirty", "anon_huge_bytes": "AnonHugePages"}
 
@@ -232,12 +238,6 @@ async def _take_tasks(series: Series, stamps: Stamps, arguments: argparse.Namesp
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def emit(message: dict[str, Any]) -> None:
-    """One line of JSON, at once."""
-    sys.stdout.write(json.dumps(message, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
 def _kilobytes(path: str) -> dict[str, int]:
     """Lines "name: 12 kB" of a file of /proc in bytes; empty when it cannot be read."""
     try:
@@ -267,62 +267,18 @@ def read_facts(cpu: int | None) -> dict[str, Any]:
     }
 
 
-def _clock_cost_ns() -> float:
-    """Of one call of the clock from Python: the median of 101 batches of 100."""
-    batches = []
-    for _ in range(101):
-        start = time.monotonic_ns()
-        for _ in range(99):
-            time.monotonic_ns()
-        batches.append(time.monotonic_ns() - start)
-    return round(statistics.median(batches) / 100, 1)
-
-
-def hello() -> dict[str, Any]:
-    """The first message."""
-    return {
-        "type": "hello",
-        "protocol": 1,
-        "helper": HELPER,
-        "linking": "python",
-        "compiler": f"{platform.python_implementation()} {platform.python_version()}",
-        "flags": "",
-        "clock": "CLOCK_MONOTONIC",
-        "clock_cost_ns": _clock_cost_ns(),
-        "pid": os.getpid(),
-    }
-
-
 # --- life -------------------------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    """One line on stderr and status 2, as every helper."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{HELPER}: {message}\n")
-        raise SystemExit(EXIT_USAGE)
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must lie between {least} and {most}, not {text!r}")
-        return value
-
-    return number
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; exits with 2 when it is wrong."""
-    parser = _Parser(prog=HELPER, add_help=False, allow_abbrev=False)
+    parser = Parser(HELPER)
     parser.add_argument("--method", choices=tuple(METHODS), required=True)
-    parser.add_argument("--samples", type=_whole(1, SAMPLES_MAX), required=True)
-    parser.add_argument("--warmup", type=_whole(0, SAMPLES_MAX), default=0)
-    parser.add_argument("--budget-ms", type=_whole(0, 3_600_000), default=0)
+    parser.add_argument("--samples", type=whole(1, SAMPLES_MAX), required=True)
+    parser.add_argument("--warmup", type=whole(0, SAMPLES_MAX), default=0)
+    parser.add_argument("--budget-ms", type=whole(0, BUDGET_MAX_MS), default=0)
     parser.add_argument("--placement", choices=("any-cpu", "one-cpu"), default="any-cpu")
-    parser.add_argument("--cpu", type=_whole(0, 8191))
+    parser.add_argument("--cpu", type=whole(0, CPUS_MAX - 1))
     parser.add_argument("--target", default=str(_own_target()))
     found = parser.parse_args(arguments)
     if found.cpu is not None and found.placement != "one-cpu":
@@ -336,21 +292,10 @@ def _own_target() -> Path:
     return native.folder() / "spawn_target"
 
 
-def die_with_parent() -> None:
-    """SIGKILL when the parent ends; leaves at once when it has ended already (prctl(2))."""
-    parent = os.getppid()
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os._exit(EXIT_FAILED)
-
-
 def run(arguments: argparse.Namespace, started: int) -> None:
     """Everything between ``hello`` and the exit. Raises ``OSError``."""
     if arguments.placement == "one-cpu":
-        arguments.cpu = max(os.sched_getaffinity(0)) if arguments.cpu is None else arguments.cpu
-        os.sched_setaffinity(0, {arguments.cpu})
+        arguments.cpu = pin(arguments.cpu)
     if METHODS[arguments.method].has_exec:
         os.stat(arguments.target)  # noqa: PTH116  its error names the file
     deadline = started + arguments.budget_ms * 1_000_000 if arguments.budget_ms else None
@@ -362,15 +307,7 @@ def run(arguments: argparse.Namespace, started: int) -> None:
     finally:
         emit(series.facts or read_facts(arguments.cpu))
         emit(series.message())
-    emit({"type": "end", "samples_count": len(series), "dropped_count": series.dropped_count})
-
-
-def _fail(method: str, error: OSError) -> NoReturn:
-    number = error.errno or 0
-    names = {"call": method, "arguments": str(error.filename or ""), "errno": number}
-    name = errno.errorcode.get(number, "unknown")
-    emit({"type": "error", "helper": HELPER, **names, "name": name, "message": os.strerror(number)})
-    raise SystemExit(EXIT_FAILED)
+    emit_end(len(series), series.dropped_count)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -380,13 +317,13 @@ def main(arguments: Sequence[str]) -> None:
     plan = argparse.Namespace(method="") if is_hello else parse(arguments)
     try:
         die_with_parent()
-        emit(hello())
+        emit_hello(HELPER)
         if is_hello:
-            emit({"type": "end", "samples_count": 0, "dropped_count": 0})
+            emit_end(0, 0)
         else:
             run(plan, started)
     except OSError as error:
-        _fail(plan.method, error)
+        fail(HELPER, plan.method, str(error.filename or ""), error.errno or 0)
 
 
 if __name__ == "__main__":

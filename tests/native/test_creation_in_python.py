@@ -13,20 +13,17 @@ import pytest
 
 from c10k_probe import native
 from native.driving import STARTER, Outcome
+from native.driving_python import program, run_command
 from native.kernel_view import living_members, session_members, wait_until
 from native.test_fork_latency import COUNT, strace_counts
 
 METHODS = ("os.fork", "subprocess.Popen", "multiprocessing.Process", "threading.Thread", "asyncio.create_task")
-PROGRAM = [sys.executable, "-m", "c10k_probe.creation_in_python"]
+PROGRAM = program("creation_in_python")
 
 
 def run(*arguments: object) -> Outcome:
     """One launch to its end."""
-    command = [*PROGRAM, *map(str, arguments)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
-        output, errors = process.communicate(timeout=30)
-    return Outcome(process.returncode, [json.loads(line) for line in output.splitlines()], errors, process.pid)
+    return run_command([*PROGRAM, *map(str, arguments)])
 
 
 @pytest.mark.parametrize("method", METHODS)

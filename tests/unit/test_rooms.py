@@ -20,6 +20,8 @@ PACKAGE = Path(c10k_probe.__file__).parent
 EXPERIMENTS = Path(str(c10k_probe.experiments.__file__)).parent
 ROOT = EXPERIMENTS.parent
 
+# Programs that measure from Python: other processes, which nothing imports.
+PYTHON_HELPERS = "helper_in_python creation_in_python readiness_in_python"
 # Room (a file or a folder of the package) -> the rooms that it must not know. `*` is every room of the project,
 # `+name` an exception to it.
 ROOMS: dict[str, str] = {
@@ -27,9 +29,11 @@ ROOMS: dict[str, str] = {
     "experiment": "runner events interrupts sinks cli results native machine observe servers load tracing registry",
     "parameters": "* +units +exits",
     "fits": "* +stats",
-    "creation_in_python": "* +native",
+    "helper_in_python": "*",
+    "creation_in_python": "* +native +helper_in_python",
+    "readiness_in_python": "* +helper_in_python",
     "registry": "* +experiment +experiments +exits",
-    "runner": "sinks cli charts experiments registry servers load tracing fits creation_in_python",
+    "runner": f"sinks cli charts experiments registry servers load tracing fits {PYTHON_HELPERS}",
     "events": "* +experiment +fits +exits",
     "interrupts": "* +native +exits",
     "results": "* +exits",
@@ -44,9 +48,9 @@ ROOMS: dict[str, str] = {
     "tracing": "experiments experiment runner events sinks results cli charts stats registry",
     "servers": "load stats experiments experiment runner events sinks results cli charts registry",
     "load": "servers experiments experiment runner events sinks results cli charts registry",
-    "sinks": "runner experiments registry native machine observe servers load tracing cli charts creation_in_python",
-    "charts": "runner experiments native servers load tracing sinks cli fits creation_in_python",
-    "cli": "tracing load creation_in_python",
+    "sinks": f"runner experiments registry native machine observe servers load tracing cli charts {PYTHON_HELPERS}",
+    "charts": f"runner experiments native servers load tracing sinks cli fits {PYTHON_HELPERS}",
+    "cli": f"tracing load {PYTHON_HELPERS}",
     "__init__": "*",
     "__main__": "* +cli",
 }
