@@ -6,17 +6,20 @@ many there are. All that is words (title, legend, units, notes) stands around th
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
 from c10k_probe.charts.axes import Axis, stem
-from c10k_probe.charts.data import Drawing, Line, Point
+from c10k_probe.charts.choice import AnyDrawing
+from c10k_probe.charts.lines import Drawing, Line
+from c10k_probe.charts.rows import Point
+from c10k_probe.charts.terminal_map import text_map
+from c10k_probe.charts.winners import MapDrawing
+from c10k_probe.charts.words import SMALLEST_WIDTH, flow, wrap
 
 MARKERS: Final = "ox+*#@%&$abcdefghijklmnpqrstuvwyz"
-SMALLEST_WIDTH: Final = 40
 _TRACE, _UPRIGHT, _FLAT = "·", "│", "─"
 _FRAME: Final = 2  # cells that the frame takes across
 _ROWS_BELOW: Final = 3  # the frame's two and the labels
@@ -49,26 +52,30 @@ class _Canvas:
         self.bars.update(dict.fromkeys(cells, glyph))
 
 
-def text_chart(drawing: Drawing, width: int, height: int) -> str:
-    """The whole chart, at most ``width`` columns wide (at least 40) and, where its content allows, ``height`` rows."""
+def text_chart(drawing: AnyDrawing, width: int, height: int, *, colour: bool = False) -> str:
+    """The whole chart, at most ``width`` columns wide (at least 40) and, where its content allows, ``height`` rows.
+
+    Only a map has colours, and is readable without them.
+    """
     width = max(width, SMALLEST_WIDTH)
-    head = [*_wrap(drawing.chart.title, width), *_legend(drawing, width)]
-    foot = _wrap("; ".join(drawing.notes), width) + _wrap(drawing.source, width)
+    return (
+        text_map(drawing, width, colour=colour) if isinstance(drawing, MapDrawing) else _lines(drawing, width, height)
+    )
+
+
+def _lines(drawing: Drawing, width: int, height: int) -> str:
+    head = [*wrap(drawing.chart.title, width), *_legend(drawing, width)]
+    foot = wrap("; ".join(drawing.notes), width) + wrap(drawing.source, width)
     room = max(10, height - len(head) - len(foot) - 3)
     canvas = _dots(drawing, width) if drawing.categories else _curves(drawing, width, room)
     if any(len(set(there)) > 1 for there in canvas.marks.values()):
-        foot = _wrap("a digit: so many marks in one place", width) + foot
+        foot = wrap("a digit: so many marks in one place", width) + foot
     return "\n".join([*head, canvas.up, *_picture(canvas, width), canvas.across.rjust(width - 1), *foot]) + "\n"
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) if text else []
 
 
 def _legend(drawing: Drawing, width: int) -> list[str]:
     entries = [f"{_marker(index)} {line.name}" for index, line in enumerate(drawing.lines) if line.name]
-    joined = "   ".join(entry.replace(" ", "\0") for entry in entries)  # an entry is not broken if it fits a line
-    return [line.replace("\0", " ") for line in _wrap(joined, width)]
+    return flow(entries, width)
 
 
 def _marker(index: int) -> str:

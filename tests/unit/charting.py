@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from c10k_probe.charts.data import Drawing
+from c10k_probe.charts.lines import Drawing
 from c10k_probe.experiment import Chart
 from c10k_probe.results import StoredRun
 

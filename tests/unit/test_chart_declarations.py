@@ -12,7 +12,9 @@ import pytest
 from charting import CHART, ROWS, stored
 from mock_experiment import MockExperiment, go
 
-from c10k_probe.charts.data import Line, charts_of, choose, draw
+from c10k_probe.charts.choice import choose, draw
+from c10k_probe.charts.declared import charts_of
+from c10k_probe.charts.lines import Line
 from c10k_probe.exits import UserError
 from c10k_probe.experiment import Chart, Experiment, columns
 from c10k_probe.registry import find_experiments
@@ -65,7 +67,7 @@ def test_declared_charts_name_columns_of_their_rows(name: str) -> None:
 def test_reading_a_run_loads_neither_drawing_library() -> None:
     code = """
 import sys
-import c10k_probe.charts.data, c10k_probe.charts.terminal, c10k_probe.charts.image, c10k_probe.cli.plot
+import c10k_probe.charts.choice, c10k_probe.charts.terminal, c10k_probe.charts.image, c10k_probe.cli.plot
 print(*sorted({name.split(".")[0] for name in sys.modules}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

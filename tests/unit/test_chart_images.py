@@ -12,18 +12,18 @@ from xml.etree import ElementTree
 import pytest
 from charting import CHART, NAMES, ROWS, row, stored
 
-from c10k_probe.charts.data import Drawing, draw
+from c10k_probe.charts.choice import AnyDrawing, draw
 from c10k_probe.charts.image import check_target, image_bytes, save_chart
 from c10k_probe.charts.terminal import text_chart
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Chart
 
 
-def svg_of(drawing: Drawing) -> ElementTree.Element:
+def svg_of(drawing: AnyDrawing) -> ElementTree.Element:
     return ElementTree.fromstring(image_bytes(drawing, "svg"))
 
 
-def texts_of(drawing: Drawing) -> list[str]:
+def texts_of(drawing: AnyDrawing) -> list[str]:
     return ["".join(item.itertext()).strip() for item in svg_of(drawing).iter("{http://www.w3.org/2000/svg}text")]
 
 
@@ -63,7 +63,7 @@ def test_the_same_run_gives_the_same_bytes() -> None:
         assert image_bytes(draw(stored(ROWS), CHART), ending) == image_bytes(draw(stored(ROWS), CHART), ending)
 
 
-def marks_of(drawing: Drawing) -> list[tuple[float, float]]:
+def marks_of(drawing: AnyDrawing) -> list[tuple[float, float]]:
     """Where the values' marks are, in points from the left and from the top, in the order of drawing."""
     uses = svg_of(drawing).iter("{http://www.w3.org/2000/svg}use")
     styled = [use for use in uses if "stroke: #111111" in use.get("style", "") and "fill" in use.get("style", "")]

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from charting import CHART, NAMES, points_of, row, stored
 
-from c10k_probe.charts.data import Point, charts_of, choose, draw
+from c10k_probe.charts.choice import choose, draw
+from c10k_probe.charts.declared import charts_of
+from c10k_probe.charts.rows import Point
 from c10k_probe.exits import ExitCode, UserError
 from c10k_probe.results import StoredRun
 

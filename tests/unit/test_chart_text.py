@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from charting import CHART, NAMES, row, stored
 
-from c10k_probe.charts.data import draw
+from c10k_probe.charts.choice import draw
 from c10k_probe.charts.terminal import MARKERS, text_chart
 
 
