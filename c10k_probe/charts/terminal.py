@@ -1,7 +1,7 @@
 """A chart as text for a terminal: plotext draws the frame, lines and marks; no colour is needed to tell lines apart.
 
-Everything is placed on whole character cells here, so that marks that fall together are known: their cell shows how
-many there are. All that is words (title, legend, units, notes) stands around the picture and is wrapped to the width.
+Everything is placed on whole character cells here, so that marks that fall together are known and put side by side.
+All that is words (title, legend, units, notes) stands around the picture and is wrapped to the width.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _FRAME: Final = 2  # cells that the frame takes across
 _ROWS_BELOW: Final = 3  # the frame's two and the labels
 _ROWS_A_TICK: Final = 3
 _CELLS_A_LABEL: Final = 3
+_FEW_LINES: Final = 4
+_ROWS_OF_FEW, _ROWS_OF_MANY = 10, 19  # the least height; many lines need room to be told apart, also above the screen
 
 Cell = tuple[int, int]  # column from the left, row from the bottom
 
@@ -47,6 +49,30 @@ class _Canvas:
         """Put a mark; its cell may hold others."""
         self.marks.setdefault(cell, []).append(marker)
 
+    def spread(self) -> set[str]:
+        """Put different marks of one cell side by side where there is room; else a digit says how many there are.
+
+        Returns which of both, ``beside`` and ``digit``, were needed.
+        """
+        ways: set[str] = set()
+        for cell, markers in list(self.marks.items()):
+            different = list(dict.fromkeys(markers))
+            if len(different) > 1:
+                places = self._free_places(cell, len(different))
+                ways.add("beside" if places else "digit")
+                self.marks[cell] = [str(min(9, len(different)))]
+                self.marks.update({place: [marker] for place, marker in zip(places, different, strict=False)})
+        return ways
+
+    def _free_places(self, cell: Cell, places_count: int) -> list[Cell]:
+        """So many cells around one, when they and the next ones hold no mark; else none."""
+        column, row = cell
+        first = column - (places_count - 1) // 2
+        around = {(first + step, row) for step in range(-1, places_count + 1)} - {cell}
+        if first < 0 or first + places_count > self.columns or around & self.marks.keys():
+            return []
+        return [(first + step, row) for step in range(places_count)]
+
     def bar(self, cells: Iterator[Cell], glyph: str) -> None:
         """Put a bar below the marks."""
         self.bars.update(dict.fromkeys(cells, glyph))
@@ -66,11 +92,16 @@ def text_chart(drawing: AnyDrawing, width: int, height: int, *, colour: bool = F
 def _lines(drawing: Drawing, width: int, height: int) -> str:
     head = [*wrap(drawing.chart.title, width), *_legend(drawing, width)]
     foot = wrap("; ".join(drawing.notes), width) + wrap(drawing.source, width)
-    room = max(10, height - len(head) - len(foot) - 3)
+    room = max(_ROWS_OF_FEW if len(drawing.lines) <= _FEW_LINES else _ROWS_OF_MANY, height - len(head) - len(foot) - 3)
     canvas = _dots(drawing, width) if drawing.categories else _curves(drawing, width, room)
-    if any(len(set(there)) > 1 for there in canvas.marks.values()):
-        foot = wrap("a digit: so many marks in one place", width) + foot
+    foot = wrap(_meeting_note(canvas.spread()), width) + foot
     return "\n".join([*head, canvas.up, *_picture(canvas, width), canvas.across.rjust(width - 1), *foot]) + "\n"
+
+
+def _meeting_note(ways: set[str]) -> str:
+    """How marks that meet are shown."""
+    notes = {"beside": "marks side by side: values in one place", "digit": "a digit: so many marks in one place"}
+    return "; ".join(note for way, note in notes.items() if way in ways)
 
 
 def _legend(drawing: Drawing, width: int) -> list[str]:
@@ -191,11 +222,10 @@ def _set_ruler(ruler: Any, cells: int, ticks: dict[int, str]) -> None:
 
 
 def _by_glyph(canvas: _Canvas) -> Iterator[tuple[str, list[Cell]]]:
-    """Bars, then marks over them; where different marks meet, how many lines do."""
+    """Bars, then marks over them."""
     glyphs: dict[str, list[Cell]] = {}
     for cell, glyph in canvas.bars.items():
         glyphs.setdefault(glyph, []).append(cell)
     for cell, markers in canvas.marks.items():
-        lines_count = len(set(markers))
-        glyphs.setdefault(str(min(9, lines_count)) if lines_count > 1 else markers[0], []).append(cell)
+        glyphs.setdefault(markers[0], []).append(cell)
     yield from glyphs.items()

@@ -84,13 +84,30 @@ def test_intervals_reach_from_low_to_high() -> None:
     assert max(bar) == pytest.approx(0.9 * height / 1.14, abs=1.1)
 
 
-def test_marks_that_meet_are_counted() -> None:
+def test_marks_that_meet_stand_side_by_side() -> None:
     rows = [row(model, count, 1000.0) for model in ("epoll", "fork", "thread") for count in (10, 100)]
     text = text_chart(draw(stored(rows), CHART), 80, 24)
-    assert len(places_of(text, "3")) == 2
-    assert "a digit: so many marks in one place" in text
+    assert len([line for line in canvas_of(text) if line.count("ox+") == 2]) == 1
+    assert [column for column, _ in places_of(text, "x")] == sorted({column for column, _ in places_of(text, "│")})
+    assert "marks side by side: values in one place" in text
     assert "o epoll   x fork   + thread" in text
-    assert "digit" not in text_chart(draw(stored(rows[:2]), CHART), 80, 24)
+    assert "side by side" not in text_chart(draw(stored(rows[:2]), CHART), 80, 24)
+
+
+def test_marks_without_room_side_by_side_are_counted() -> None:
+    rows = [row(model, count, 1000.0) for model in ("epoll", "fork", "thread") for count in range(10, 60)]
+    text = text_chart(draw(stored(rows), dataclasses.replace(CHART, log_x=False)), 80, 24)
+    assert len(places_of(text, "3")) > 40
+    assert "a digit: so many marks in one place" in text
+
+
+def test_eight_lines_of_five_points_can_be_told_apart() -> None:
+    """Every one of 40 values keeps its own mark, though half of the lines lie upon each other."""
+    rows = [row(f"model {line}", 10**power, 1e3 * (1 + line // 2)) for line in range(8) for power in range(1, 6)]
+    for width in (80, 120):
+        text = text_chart(draw(stored(rows), CHART), width, 24)
+        assert [len(places_of(text, marker)) for marker in MARKERS[:8]] == [5] * 8
+        assert not places_of(text, "2")
 
 
 def test_names_get_a_row_for_each_line() -> None:
