@@ -254,17 +254,18 @@ def _contestants(
 
 
 def letters_for(names: Sequence[str]) -> dict[str, str]:
-    """A letter for each name, one of its own where there is one left; short names choose first.
+    """A letter for each name, all different, at most 26; short names choose first.
 
-    ``epoll`` E, ``poll`` P, ``epoll_edge`` D, ``io_uring_poll`` U: initials of words, then letters from the last word
-    backwards.
+    ``epoll`` E, ``poll`` P, ``epoll_edge`` D, ``io_uring_poll`` U: initials of words, then letters of them; words that
+    few names have come first, then the last ones.
     """
+    words = {name: "".join(part if part.isalnum() else " " for part in name).upper().split()[::-1] for name in names}
+    names_count = Counter(word for found in words.values() for word in set(found))
     chosen: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (len(name), name)):
-        words = "".join(letter if letter.isalnum() else " " for letter in name).upper().split()[::-1]
-        wishes = [word[0] for word in words] + [letter for word in words for letter in word]
-        free = [letter for letter in (*wishes, *LETTERS) if letter in LETTERS and letter not in chosen.values()]
-        chosen[name] = free[0]
+        telling = sorted(words[name], key=lambda word: names_count[word])
+        wishes = [*(word[0] for word in telling), *"".join(telling), *LETTERS]
+        chosen[name] = next(letter for letter in wishes if letter in LETTERS and letter not in chosen.values())
     return chosen
 
 
