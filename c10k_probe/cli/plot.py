@@ -16,6 +16,7 @@ from c10k_probe.results import StoredRun, load, newest
 LAST = "last"
 _RESULTS = Path("results")
 _PROMPT_ROWS = 1
+_USUAL_SIZE = (80, 24)
 
 
 def plot_run(name: str, chart: str | None, save: str | None, *, list_charts: bool) -> None:
@@ -36,16 +37,18 @@ def plot_run(name: str, chart: str | None, save: str | None, *, list_charts: boo
 
 
 def show_at_end(path: Path) -> None:
-    """Draw, on stderr, what the run's experiment wants to be seen when it has ended."""
+    """Draw, on stderr, what the run's experiment wants to be seen when it has ended; no higher than need be."""
     for drawing in shown_at_end(load(path)):
-        _show(drawing, sys.stderr)
+        _print("\n", sys.stderr)
+        _show(drawing, sys.stderr, most_rows=_USUAL_SIZE[1])
 
 
-def _show(drawing: AnyDrawing, stream: TextIO) -> None:
+def _show(drawing: AnyDrawing, stream: TextIO, most_rows: int | None = None) -> None:
     """Write a chart that fits the terminal behind the stream."""
     from c10k_probe.charts.terminal import text_chart
 
     columns, rows = _size(stream)
+    rows = min(rows, most_rows or rows)
     _print(text_chart(drawing, columns, rows - _PROMPT_ROWS, colour=_has_colours(stream)), stream)
 
 
@@ -57,7 +60,7 @@ def _size(stream: TextIO) -> tuple[int, int]:
         seen = (0, 0)
     asked = (os.environ.get(name, "") for name in ("COLUMNS", "LINES"))
     columns, rows = (int(text) if text.isdecimal() else size for text, size in zip(asked, seen, strict=True))
-    return columns or 80, rows or 24
+    return columns or _USUAL_SIZE[0], rows or _USUAL_SIZE[1]
 
 
 def _has_colours(stream: TextIO) -> bool:
