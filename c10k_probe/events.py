@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import Cell, Chart, Column, Finding, Samples, Scalar, Verdict, View
+from c10k_probe.experiment import AnyChart, Cell, Column, Finding, Samples, Scalar, Verdict, View
 from c10k_probe.fits import Fit
 
 
@@ -27,7 +27,7 @@ class RunStarted:
     seed: int
     facts: Mapping[str, object] = field(default_factory=dict)
     command: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
+    charts: tuple[AnyChart, ...] = ()
 
 
 @dataclass(frozen=True)

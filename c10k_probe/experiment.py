@@ -202,6 +202,8 @@ class View:
 
 # --- charts ---------------------------------------------------------------------------------------------------------
 
+Where = tuple[tuple[str, Scalar | tuple[Scalar, ...]], ...]  # (column, value or values) of the rows to take
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -209,7 +211,8 @@ class Chart:
 
     ``x`` and ``y`` are columns; their suffix is the unit. A text column as ``x`` gives a row of dots for each of its
     values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
-    one line each, ``where`` the (column, value or values) pairs of the rows to take.
+    one line each, ``where`` the (column, value or values) pairs of the rows to take. With ``at_end`` the picture is
+    also shown after the run.
     """
 
     name: str
@@ -221,7 +224,36 @@ class Chart:
     series: tuple[str, ...] = ()
     log_x: bool = False
     log_y: bool = False
-    where: tuple[tuple[str, Scalar | tuple[Scalar, ...]], ...] = ()
+    where: Where = ()
+    at_end: bool = False
+    kind: str = dataclasses.field(default="lines", init=False)
+
+
+@dataclass(frozen=True)
+class WinnerMap:
+    """Who wins where: a grid of two numeric columns, in each cell the contestant whose ``value`` is lowest.
+
+    ``contestant`` is the key column whose values compete. A win needs an interval (``low``, ``high``) that lies below
+    that of every other contestant; else the cell is too close to call. ``log_x`` and ``log_y`` space the cells of an
+    image; ``where`` takes rows and ``at_end`` shows the map after the run, as in ``Chart``.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    value: str
+    low: str
+    high: str
+    contestant: str
+    where: Where = ()
+    log_x: bool = False
+    log_y: bool = False
+    at_end: bool = False
+    kind: str = dataclasses.field(default="winners", init=False)
+
+
+AnyChart = Chart | WinnerMap
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -310,7 +342,7 @@ class Experiment(ABC, Generic[ParametersT]):
     row_type: ClassVar[type[Row]]
     views: ClassVar[tuple[View, ...]]
     judges: ClassVar[tuple[Judge, ...]] = ()
-    charts: ClassVar[tuple[Chart, ...]] = ()  # the first that has something to draw is the one shown unasked
+    charts: ClassVar[tuple[AnyChart, ...]] = ()  # the first that has something to draw is the one shown unasked
     repeats: ClassVar[int] = 1  # interleaved blocks; each cell is launched once per block
     quick_repeats: ClassVar[int] = 1
 

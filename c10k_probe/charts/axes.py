@@ -85,10 +85,16 @@ def make_axis(column: str, values: Sequence[float], most_ticks: int, *, log: boo
     else:
         low, high = _linear_range(min(values), max(values), from_zero=from_zero)
         places = _linear_places(low, high, most_ticks, dimension)
+    title, ticks = labelled(column, places, log=log)
+    return Axis(title, low, high, ticks, log)
+
+
+def labelled(column: str, places: Sequence[float], *, log: bool = False) -> tuple[str, tuple[Tick, ...]]:
+    """The title of an axis with ticks at these places, and the ticks; one of them holds the unit."""
     unit, labels = _labels(column, places)
     notes = ", ".join(part for part in (unit, "log" if log else "") if part)
-    ticks = tuple(Tick(place, label) for place, label in zip(places, labels, strict=True))
-    return Axis(f"{stem(column)} ({notes})" if notes else stem(column), low, high, ticks, log)
+    title = f"{stem(column)} ({notes})" if notes else stem(column)
+    return title, tuple(Tick(place, label) for place, label in zip(places, labels, strict=True))
 
 
 # --- range ------------------------------------------------------------------------------------------------------------

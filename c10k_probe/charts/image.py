@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from c10k_probe.charts.axes import Axis, stem
-from c10k_probe.charts.data import Drawing, Line, Point
+from c10k_probe.charts.choice import AnyDrawing
+from c10k_probe.charts.image_legend import Legend
+from c10k_probe.charts.image_map import draw_map, size_inches
+from c10k_probe.charts.lines import Drawing, Line
+from c10k_probe.charts.rows import Point
+from c10k_probe.charts.winners import SCORE_NOTE, MapDrawing
 from c10k_probe.exits import UsageError
 
 if TYPE_CHECKING:
@@ -27,8 +32,6 @@ _ROW_INCHES: Final = 0.24  # of a chart with names on its axis
 _BAND_FROM: Final = 25  # points of a line; error bars of more would hide each other
 _TITLE_COLUMNS: Final = 70
 _TEXT_COLUMNS: Final = 125  # of the small print
-_LEGEND_LETTERS: Final = 85  # across the picture
-_HANDLE_LETTERS: Final = 8  # that a line's sample takes
 _STYLE: Final[dict[str, Any]] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -38,6 +41,7 @@ _STYLE: Final[dict[str, Any]] = {
     "font.size": 10,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
     "svg.fonttype": "none",
     "svg.hashsalt": "c10k-probe",
     "text.parse_math": False,  # a dollar sign in a name is no formula
@@ -69,7 +73,7 @@ def check_target(name: str) -> Path:
     return path
 
 
-def save_chart(drawing: Drawing, path: Path) -> None:
+def save_chart(drawing: AnyDrawing, path: Path) -> None:
     """Write the image beside, then rename: an old file stays until the new one is whole. Raises ``UsageError``."""
     picture = image_bytes(drawing, path.suffix.lower().removeprefix("."))
     temporary = path.with_name(f".{path.name}.new")
@@ -82,7 +86,7 @@ def save_chart(drawing: Drawing, path: Path) -> None:
         raise UsageError(f"--save: {path} cannot be written: {error.strerror}; name another file") from None
 
 
-def image_bytes(drawing: Drawing, ending: str) -> bytes:
+def image_bytes(drawing: AnyDrawing, ending: str) -> bytes:
     """The picture as the bytes of a PNG or SVG file."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells about caches and fonts
     import matplotlib.style
@@ -92,16 +96,23 @@ def image_bytes(drawing: Drawing, ending: str) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box, and known as one
         figure = Figure(figsize=_size(drawing), dpi=_DOTS_AN_INCH)  # no pyplot: no windows, no global state
         axes = figure.add_subplot()
-        looks = [_look(index) for index in range(len(drawing.lines))]
-        if drawing.categories:
-            _draw_dots(axes, drawing, looks)
+        if isinstance(drawing, MapDrawing):
+            draw_map(axes, drawing)
         else:
-            _draw_curves(axes, drawing, looks)
-        _write_legend(axes, drawing, looks)
+            _draw_lines(axes, drawing)
         _write_words(figure, drawing)
         buffer = io.BytesIO()
         figure.savefig(buffer, format=ending, metadata={"Date": None} if ending == "svg" else {"Software": None})
     return buffer.getvalue()
+
+
+def _draw_lines(axes: Axes, drawing: Drawing) -> None:
+    looks = [_look(index) for index in range(len(drawing.lines))]
+    if drawing.categories:
+        _draw_dots(axes, drawing, looks)
+    else:
+        _draw_curves(axes, drawing, looks)
+    _write_legend(axes, drawing, looks)
 
 
 def _look(index: int) -> _Look:
@@ -109,10 +120,13 @@ def _look(index: int) -> _Look:
     return _Look(_COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)], _STROKES[index % len(_STROKES)])
 
 
-def _size(drawing: Drawing) -> tuple[float, float]:
+def _size(drawing: AnyDrawing) -> tuple[float, float]:
+    if isinstance(drawing, MapDrawing):
+        return size_inches(drawing)
     width, height = _SIZE_INCHES
     rows = len(drawing.categories) * (len(drawing.lines) + 1)
-    return width, max(height, 2 + rows * _ROW_INCHES) if drawing.categories else height
+    extra = Legend.of([line.name for line in drawing.lines]).extra_inches
+    return width, (max(height, 2 + rows * _ROW_INCHES) if drawing.categories else height) + extra
 
 
 # --- numeric x: values upward -----------------------------------------------------------------------------------------
@@ -232,21 +246,20 @@ def _write_legend(axes: Axes, drawing: Drawing, looks: list[_Look]) -> None:
     ]
     names = [line.name for line in drawing.lines]
     if any(names):
-        columns = max(1, _LEGEND_LETTERS // (max(map(len, names)) + _HANDLE_LETTERS))
-        axes.legend(
-            handles,
-            names,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=min(columns, len(names)),
-            frameon=False,
-            handlelength=1.5 if drawing.categories else 3.5,
-        )
+        Legend.of(names).write(axes, handles, handlelength=1.5 if drawing.categories else 3.5)
 
 
-def _write_words(figure: Figure, drawing: Drawing) -> None:
+def _write_words(figure: Figure, drawing: AnyDrawing) -> None:
     """The title and, at the bottom, notes and the source of the numbers."""
     figure.suptitle("\n".join(textwrap.wrap(drawing.chart.title, _TITLE_COLUMNS)), fontsize=12)
-    notes = [f"{note} (hollow)" if note.endswith("shaky") else note for note in drawing.notes]
-    small = [part for text in ("; ".join(notes), drawing.source) for part in textwrap.wrap(text, _TEXT_COLUMNS)]
+    small = [
+        part for text in ("; ".join(_notes(drawing)), drawing.source) for part in textwrap.wrap(text, _TEXT_COLUMNS)
+    ]
     figure.supxlabel("\n".join(small), fontsize=7, color="#444444")
+
+
+def _notes(drawing: AnyDrawing) -> list[str]:
+    """What a reader of an image must know."""
+    if isinstance(drawing, MapDrawing):
+        return [f"N of M: {SCORE_NOTE}", *drawing.remarks(with_leads=True), *drawing.notes]
+    return [f"{note} (hollow)" if note.endswith("shaky") else note for note in drawing.notes]

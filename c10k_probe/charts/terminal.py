@@ -1,27 +1,32 @@
 """A chart as text for a terminal: plotext draws the frame, lines and marks; no colour is needed to tell lines apart.
 
-Everything is placed on whole character cells here, so that marks that fall together are known: their cell shows how
-many there are. All that is words (title, legend, units, notes) stands around the picture and is wrapped to the width.
+Everything is placed on whole character cells here, so that marks that fall together are known and put side by side.
+All that is words (title, legend, units, notes) stands around the picture and is wrapped to the width.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
 from c10k_probe.charts.axes import Axis, stem
-from c10k_probe.charts.data import Drawing, Line, Point
+from c10k_probe.charts.choice import AnyDrawing
+from c10k_probe.charts.lines import Drawing, Line
+from c10k_probe.charts.rows import Point
+from c10k_probe.charts.terminal_map import text_map
+from c10k_probe.charts.winners import MapDrawing
+from c10k_probe.charts.words import SMALLEST_WIDTH, flow, wrap
 
 MARKERS: Final = "ox+*#@%&$abcdefghijklmnpqrstuvwyz"
-SMALLEST_WIDTH: Final = 40
 _TRACE, _UPRIGHT, _FLAT = "·", "│", "─"
 _FRAME: Final = 2  # cells that the frame takes across
 _ROWS_BELOW: Final = 3  # the frame's two and the labels
 _ROWS_A_TICK: Final = 3
 _CELLS_A_LABEL: Final = 3
+_FEW_LINES: Final = 4
+_ROWS_OF_FEW, _ROWS_OF_MANY = 10, 19  # the least height; many lines need room to be told apart, also above the screen
 
 Cell = tuple[int, int]  # column from the left, row from the bottom
 
@@ -44,31 +49,64 @@ class _Canvas:
         """Put a mark; its cell may hold others."""
         self.marks.setdefault(cell, []).append(marker)
 
+    def spread(self) -> set[str]:
+        """Put different marks of one cell side by side where there is room; else a digit says how many there are.
+
+        Returns which of both, ``beside`` and ``digit``, were needed.
+        """
+        ways: set[str] = set()
+        for cell, markers in list(self.marks.items()):
+            different = list(dict.fromkeys(markers))
+            if len(different) > 1:
+                places = self._free_places(cell, len(different))
+                ways.add("beside" if places else "digit")
+                self.marks[cell] = [str(min(9, len(different)))]
+                self.marks.update({place: [marker] for place, marker in zip(places, different, strict=False)})
+        return ways
+
+    def _free_places(self, cell: Cell, places_count: int) -> list[Cell]:
+        """So many cells around one, when they and the next ones hold no mark; else none."""
+        column, row = cell
+        first = column - (places_count - 1) // 2
+        around = {(first + step, row) for step in range(-1, places_count + 1)} - {cell}
+        if first < 0 or first + places_count > self.columns or around & self.marks.keys():
+            return []
+        return [(first + step, row) for step in range(places_count)]
+
     def bar(self, cells: Iterator[Cell], glyph: str) -> None:
         """Put a bar below the marks."""
         self.bars.update(dict.fromkeys(cells, glyph))
 
 
-def text_chart(drawing: Drawing, width: int, height: int) -> str:
-    """The whole chart, at most ``width`` columns wide (at least 40) and, where its content allows, ``height`` rows."""
+def text_chart(drawing: AnyDrawing, width: int, height: int, *, colour: bool = False) -> str:
+    """The whole chart, at most ``width`` columns wide (at least 40) and, where its content allows, ``height`` rows.
+
+    Only a map has colours, and is readable without them.
+    """
     width = max(width, SMALLEST_WIDTH)
-    head = [*_wrap(drawing.chart.title, width), *_legend(drawing, width)]
-    foot = _wrap("; ".join(drawing.notes), width) + _wrap(drawing.source, width)
-    room = max(10, height - len(head) - len(foot) - 3)
+    return (
+        text_map(drawing, width, colour=colour) if isinstance(drawing, MapDrawing) else _lines(drawing, width, height)
+    )
+
+
+def _lines(drawing: Drawing, width: int, height: int) -> str:
+    head = [*wrap(drawing.chart.title, width), *_legend(drawing, width)]
+    foot = wrap("; ".join(drawing.notes), width) + wrap(drawing.source, width)
+    room = max(_ROWS_OF_FEW if len(drawing.lines) <= _FEW_LINES else _ROWS_OF_MANY, height - len(head) - len(foot) - 3)
     canvas = _dots(drawing, width) if drawing.categories else _curves(drawing, width, room)
-    if any(len(set(there)) > 1 for there in canvas.marks.values()):
-        foot = _wrap("a digit: so many marks in one place", width) + foot
+    foot = wrap(_meeting_note(canvas.spread()), width) + foot
     return "\n".join([*head, canvas.up, *_picture(canvas, width), canvas.across.rjust(width - 1), *foot]) + "\n"
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) if text else []
+def _meeting_note(ways: set[str]) -> str:
+    """How marks that meet are shown."""
+    notes = {"beside": "marks side by side: values in one place", "digit": "a digit: so many marks in one place"}
+    return "; ".join(note for way, note in notes.items() if way in ways)
 
 
 def _legend(drawing: Drawing, width: int) -> list[str]:
     entries = [f"{_marker(index)} {line.name}" for index, line in enumerate(drawing.lines) if line.name]
-    joined = "   ".join(entry.replace(" ", "\0") for entry in entries)  # an entry is not broken if it fits a line
-    return [line.replace("\0", " ") for line in _wrap(joined, width)]
+    return flow(entries, width)
 
 
 def _marker(index: int) -> str:
@@ -184,11 +222,10 @@ def _set_ruler(ruler: Any, cells: int, ticks: dict[int, str]) -> None:
 
 
 def _by_glyph(canvas: _Canvas) -> Iterator[tuple[str, list[Cell]]]:
-    """Bars, then marks over them; where different marks meet, how many lines do."""
+    """Bars, then marks over them."""
     glyphs: dict[str, list[Cell]] = {}
     for cell, glyph in canvas.bars.items():
         glyphs.setdefault(glyph, []).append(cell)
     for cell, markers in canvas.marks.items():
-        lines_count = len(set(markers))
-        glyphs.setdefault(str(min(9, lines_count)) if lines_count > 1 else markers[0], []).append(cell)
+        glyphs.setdefault(markers[0], []).append(cell)
     yield from glyphs.items()

@@ -160,7 +160,7 @@ def _commit_of(root: Path, name: str) -> str | None:
 
 
 def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Outputs) -> None:
-    """Where the run is kept; and, when a disk or a pipe refused rows, the rows themselves."""
+    """Its pictures and where the run is kept; and, when a disk or a pipe refused rows, the rows themselves."""
     kept = folder.path if folder not in [sink for sink, _ in tee.failed] else None
     if tee.failed:
         for sink, error in tee.failed:
@@ -173,4 +173,13 @@ def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Output
             rows = (csv_line(flatten(row).values()) for row in run.rows.values())
             sys.stderr.write("c10k-probe: the rows, since they could not be kept:\n" + csv_line(names) + "".join(rows))
     if kept is not None and not outputs.quiet:
+        _show_charts(run.experiment, kept)
         print(f"kept in {kept}", file=sys.stderr)
+
+
+def _show_charts(experiment: AnyExperiment, kept: Path) -> None:
+    """The pictures that an experiment wants to be seen at once."""
+    if any(chart.at_end for chart in experiment.charts):
+        from c10k_probe.cli.plot import show_at_end
+
+        show_at_end(kept)
