@@ -1,0 +1,351 @@
+"""The design of readiness: how many descriptors are watched and active, and where a map is refined."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import pytest
+from c10k_probe.experiments import _readiness_design as design
+from c10k_probe.experiments.readiness import EXPERIMENT, ReadinessParameters
+from hypothesis import given
+from hypothesis import strategies as st
+from made_readiness import Cost, launches
+
+from c10k_probe import limits
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import Cell, Samples, columns
+from c10k_probe.limits import Wall
+
+DECADES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+EVERYTHING = (*design.C_MECHANISMS, *design.PYTHON_MECHANISMS)
+
+
+def walls_of(descriptors: int | None, system: int | None = None) -> list[Wall]:
+    """The walls of descriptors of a machine on which nothing is used yet."""
+    return [
+        Wall(name, "administrative", limit, 0, "descriptors", scope, "test", None)
+        for name, limit, scope in (("descriptors", descriptors, "process"), ("descriptors-system", system, "machine"))
+    ] + [Wall("select-set", "architectural", 1024, 3, "descriptors", "process", "test", None)]
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache() -> Iterator[None]:
+    """The most that fits is read once a process; here it changes."""
+    design.fitting_count.cache_clear()
+    yield
+    design.fitting_count.cache_clear()
+
+
+@pytest.fixture
+def twenty_thousand() -> Iterator[None]:
+    """A hard limit of 20,000 descriptors."""
+    with mock.patch.object(limits, "walls", lambda: walls_of(20_000)):
+        yield
+
+
+def cells_of(**chosen: Any) -> list[Cell]:
+    return EXPERIMENT.cells(ReadinessParameters(**chosen))
+
+
+def counts_of(cells: list[Cell], mechanism: str, workload: str = "chain") -> list[int]:
+    wanted = {"mechanism": mechanism, "workload": workload}
+    return [int(cell.key["watched_count"]) for cell in cells if wanted.items() <= cell.key.items()]
+
+
+# --- how many are watched ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "system", "fits"),
+    [
+        (20_000, None, 19_900),
+        (20_000, 5000, 4900),
+        (1024, None, 900),
+        (264, None, 200),
+        (100, None, 1),
+        (10, None, 1),
+        (None, None, 10**7),
+    ],
+)
+def test_what_fits_is_in_hundreds_below_the_lowest_wall(descriptors: int | None, system: int | None, fits: int) -> None:
+    with mock.patch.object(limits, "walls", lambda: walls_of(descriptors, system)):
+        assert design.fitting_count() == fits
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+@pytest.mark.parametrize("mechanism", [name for name in EVERYTHING if name not in ("select", "select.select")])
+def test_beyond_a_wall_stand_the_most_that_fits_and_the_row_of_the_wall(mechanism: str) -> None:
+    assert design.levels(DECADES, mechanism) == [100, 300, 1000, 3000, 10_000, 19_900, 30_000]
+    assert design.levels((100, 1000), mechanism) == [100, 1000]
+    assert design.levels((100, 19_900), mechanism) == [100, 19_900]
+    assert design.levels((19_900, 100_000), mechanism) == [19_900, 100_000]
+    assert design.levels((100_000, 50_000), mechanism) == [19_900, 50_000]
+    assert design.levels((1000, 100), mechanism) == [100, 1000]
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+@pytest.mark.parametrize("mechanism", ["select", "select.select"])
+def test_select_stops_at_its_own_wall_and_has_one_row_for_it(mechanism: str) -> None:
+    """No further count is invented: the most that select can watch lies beside what was asked for."""
+    assert design.levels(DECADES, mechanism) == [100, 300, 1000, 3000]
+    assert design.levels((5000, 2000), mechanism) == [2000]
+
+
+@pytest.mark.parametrize("mechanism", ["select", "select.select"])
+def test_select_under_a_lower_limit_stops_there(mechanism: str) -> None:
+    with mock.patch.object(limits, "walls", lambda: walls_of(512)):
+        assert design.levels((100, 1000, 3000), mechanism) == [100, 400, 1000]
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+@pytest.mark.parametrize("workload", design.WORKLOADS)
+@pytest.mark.parametrize("mechanism", EVERYTHING)
+def test_what_is_within_the_limits_needs_no_more_than_there_is(mechanism: str, workload: str) -> None:
+    """All that is planned below the wall can be measured, and the row of the wall cannot."""
+    cells = cells_of(fds=DECADES, mechanism=(mechanism,), workload=(workload,))
+    broken = [cell for cell in cells if limits.check(cell.needs, walls_of(20_000))]
+    assert [cell.key["watched_count"] for cell in broken] == [3000 if "select" in mechanism[-6:] else 30_000]
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+@pytest.mark.parametrize("mechanism", ["select", "select.select"])
+def test_the_most_that_select_can_watch_has_room(mechanism: str) -> None:
+    most = design.limits_of(mechanism)
+    (cell,) = cells_of(fds=(most,), active=("1",), mechanism=(mechanism,), workload=("chain",))
+    assert limits.check(cell.needs, walls_of(20_000)) is None
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+def test_the_row_of_selects_wall_names_it() -> None:
+    cells = cells_of(fds=(100, 3000), active=("1",), mechanism=("select", "poll"), workload=("chain",))
+    walls = {
+        (cell.key["mechanism"], cell.key["watched_count"]): limits.check(cell.needs, walls_of(20_000)) for cell in cells
+    }
+    named = {key: wall.name for key, wall in walls.items() if wall}
+    assert named == {("select", 3000): "select-set"}
+
+
+# --- how many are active ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "watched", "chain", "short"),
+    [
+        (("1", "10", "100"), 1000, {1: "1", 10: "10", 100: "100"}, {1: "1", 10: "10", 100: "100"}),
+        (("100", "1"), 1000, {1: "1", 100: "100"}, {1: "1", 100: "100"}),
+        (("1", "1%"), 100, {1: "1"}, {1: "1"}),
+        (("1%", "1"), 100, {1: "1%"}, {1: "1%"}),
+        (("10", "100%"), 10, {10: "10"}, {10: "10"}),
+        (("0.1%",), 100, {1: "0.1%"}, {1: "0.1%"}),
+        (("50%",), 101, {50: "50%"}, {50: "50%"}),
+        (("1", "1000"), 100, {1: "1"}, {1: "1"}),
+        (("1000",), 100, {}, {}),
+        (("1", "100%"), 1000, {1: "1", 1000: "100%"}, {1: "1", 1000: "100%"}),
+        (
+            ("1", "1000", "2000", "100%"),
+            5000,
+            {1: "1", 1000: "1000", 2000: "2000", 5000: "100%"},
+            {1: "1", 1000: "1000"},
+        ),
+    ],
+)
+def test_each_number_of_active_ones_once(
+    asked: tuple[str, ...], watched: int, chain: Mapping[int, str], short: Mapping[int, str]
+) -> None:
+    """Ascending; of two ways to ask for the same the first stands; short has a cap of its own."""
+    assert list(design.active_levels(asked, watched, "chain").items()) == list(chain.items())
+    assert list(design.active_levels(asked, watched, "short").items()) == list(short.items())
+    assert design.SHORT_MOST_COUNT == 1000
+
+
+@given(
+    st.lists(st.sampled_from(design.MAP_ACTIVE), unique=True, min_size=1),
+    st.integers(1, 100_000),
+    st.sampled_from(design.WORKLOADS),
+)
+def test_no_activity_is_more_than_is_watched(asked: list[str], watched: int, workload: str) -> None:
+    found = design.active_levels(asked, watched, workload)
+    assert list(found) == sorted(set(found))
+    assert all(1 <= count <= watched for count in found)
+    assert set(found.values()) <= set(asked)
+
+
+def test_a_count_without_any_activity_has_no_cell() -> None:
+    cells = cells_of(fds=(10, 100), active=("50",), mechanism=("poll",), workload=("chain",))
+    assert counts_of(cells, "poll") == [100]
+
+
+def test_only_activities_that_no_count_can_have_are_refused() -> None:
+    EXPERIMENT.check(ReadinessParameters(fds=(10, 100), active=("50", "1000")))
+    EXPERIMENT.check(ReadinessParameters(fds=(10,), active=("100%",)))
+    with pytest.raises(UsageError, match="--active: more than the 100 that are watched"):
+        EXPERIMENT.check(ReadinessParameters(fds=(10, 100), active=("101", "1000")))
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+@pytest.mark.parametrize("is_map", [False, True])
+def test_no_two_cells_are_the_same_and_each_has_the_keys(is_map: bool) -> None:
+    cells = cells_of(mechanism=EVERYTHING, map=is_map)
+    assert len({cell.name for cell in cells}) == len(cells)
+    keys = {item.name for item in columns(EXPERIMENT.row_type) if item.key and not item.ramp}
+    assert all(cell.key.keys() == keys for cell in cells)
+    assert all(cell.weight > 0 for cell in cells)
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+def test_a_map_begins_with_the_decades_of_what_was_asked_for() -> None:
+    assert counts_of(cells_of(fds=DECADES, map=True), "epoll") == [100, 1000, 10_000, 19_900, 100_000]
+    assert counts_of(cells_of(fds=(200, 500, 5000), map=True), "epoll") == [200, 1000, 5000]
+    assert design.map_levels((100,)) == [100]
+
+
+def test_a_map_looks_at_more_activities_unless_they_are_named() -> None:
+    plain, mapped, named = (
+        ReadinessParameters(fds=(10_000,), mechanism=("poll",), workload=("chain",), map=is_map, **active)
+        for is_map, active in ((False, {}), (True, {}), (True, {"active": ("1", "7")}))
+    )
+    weights = [EXPERIMENT.cells(parameters)[0].weight for parameters in (named, plain, mapped)]
+    assert weights == sorted(weights)
+    assert len(set(weights)) == 3
+
+
+@pytest.mark.parametrize("mechanism", EVERYTHING)
+def test_more_watched_need_more(mechanism: str) -> None:
+    less, more = (design.make_cell("chain", mechanism, count, ("1",)) for count in (100, 900))
+    assert less.needs.descriptors_count < more.needs.descriptors_count
+    assert less.needs.memory_bytes < more.needs.memory_bytes
+    assert less.weight < more.weight
+
+
+def test_an_odd_count_needs_the_other_end_too() -> None:
+    odd, even = (design.make_cell("chain", "select", count, ("1",)).needs for count in (7, 8))
+    assert (odd.descriptors_count, odd.select_count) == (even.descriptors_count, even.select_count)
+
+
+def test_short_connections_need_both_ends_of_those_that_come_at_once() -> None:
+    chain, short = (design.make_cell(workload, "epoll", 1000, ("1", "100")).needs for workload in design.WORKLOADS)
+    assert short.descriptors_count - chain.descriptors_count == 200
+
+
+# --- where a map is refined -------------------------------------------------------------------------------------------
+
+
+def flat(cost_ns: float) -> Cost:
+    return lambda *_: cost_ns
+
+
+def linear(cost_ns: float) -> Cost:
+    return lambda watched, _: cost_ns * watched
+
+
+def test_it_is_refined_between_neighbours_with_different_winners() -> None:
+    taken = launches({"poll": linear(10), "epoll": flat(2000)}, (10, 100, 1000, 10_000))
+    assert design.finer_levels(taken, "chain") == [320]
+    assert design.finer_levels(taken, "short") == []
+
+
+def test_without_a_change_of_hands_there_is_nothing_to_refine() -> None:
+    assert design.finer_levels(launches({"poll": linear(10), "epoll": flat(1)}, (10, 100, 1000)), "chain") == []
+    assert design.finer_levels(launches({"poll": linear(10)}, (10, 100, 1000)), "chain") == []
+    assert design.finer_levels([], "chain") == []
+    assert design.finer_levels(launches({"poll": linear(10), "epoll": flat(2000)}, (100,)), "chain") == []
+
+
+def test_every_activity_counts_by_itself() -> None:
+    """With one active the order changes between 100 and 1,000, with ten between 10 and 100."""
+    one = launches({"poll": linear(10), "epoll": flat(2000)}, (10, 100, 1000))
+    ten = launches({"poll": linear(10), "epoll": flat(500)}, (10, 100, 1000), active="10")
+    assert design.finer_levels(one + ten, "chain") == [32, 320]
+
+
+def test_winners_are_found_among_those_that_were_measured() -> None:
+    """select is missing above its wall: that hands the first place on, too."""
+    low = launches({"select": flat(1), "epoll": flat(2)}, (100,))
+    assert design.finer_levels(low + launches({"epoll": flat(2)}, (1000,)), "chain") == [320]
+
+
+def test_the_median_of_launches_decides_not_one_of_them() -> None:
+    def once_slow(_: int, block: int) -> float:
+        return 10**6 if block == 0 else 5
+
+    assert design.finer_levels(launches({"poll": once_slow, "epoll": flat(10)}, (10, 100, 1000)), "chain") == []
+
+
+def test_the_cost_of_an_event_is_the_median_pass_by_its_events() -> None:
+    (taken,) = launches({"poll": flat(123)}, (10,), blocks=1)
+    assert design.cost_ns(taken) == 123
+    assert design.pooled_costs([taken], "chain") == {("poll", 10, "1"): 123}
+    assert design.pooled_costs([taken], "short") == {}
+
+
+def refined(costs: Mapping[str, Cost], watched: tuple[int, ...]) -> list[int]:
+    """All counts of a map, refined as the runner does until no new one is asked for."""
+    known = list(watched)
+    for _ in range(50):
+        new = [count for count in design.finer_levels(launches(costs, known, blocks=1), "chain") if count not in known]
+        if not new:
+            return sorted(known)
+        known += new
+    raise AssertionError(f"no end: {sorted(known)}")
+
+
+@pytest.mark.parametrize("turns_at", [30, 150, 999, 4000, 50_000])
+def test_refining_ends_close_to_where_the_order_changes(turns_at: int) -> None:
+    counts = refined({"poll": linear(1), "epoll": flat(turns_at)}, (10, 100, 1000, 10_000, 100_000))
+    low, high = next((a, b) for a, b in itertools.pairwise(counts) if a <= turns_at < b)
+    assert high / low <= design.FINEST_STEP
+    assert len(counts) <= design.MAP_LEVELS_MOST_COUNT
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=2, max_size=8), st.integers(0, 3))
+def test_refining_always_ends_with_no_more_counts_than_are_allowed(prices: list[float], decade: int) -> None:
+    costs = {f"flat{index}": flat(price) for index, price in enumerate(prices)}
+    costs |= {f"linear{index}": linear(price / 100) for index, price in enumerate(prices)}
+    watched = (10 ** (decade + 1), 10 ** (decade + 2), 10 ** (decade + 3))
+    counts = refined(costs, watched)
+    assert set(watched) <= set(counts)
+    assert len(counts) <= design.MAP_LEVELS_MOST_COUNT
+    assert (min(counts), max(counts)) == (watched[0], watched[-1])
+
+
+@pytest.mark.parametrize(("low", "high"), [(10, 20), (10, 10**7), (2, 4), (1, 10), (3, 9), (99_000, 1_000_000)])
+def test_a_new_count_lies_between_its_neighbours(low: int, high: int) -> None:
+    (middle,) = design.finer_levels(launches({"poll": linear(1), "epoll": flat(low + 0.5)}, (low, high)), "chain")
+    assert low < middle < high
+
+
+@pytest.mark.parametrize(("low", "high"), [(100, 150), (1, 2)])
+def test_neighbours_that_are_close_enough_have_none_between(low: int, high: int) -> None:
+    assert design.finer_levels(launches({"poll": linear(1), "epoll": flat(low + 0.5)}, (low, high)), "chain") == []
+
+
+def test_a_map_that_is_full_is_not_refined() -> None:
+    counts = tuple(10 * 2**step for step in range(design.MAP_LEVELS_MOST_COUNT))
+    assert design.finer_levels(launches({"poll": linear(1), "epoll": flat(500)}, counts), "chain") == []
+
+
+# --- the experiment asks ----------------------------------------------------------------------------------------------
+
+TAKEN: list[Samples] = launches({"poll": linear(10), "epoll": flat(2000)}, (100, 1000))
+
+
+def test_without_map_nothing_is_asked() -> None:
+    assert EXPERIMENT.refine(ReadinessParameters(fds=(100, 1000)), TAKEN, 1) == []
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+def test_with_map_every_mechanism_is_asked_at_the_new_count_that_it_can_watch() -> None:
+    parameters = ReadinessParameters(fds=(100, 1000), mechanism=("select", "poll", "epoll"), map=True)
+    cells = EXPERIMENT.refine(parameters, TAKEN, 1)
+    assert [tuple(cell.key.values()) for cell in cells] == [
+        ("chain", name, 320) for name in ("select", "poll", "epoll")
+    ]
+    taken = launches({"poll": linear(10), "epoll": flat(50_000)}, (1000, 10_000))
+    beyond = EXPERIMENT.refine(parameters, taken, 1)
+    assert [cell.key["mechanism"] for cell in beyond] == ["poll", "epoll"]
