@@ -26,9 +26,11 @@ collector is off, and what was made before is frozen.
 ``calls_count`` are the system calls that follow from this program's own calls; it and ``waits_count`` are null for
 asyncio and uvloop, whose loops wait out of sight. Clock: ``time.monotonic_ns``, CLOCK_MONOTONIC; unit: ns.
 
-Known bias: every row contains, for each event, one method call, two counters and one list append, also where a program
-could do without. ``select.select`` unwatches in constant time here, on a list whose places are known. ``select.poll``
-builds its array anew in the wait that follows a change. An event that never comes ends the launch with an error.
+Known bias: every row contains, for each event, one method call, one counter and one list append, and two more calls for
+each round: a program that writes its handler out into its loop is a little faster, most of all with one active.
+``select.select`` unwatches in constant time here, on a list whose places are known. ``select.poll`` builds its array
+anew in the wait that follows a change. An event that never comes ends the launch with an error after ten to fifteen
+seconds.
 
 Sources: os, select, selectors, socket and asyncio of the Python library, Modules/selectmodule.c of CPython; uvloop
 (loop.pyx, handles/poll.pyx); select(2), poll(2), epoll(7).

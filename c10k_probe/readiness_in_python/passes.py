@@ -98,15 +98,15 @@ class Level:
 @contextlib.contextmanager
 def _guard(work: Work) -> Iterator[None]:
     """A timer that raises ``TimeoutError`` where a wait is for an event that does not come."""
-    state, silent_count = (0, 0), 0
+    state, silent_count = (0, 0, 0), 0
 
     def look(*_: object) -> None:
         nonlocal state, silent_count
-        now = (work.began, work.left_count)
+        now = (work.began, work.left_count, work.flying_count)
         silent_count = silent_count + 1 if now == state else 0
         state = now
         if silent_count >= 2:
-            text = f"no event for {2 * GUARD_S:g} s, but {work.left_count} are due"
+            text = f"no event for {2 * GUARD_S:g} s, but {work.flying_count} bytes are on their way"
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), text)
 
     earlier = signal.signal(signal.SIGALRM, look)

@@ -90,9 +90,10 @@ class Work:
         self.began = self.ended = 0  # monotonic ns
         self.used_before = self.used_after = usage()
         self.register_ns = 0
-        self.reads_count = self.writes_count = 0
-        self.left_count = 0  # bytes yet to be read, 0 after a good pass; negative: more came than were written
-        self._flying = 0  # of them, those written already
+        self.left_count = (
+            0  # bytes to be read from this round on, 0 after a good pass; negative: more came than written
+        )
+        self.flying_count = 0  # of them, those written and not yet read
 
     def set_level(self, active: int) -> None:
         """From now on this many are active at once."""
@@ -100,7 +101,7 @@ class Work:
 
     def prepare(self) -> None:
         """Before each pass; not timed."""
-        self.reads_count = self.writes_count = self.register_ns = 0
+        self.register_ns = 0
         self.left_count = self.events_count
 
     def begin(self) -> None:
@@ -121,8 +122,8 @@ class Work:
         return self.left_count == 0
 
     def calls_count(self) -> dict[str, int]:
-        """System calls of this pass by name, those of the mechanism aside."""
-        return {"read": self.reads_count, "write": self.writes_count}
+        """System calls of a whole pass by name, those of the mechanism aside."""
+        return {"read": self.events_count, "write": self.events_count}
 
     def _start(self) -> None:
         raise NotImplementedError
@@ -162,15 +163,13 @@ class Chain(Work):
         self._send(self._starts)
 
     def deliver(self, number: int) -> None:
-        count = len(os.read(number, READ_BYTES))
-        self.reads_count += 1
-        self.left_count -= count
-        self._flying -= count
+        self.flying_count -= len(os.read(number, READ_BYTES))
         self._arrived.append(self._targets[number])
-        if self._flying <= 0:
+        if self.flying_count <= 0:
             self._forward()
 
     def _forward(self) -> None:
+        self.left_count -= self._sent_count - self.flying_count
         if self._to_write > 0:
             arrived, self._arrived = self._arrived[: self._to_write], []
             self._to_write -= len(arrived)
@@ -179,10 +178,9 @@ class Chain(Work):
             self._finish()
 
     def _send(self, entrances: list[int]) -> None:
-        self._flying = len(entrances)
+        self.flying_count = self._sent_count = len(entrances)
         for entrance in entrances:
             os.write(entrance, TOKEN)
-        self.writes_count += self._flying
 
     def is_whole(self) -> bool:
         """One that was once in a wrong place is in a wrong one at the end, as the cycle is a permutation."""
@@ -215,12 +213,9 @@ class Short(Work):
         self._open()
 
     def deliver(self, number: int) -> None:
-        count = len(os.read(number, READ_BYTES))
-        self.reads_count += 1
-        self.left_count -= count
-        self._flying -= count
+        self.flying_count -= len(os.read(number, READ_BYTES))
         self._read_sum += number
-        if self._flying <= 0:
+        if self.flying_count <= 0:
             self._close()
 
     def close(self) -> None:
@@ -246,16 +241,17 @@ class Short(Work):
         before = time.monotonic_ns()
         self.watcher.add(self._numbers)
         self.register_ns += time.monotonic_ns() - before
-        self._flying = self.active
+        self.flying_count = self.active
         self._written_sum += sum(self._numbers)
         for entrance in entrances:
             os.write(entrance, TOKEN)
-        self.writes_count += self._flying
 
     def _close(self) -> None:
+        self.left_count -= self.active - self.flying_count
         before = time.monotonic_ns()
         self.watcher.remove(self._numbers)
         self.register_ns += time.monotonic_ns() - before
+        self._numbers = []
         self.close()
         if self.left_count > 0:
             self._open()

@@ -145,18 +145,22 @@ def test_the_two_orders_come_from_the_seed() -> None:
 
 @every_workload
 @every_mechanism
-def test_a_pass_with_a_byte_too_many_is_dropped(name: str, workload: str) -> None:
+@pytest.mark.parametrize("moment", ["_start", "_finish"])
+def test_a_pass_with_a_byte_too_many_is_dropped(
+    name: str, workload: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with watching(name, workload, 10, 30) as (sockets, work, mechanism):
-        start = work._start
+        step = getattr(work, moment)
 
-        def start_with_one_more() -> None:
-            os.write(sockets.all[0], b"x")
-            start()
+        def step_with_one_more() -> None:
+            if work.left_count >= 0:  # not once more when that one arrives
+                os.write(sockets.all[0], b"x")
+            step()
 
-        work._start = start_with_one_more  # type: ignore[method-assign]
+        monkeypatch.setattr(work, moment, step_with_one_more)
         bad = Level(work, mechanism, 3)
         bad.run(0, PASSES, time.monotonic_ns())
-        work._start = start  # type: ignore[method-assign]
+        monkeypatch.setattr(work, moment, step)
         good = Level(work, mechanism, 3)
         good.run(0, PASSES, time.monotonic_ns())
 
