@@ -89,12 +89,23 @@ static inline uint32_t tokens_of(const struct event *event)
     return bytes_count > 0 ? (uint32_t)bytes_count : 0;
 }
 
+/* It was for nothing: what was to come there is still to come. */
+static void watch_on(const struct event *event)
+{
+    counts.spurious_count++;
+    if (tokens.mechanism->rearm != NULL) {
+        tokens.mechanism->rearm(event, 1);
+    }
+}
+
 /* Returns how many arrivals there are now; those beyond `count` are surplus and only counted. */
 static inline uint32_t arrive(const struct event *event, uint32_t arrived_count, uint32_t count)
 {
     const uint32_t tokens_count = tokens_of(event);
     counts.arrived_count += tokens_count;
-    counts.spurious_count += tokens_count == 0;
+    if (tokens_count == 0) {
+        watch_on(event);
+    }
     for (uint32_t i = 0; i < tokens_count; i++) {
         counts.arrived_sum += position_mark(event->position);
         if (arrived_count < count) {
