@@ -1,0 +1,107 @@
+"""Launches of scheduling with known numbers, made up for the tests of its rows and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from c10k_probe.experiment import Samples, Scalar
+
+BLOCKS = 5
+HOPS = 100  # of each pass
+REST: dict[str, str | int] = {
+    "measure": "",
+    "method": "",
+    "kind": "process",
+    "tasks_count": 0,
+    "working_set_bytes": 0,
+    "work_ns": 0,
+    "cpus_count": 1,
+}
+FACTS: dict[str, Scalar] = {"kernel_tick_hz": 250, "tick_always": "yes, no nohz_full", "scheduler": "EEVDF"}
+Key = str | int
+
+
+def key_of(**keys: Key) -> dict[str, str | int]:
+    assert keys.keys() <= REST.keys()
+    return REST | keys
+
+
+def ring(
+    hop_ns: float, harness_ns: float, block: int = 0, *, measure: str = "switch", switches: float = 1.0, **keys: Key
+) -> Samples:
+    """One launch of a token ring: three passes of each, whose median has turns of so long; switches are for a turn."""
+    passes = {
+        name: [round(each * HOPS) - 5, round(each * HOPS), round(each * HOPS) + 900]
+        for name, each in (("pass", hop_ns), ("harness", harness_ns))
+    }
+    counted = 5 * HOPS  # the turns between the timed ones are counted too
+    facts: dict[str, Scalar] = {
+        "dropped_count": 0,
+        "hops_per_pass_count": HOPS,
+        "counted_hops_count": counted,
+        "voluntary_switches_count": round(switches * counted) - 3,
+        "involuntary_switches_count": 3,
+    }
+    key = key_of(**{"measure": measure, "method": "pipe", "kind": "thread", "tasks_count": 2, **keys})
+    return Samples(key, block, passes, facts)
+
+
+def loss(rate_per_s: float, lost_pct: float, work_ns: int, block: int = 0, **keys: Key) -> Samples:
+    """One launch in which so much of the work is lost at so many switches a second, one at each turn."""
+    hop_ns = 1e9 / rate_per_s
+    return ring(hop_ns, hop_ns * (1 - lost_pct / 100), block, measure="loss", work_ns=work_ns, **keys)
+
+
+def contest(
+    runs_ns: Sequence[int],
+    cpu_ns: Sequence[int] = (100, 100),
+    waits_ns: Sequence[int] = (5, 7),
+    edges_ns: Sequence[int] | None = (0,),
+    block: int = 0,
+    **keys: Key,
+) -> Samples:
+    """One launch of tasks that contend for a CPU, to see their slices unless ``measure`` says otherwise."""
+    values: dict[str, Sequence[int]] = {"run": runs_ns, "cpu": cpu_ns, "longest_wait": waits_ns}
+    if edges_ns is not None:
+        values["edge_distance"] = edges_ns
+    facts: dict[str, Scalar] = {
+        "dropped_count": 0,
+        "voluntary_switches_count": 1,
+        "involuntary_switches_count": 10,
+    }
+    return Samples(
+        key_of(**{"measure": "slice", "method": "other", "tasks_count": len(cpu_ns), **keys}), block, values, facts
+    )
+
+
+def yields(switch_ns: float, tasks: int, block: int = 0, *, done: float = 1.0, kind: str = "thread") -> Samples:
+    """One launch of tasks that all yield; spinning together they get ``done`` of what one gets done alone."""
+    switches = [1000, 500, 2000]
+    values = {"pass": [round(switch_ns * count) for count in switches], "switches": switches}
+    facts: dict[str, Scalar] = {
+        "dropped_count": 0,
+        "spin_iterations_count": round(done * 10**6),
+        "spin_alone_iterations_count": 10**6,
+    }
+    return Samples(key_of(measure="runnable", method="yield", kind=kind, tasks_count=tasks), block, values, facts)
+
+
+def tick(steps_ns: Sequence[int], interrupts: int | None, block: int = 0, duration_ns: int = 10**9) -> Samples:
+    """One launch that watched the coarse clock and counted interrupts."""
+    facts: dict[str, Scalar] = {
+        "dropped_count": 0,
+        "timer_interrupts_count": interrupts,
+        "duration_ns": duration_ns,
+        "coarse_resolution_ns": min(steps_ns, default=0),
+    }
+    return Samples(key_of(measure="tick", tasks_count=1), block, {"coarse_step": steps_ns}, facts)
+
+
+def fresh(fresh_ns: Sequence[int], hog_ns: Sequence[int]) -> Samples:
+    """One launch with a trial for each pair."""
+    values = {
+        "fresh_cpu": fresh_ns,
+        "hog_cpu": hog_ns,
+        "window": [a + b for a, b in zip(fresh_ns, hog_ns, strict=True)],
+    }
+    return Samples(key_of(measure="fresh", method="other", tasks_count=2), 0, values, {"dropped_count": 0})

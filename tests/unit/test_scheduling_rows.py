@@ -1,0 +1,341 @@
+"""The rows of scheduling: known launches become known switches, losses, shares, slopes and rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from c10k_probe.experiments import _scheduling_rows as rows
+from c10k_probe.experiments import scheduling
+from hypothesis import given
+from hypothesis import strategies as st
+from made_scheduling import BLOCKS, FACTS, contest, fresh, loss, ring, tick, yields
+
+from c10k_probe.experiment import Finding, Samples, columns
+from c10k_probe.stats import Interval
+
+SEED = 1
+
+
+def row_of(taken: Sequence[Samples], **facts: Any) -> rows.SchedulingRow:
+    """The one row that these launches make."""
+    (row,) = rows.summarise(taken, SEED, FACTS | facts)
+    return row
+
+
+def exactly(value: float) -> Interval:
+    return Interval(*[pytest.approx(value)] * 3)
+
+
+# --- switches ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_switch_is_a_turn_without_what_the_harness_takes() -> None:
+    row = row_of([ring(2500, 700, block) for block in range(BLOCKS)])
+    assert (row.switch_ns, row.hop_ns, row.harness_ns) == (exactly(1800), exactly(2500), exactly(700))
+    assert (row.launches_count, row.n_count, row.grade) == (BLOCKS, 3 * BLOCKS, "ok")
+    assert row.refill_ns is None
+
+
+def test_the_harness_is_subtracted_launch_by_launch() -> None:
+    """Each launch has its own speed: the medians of turns and harnesses may come from different launches."""
+    taken = [ring(hop, harness, block) for block, (hop, harness) in enumerate([(9, 8), (20, 2), (30, 13), (40, 24)])]
+    assert row_of(taken).switch_ns == Interval(pytest.approx(16.5), None, None)
+
+
+def test_switches_of_a_turn_are_those_of_the_turns_that_they_were_counted_in() -> None:
+    """The kernel's counts also hold the turns between the timed passes."""
+    row = row_of([ring(2500, 700, block, switches=1.25) for block in range(BLOCKS)])
+    assert row.switches_per_hop_ratio == pytest.approx(1.25)
+    assert row.involuntary_switches_count == 3 * BLOCKS
+
+
+def test_refilling_is_what_all_tasks_memory_costs_over_one_tasks_own() -> None:
+    taken = []
+    for block in range(BLOCKS):
+        one = ring(9000, 5000, block, working_set_bytes=1 << 20)
+        taken.append(Samples(one.key, block, {**one.values, "single_set": [300_000, 310_000, 900_000]}, one.facts))
+    row = row_of(taken)
+    assert row.refill_ns == exactly(5000 - 3100)
+    assert row.switch_ns == exactly(4000)
+
+
+def test_lost_work_is_the_share_of_the_harness_that_is_missing() -> None:
+    row = row_of([ring(1000, 950, block, measure="loss", work_ns=900) for block in range(BLOCKS)])
+    assert row.lost_pct == exactly(5)
+    assert row.switches_per_s == exactly(10**6)
+    assert row.switch_ns is None
+
+
+@pytest.mark.parametrize(("lost", "grade"), [((5.0, 5.1, 5.2, 5.3, 5.4), "ok"), ((1.0, 3.0, 5.0, 7.0, 9.0), "shaky")])
+def test_a_small_loss_is_graded_by_percentage_points(lost: Sequence[float], grade: str) -> None:
+    row = row_of([loss(10_000, share, 3000, block) for block, share in enumerate(lost)])
+    assert row.grade == grade
+    assert ("percentage points" in row.grade_reason) == (grade == "shaky")
+
+
+# --- the rate at which 5 % are lost -----------------------------------------------------------------------------------
+
+
+def lost_rates(taken: Sequence[Samples]) -> dict[str, Finding]:
+    return {item.subject: item for item in rows.findings(taken, SEED) if item.column == "switches_per_s"}
+
+
+SUBJECT = "5 % of the work of two threads with 0 KiB each are lost to pipe switches"
+
+
+def test_the_rate_is_interpolated_on_a_logarithmic_axis() -> None:
+    """2 % at 1,000 and 8 % at 100,000 a second: 5 % half-way between, at 10,000."""
+    taken = [
+        loss(rate, lost, work, block)
+        for block in range(BLOCKS)
+        for rate, lost, work in ((10**3, 2, 10**6), (10**5, 8, 10**4), (10**6, 60, 10**3))
+    ]
+    found = lost_rates(taken)
+    assert list(found) == [SUBJECT]
+    value = found[SUBJECT].value
+    assert value is not None
+    assert [value.middle, value.low, value.high] == [pytest.approx(10**4, rel=1e-3)] * 3
+
+
+@given(st.floats(1e3, 1e5), st.floats(2, 50), st.floats(0.1, 4.9), st.floats(5.1, 80))
+def test_the_rate_lies_between_its_neighbours(rate: float, factor: float, below: float, above: float) -> None:
+    taken = [loss(rate, below, 9), loss(rate * factor, above, 8)]
+    value = lost_rates(taken)[SUBJECT].value
+    assert value is not None
+    share = (5 - below) / (above - below)
+    assert value.middle == pytest.approx(rate * factor**share, rel=0.02)
+
+
+@pytest.mark.parametrize("lost", [(1, 2, 4.9), (6, 20, 60)])
+def test_where_5_pct_is_not_crossed_no_rate_is_made_up(lost: Sequence[float]) -> None:
+    taken = [
+        loss(10.0 ** (3 + step), share, 10 ** (6 - step), block)
+        for block in range(BLOCKS)
+        for step, share in enumerate(lost)
+    ]
+    found = lost_rates(taken)[SUBJECT]
+    assert (found.value, found.note) == (None, "not reached, or always, at the rates of this run")
+
+
+def test_a_launch_that_did_not_cross_it_leaves_no_rate() -> None:
+    taken = [loss(10**3, 2, 9, block) for block in range(BLOCKS)]
+    taken += [loss(10**5, 8 if block else 4, 8, block) for block in range(BLOCKS)]
+    assert lost_rates(taken)[SUBJECT].value is None
+
+
+def test_each_kind_of_task_and_memory_has_its_rate() -> None:
+    taken = [
+        loss(rate, lost, work, block, kind=kind, working_set_bytes=memory)
+        for block in range(BLOCKS)
+        for kind, memory, high in (("thread", 0, 10**5), ("process", 0, 10**4), ("thread", 1 << 20, 10**6))
+        for rate, lost, work in ((10**3, 1, 9), (high, 9, 8))
+    ]
+    found = {subject: item.value.middle for subject, item in lost_rates(taken).items() if item.value}
+    assert found == {
+        SUBJECT: pytest.approx(10**4, rel=1e-3),
+        SUBJECT.replace("threads", "processes"): pytest.approx(math.sqrt(10**7), rel=1e-3),
+        SUBJECT.replace("0 KiB", "1,024 KiB"): pytest.approx(math.sqrt(10**9), rel=1e-3),
+    }
+
+
+# --- slices and fairness ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cpu", "index"),
+    [
+        ([7, 7, 7, 7], 1.0),
+        ([5], 1.0),
+        ([1, 0, 0, 0], 0.25),
+        ([1, 1, 0, 0], 0.5),
+        ([1, 2, 3], 36 / 42),
+        ([10**10] * 4096, 1.0),
+        ([0, 0], 0.0),
+    ],
+)
+def test_jains_index_of_known_shares(cpu: list[int], index: float) -> None:
+    assert rows.fairness(cpu) == pytest.approx(index)
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=64).filter(any))
+def test_jains_index_lies_between_one_task_and_all(cpu: list[int]) -> None:
+    index = rows.fairness(cpu)
+    assert 1 / len(cpu) - 1e-9 <= index <= 1 + 1e-9
+    assert rows.fairness([9 * value for value in cpu]) == pytest.approx(index)
+
+
+def test_runs_waits_and_shares_of_contending_tasks() -> None:
+    """The worst launch stands for fairness, the least share and the longest wait."""
+    taken = [
+        contest([3 * 10**6, 4 * 10**6, 4 * 10**6], [50, 50], [8 * 10**6, 4 * 10**6], block=0),
+        contest([4 * 10**6, 4 * 10**6, 9 * 10**6], [30, 10], [10**6, 5 * 10**6], block=1),
+    ]
+    row = row_of(taken)
+    assert row.run is not None
+    assert (row.run.p50.middle, row.run.minimum, row.run.maximum) == (4e6, 3e6, 9e6)
+    assert row.wait_max_ns == 8e6
+    assert row.fairness_index == pytest.approx(1600 / (2 * 1000))
+    assert row.share_min_pct == pytest.approx(50)
+    assert (row.involuntary_switches_count, row.voluntary_switches_count, row.n_count) == (20, 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("distances", "share"),
+    [([0, 0], 100), ([200_000], 100), ([200_001], 0), ([0, 200_000, 200_001, 10**6], 50), ([10**6] * 3, 0)],
+)
+def test_near_an_edge_is_within_200_us(distances: list[int], share: float) -> None:
+    row = row_of([contest([4], edges_ns=distances, block=block) for block in range(BLOCKS)])
+    assert row.near_edge_pct == exactly(share)
+
+
+def test_without_any_edge_nothing_is_said_of_edges() -> None:
+    assert row_of([contest([4], edges_ns=None, block=block) for block in range(BLOCKS)]).near_edge_pct is None
+
+
+def test_a_launch_without_a_whole_run_is_empty_not_zero() -> None:
+    row = row_of([contest([], waits_ns=[], edges_ns=None)])
+    assert (row.run, row.wait_max_ns, row.near_edge_pct) == (None, None, None)
+    assert row.grade == "shaky"
+
+
+# --- many runnable tasks ----------------------------------------------------------------------------------------------
+
+
+def test_a_switch_among_runnable_tasks_is_time_by_counted_switches() -> None:
+    row = row_of([yields(1500, 64, block, done=0.9) for block in range(BLOCKS)])
+    assert row.switch_ns == exactly(1500)
+    assert row.lost_pct == exactly(10)
+    assert row.switches_per_s == exactly(1e9 / 1500)
+
+
+def test_passes_without_a_switch_have_no_cost() -> None:
+    one = yields(1500, 64)
+    some = Samples(one.key, 0, {"pass": [10**6, 3000], "switches": [0, 2]}, one.facts)
+    none = Samples(one.key, 0, {"pass": [10**6], "switches": [0]}, one.facts)
+    assert row_of([some]).switch_ns == Interval(1500, None, None)
+    assert row_of([none]).switch_ns is None
+
+
+def slopes(taken: Sequence[Samples]) -> dict[str, Finding]:
+    wanted = rows.runnable_subject("thread")
+    return {item.column: item for item in rows.findings(taken, SEED) if item.subject == wanted}
+
+
+def test_the_slope_is_for_each_doubling_and_the_ratio_from_end_to_end() -> None:
+    """1,000 ns for two tasks and 100 more at each doubling, on machines of different speed."""
+    taken = [
+        yields(1000 + 100 * (math.log2(tasks) - 1) + 50 * block, tasks, block)
+        for block in range(BLOCKS)
+        for tasks in (2, 16, 128, 1024)
+    ]
+    found = slopes(taken)
+    assert found["growth_ns"].value == Interval(*[pytest.approx(100, abs=0.5)] * 3)
+    ratio = found["switch_ratio"].value
+    assert ratio is not None
+    assert ratio.middle == pytest.approx(2000 / 1100, rel=1e-3)
+    assert (ratio.low or 0) < ratio.middle < (ratio.high or 0)
+    assert found["growth_ns"].note == "for each doubling, from 2 to 1,024"
+    assert found["switch_ratio"].note == "1,024 over 2"
+
+
+def test_a_switch_that_costs_the_same_has_no_slope() -> None:
+    taken = [yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 64, 4096)]
+    found = slopes(taken)
+    assert found["growth_ns"].value == Interval(*[pytest.approx(0, abs=1e-6)] * 3)
+    assert found["switch_ratio"].value == exactly(1)
+
+
+def test_two_counts_are_no_line() -> None:
+    assert slopes([yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 4096)]) == {}
+
+
+def test_counts_that_not_every_launch_has_are_left_out() -> None:
+    taken = [yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 64, 512)]
+    taken.append(yields(10**6, 4096, 0))
+    assert slopes(taken)["switch_ratio"].note == "512 over 2"
+
+
+# --- the tick, and a fresh task ---------------------------------------------------------------------------------------
+
+
+def test_the_tick_in_three_ways() -> None:
+    row = row_of([tick([4_000_000] * 9, 250, block) for block in range(BLOCKS)])
+    assert (row.tick_config_ns, row.tick_coarse_ns, row.tick_interrupt_ns) == (4e6, exactly(4e6), exactly(4e6))
+    assert (row.tick_always, row.scheduler, row.grade) == ("yes, no nohz_full", "EEVDF", "ok")
+
+
+def test_a_way_that_cannot_be_read_is_empty() -> None:
+    taken = [tick([4_000_000], 250 if block else None, block) for block in range(BLOCKS)]
+    row = row_of(taken, kernel_tick_hz=None, tick_always=None, scheduler=None)
+    assert (row.tick_config_ns, row.tick_interrupt_ns, row.tick_always, row.scheduler) == (None,) * 4
+    assert row_of([tick([4_000_000], 0)]).tick_interrupt_ns is None
+
+
+def test_steps_that_were_missed_do_not_make_the_tick_longer() -> None:
+    """A task that others keep off the CPU sees the coarse clock two or three ticks further each time."""
+    steps = [12_000_000, 4_000_000, 12_000_000, 8_000_000, 12_000_000]
+    assert row_of([tick(steps, 250, block) for block in range(BLOCKS)]).tick_coarse_ns == exactly(4e6)
+
+
+def test_a_launch_that_saw_no_step_does_not_end_the_run() -> None:
+    row = row_of([tick([], 2)])
+    assert row.tick_coarse_ns is None or row.tick_coarse_ns.middle > 0
+
+
+def test_the_share_of_a_fresh_task_is_of_what_both_got() -> None:
+    row = row_of([fresh([50, 60, 50, 40, 50], [50, 40, 50, 60, 50])])
+    assert row.fresh_share_pct is not None
+    assert row.fresh_share_pct.middle == 50
+    assert (row.fresh_share_pct.low or 0) >= 40
+    assert row.n_count == 5
+
+
+def test_a_trial_in_which_nobody_ran_does_not_count() -> None:
+    row = row_of([fresh([50, 0], [150, 0])])
+    assert (row.n_count, row.fresh_share_pct) == (1, Interval(25, None, None))
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_all_measures_in_their_order_by_memory_and_tasks() -> None:
+    taken = [
+        fresh([1], [1]),
+        yields(1000, 64),
+        yields(1000, 2),
+        tick([4], 1),
+        contest([4], measure="fairness"),
+        contest([4], measure="slice"),
+        loss(1000, 5, 9),
+        ring(9, 1, working_set_bytes=1 << 20),
+        ring(9, 1, tasks_count=64),
+        ring(9, 1),
+    ]
+    made = rows.summarise(taken, SEED, FACTS)
+    assert [row.measure for row in made] == [*["switch"] * 3, *scheduling.MEASURES[1:5], *["runnable"] * 2, "fresh"]
+    assert [(row.working_set_bytes, row.tasks_count) for row in made[:3]] == [(0, 2), (0, 64), (1 << 20, 2)]
+    assert [row.tasks_count for row in made if row.measure == "runnable"] == [2, 64]
+    assert set(rows._ROWS) == set(scheduling.MEASURES)
+
+
+def test_samples_that_were_dropped_are_told() -> None:
+    one = ring(9, 1)
+    assert row_of([Samples(one.key, 0, one.values, {**one.facts, "dropped_count": 7})]).dropped_count == 7
+
+
+def test_without_samples_there_is_nothing() -> None:
+    assert rows.summarise([], SEED, FACTS) == []
+    assert rows.findings([], SEED) == []
+
+
+def test_views_and_charts_name_columns_that_there_are() -> None:
+    names = {item.name for item in columns(rows.SchedulingRow)}
+    for view in rows.VIEWS:
+        assert {view.column, view.low, view.high} - {""} <= names
+    for chart in rows.CHARTS:
+        assert {chart.x, chart.y, chart.low, chart.high, *chart.series, *(name for name, _ in chart.where)} - {
+            ""
+        } <= names
