@@ -3,9 +3,9 @@
  * rest. The contract is in readiness.h.
  *
  * CPU time and switches are read before and after each pass, outside of what is timed. The CPU time is that of
- * CLOCK_THREAD_CPUTIME_ID. How much of it was spent in user mode the kernel guesses from where its ticks fell, so it is
- * a rough share (getrusage, RUSAGE_THREAD): of the level's passes, or, where no tick fell into them, of the thread's
- * life.
+ * CLOCK_THREAD_CPUTIME_ID. How much of it was spent in user mode the kernel guesses from where its ticks fell, so
+ * it is a rough share (getrusage, RUSAGE_THREAD): of the level's passes, or, where no tick fell into them, of the
+ * thread's life.
  * Sources: getrusage(2), clock_gettime(2); kernel/sched/cputime.c (cputime_adjust).
  */
 #include "readiness.h"
@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
-enum { PASSES_LEAST = 3, THROWN_AWAY_MOST = 3 };
+enum { PASSES_LEAST = 1, THROWN_AWAY_MOST = 3 };
 
 int64_t workload_events_count, workload_rounds_count;
 
