@@ -355,6 +355,10 @@ class Experiment(ABC, Generic[ParametersT]):
     def check(self, parameters: ParametersT) -> None:
         """Raise ``UsageError`` for parameters that are each allowed but not together."""
 
+    def charts_of(self, parameters: ParametersT) -> tuple[AnyChart, ...]:
+        """The charts of a run with these parameters."""
+        return self.charts
+
     @abstractmethod
     def cells(self, parameters: ParametersT) -> list[Cell]:
         """Everything that is to be measured, in any order: the runner shuffles."""

@@ -351,7 +351,7 @@ class Run:
             seed=self.plan.seed,
             facts=facts,
             command=self.plan.command,
-            charts=self.experiment.charts,
+            charts=self.experiment.charts_of(self.parameters),
         )
 
     def _code(self, end: str) -> ExitCode:

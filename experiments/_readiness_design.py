@@ -28,10 +28,11 @@ SCANNING = ("select", "poll", "select.select", "select.poll")  # each wait looks
 WORKLOADS = ("chain", "short")
 OWN_DESCRIPTORS_COUNT = 64
 SELECT_SPARE_COUNT = 16  # descriptors that are open before the first watched one
+SELECT_MOST_COUNT = 1024 - SELECT_SPARE_COUNT
 SHORT_MOST_COUNT = 1000  # connections that come at once
 FINEST_STEP = 1.5  # a map is refined until neighbouring counts differ by less than this factor
 MAP_LEVELS_MOST_COUNT = 12
-MAP_ACTIVE = ("1", "3", "10", "30", "100", "300", "1000", "3000", "10000", "1%", "10%", "50%", "100%")
+MAP_ACTIVE = tuple(map(str, decades(1, 10_000)))
 KEYS = ("workload", "mechanism", "watched_count")
 
 
@@ -44,24 +45,28 @@ def fitting_count() -> int:
     return 10**7 if fits is None else max(fits // 100 * 100, 1)
 
 
-def levels(asked: Sequence[int], mechanism: str) -> list[int]:
+def levels(asked: Sequence[int], mechanism: str, workload: str) -> list[int]:
     """The counts to watch: those that fit, the most that fits, and the first beyond, which becomes the wall's row."""
-    most = limits_of(mechanism)
+    most = most_watched(mechanism, workload)
     within = sorted(count for count in asked if count <= most)
     beyond = sorted(count for count in asked if count > most)
-    if beyond and most == fitting_count():
+    if beyond and not _is_select(mechanism):
         within.append(most)
     return [*dict.fromkeys(within), *beyond[:1]]
 
 
-def limits_of(mechanism: str) -> int:
-    """The most that a mechanism can watch here."""
-    return min(1024 - SELECT_SPARE_COUNT, fitting_count()) if _is_select(mechanism) else fitting_count()
+def most_watched(mechanism: str, workload: str) -> int:
+    """The most that a mechanism can watch here, room for short connections left."""
+    most = fitting_count() - (2 * SHORT_MOST_COUNT if workload == "short" else 0)
+    return max(1, min(SELECT_MOST_COUNT, most) if _is_select(mechanism) else most)
 
 
-def active_levels(asked: Sequence[str], watched: int, workload: str) -> dict[int, str]:
+def active_levels(asked: Sequence[str], watched: int, workload: str, mechanism: str) -> dict[int, str]:
     """Active count -> how it was asked for, ascending; what cannot be, or is the same as another, is left out."""
-    most = watched if workload == "chain" else SHORT_MOST_COUNT
+    most = watched
+    if workload == "short":
+        room = (SELECT_MOST_COUNT - watched) // 2 if _is_select(mechanism) else SHORT_MOST_COUNT
+        most = max(1, min(SHORT_MOST_COUNT, room))
     found: dict[int, str] = {}
     for text in asked:
         count = amount_of(text, watched)
@@ -72,7 +77,7 @@ def active_levels(asked: Sequence[str], watched: int, workload: str) -> dict[int
 
 def make_cell(workload: str, mechanism: str, watched: int, active: Sequence[str]) -> Cell:
     """One mechanism that watches so many; all active counts are measured on the same set."""
-    counts = active_levels(active, watched, workload)
+    counts = active_levels(active, watched, workload, mechanism)
     extra = 2 * max(counts, default=0) if workload == "short" else 0
     needed = watched + watched % 2 + extra + OWN_DESCRIPTORS_COUNT
     needs = Needs(
@@ -82,7 +87,7 @@ def make_cell(workload: str, mechanism: str, watched: int, active: Sequence[str]
         watches_count=watched if "epoll" in mechanism else 0,
         memory_bytes=(16 << 20) + 4096 * watched,
     )
-    weight = 10 + watched / 200 + 25 * len(counts) * (2 if mechanism in SCANNING else 1)
+    weight = 10 + watched / 200 + 25 * len(counts)
     return Cell({"workload": workload, "mechanism": mechanism, "watched_count": watched}, needs, weight)
 
 

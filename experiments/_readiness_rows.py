@@ -7,10 +7,10 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from c10k_probe import stats
-from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
+from c10k_probe.experiment import Chart, Finding, Row, Samples, View, WinnerMap, column, estimate
 
 from ._readiness_design import cost_ns
 
@@ -95,6 +95,20 @@ CHARTS = (
         log_y=True,
         where=(("workload", "chain"),),
     ),
+)
+_WINNERS: dict[str, Any] = {
+    "x": "watched_count",
+    "y": "active_count",
+    "value": "event_ns",
+    "low": "event_lo_ns",
+    "high": "event_hi_ns",
+    "contestant": "mechanism",
+    "log_x": True,
+    "log_y": True,
+}
+MAPS = (
+    WinnerMap("map", "Who delivers an event the fastest", **_WINNERS, where=(("workload", "chain"),)),
+    WinnerMap("map-short", "Who serves a short connection the fastest", **_WINNERS, where=(("workload", "short"),)),
 )
 
 
@@ -281,14 +295,31 @@ def _crossover(line: _Line, other: _Line, seed: int) -> _Overtaking | None:
     blocks = sorted(set.intersection(*({*line[count]} & {*other[count]} for count in watched))) if watched else []
     if len(watched) < 2 or not blocks:
         return None
+    decided = [_decided(line[count], other[count], seed) for count in watched]
     found = crossing(watched, [_log_ratio(line[count], other[count], blocks) for count in watched])
-    if found is None:
+    if found is None or not _change(decided, rises=found[1]):
         return None
     each = [
         crossing(watched, [_log_ratio(line[count], other[count], [block]) for count in watched]) for block in blocks
     ]
     interval = stats.median_interval([_clipped(item, watched) for item in each], seed)
     return _Overtaking(stats.Interval(found[0], interval.low, interval.high), found[1])
+
+
+def _decided(costs: Mapping[int, float], others: Mapping[int, float], seed: int) -> int:
+    """1 when the first is the dearer, -1 when it is the cheaper, 0 when its interval leaves it open."""
+    ratio = stats.paired_ratio(
+        {block: [cost] for block, cost in costs.items()}, {block: [cost] for block, cost in others.items()}, seed
+    )
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return 0
+    return 1 if ratio.low > 1 else -1 if ratio.high < 1 else 0
+
+
+def _change(decided: Sequence[int], *, rises: bool) -> bool:
+    """Whether one is surely the cheaper at some count, and surely the dearer at a higher one."""
+    before, after = (-1, 1) if rises else (1, -1)
+    return before in decided and after in decided[decided.index(before) :]
 
 
 def _log_ratio(costs: Mapping[int, float], others: Mapping[int, float], blocks: Sequence[int]) -> float:

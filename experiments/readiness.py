@@ -25,13 +25,14 @@ delivery mechanism for UNIX", USENIX 1999; libevent's benchmark.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 from c10k_probe import native
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples, Scalar
+from c10k_probe.experiment import AnyChart, Bench, Cell, Experiment, Made, Row, Samples, Scalar
 from c10k_probe.observe import memory
 from c10k_probe.parameters import Parameters, decades, parameter
 
@@ -47,16 +48,17 @@ from ._readiness_design import (
     active_levels,
     finer_levels,
     levels,
-    limits_of,
     make_cell,
     map_levels,
+    most_watched,
 )
 
 DEFAULT_ACTIVE = ("1", "10", "100", "1%", "50%", "100%")
 SMALLEST_MEMORY_COUNT = 1000  # below, the rounding of slab to pages is larger than what is measured
-SCAN_NS = 30  # roughly what a scan takes for one descriptor: only the length of a pass depends on it
-PASS_NS = 10_000_000
-WRITES = (20, 2000)
+SCAN_NS = 100  # roughly what a scan takes for one descriptor: only the length of a pass depends on it
+EVENT_NS = {"chain": 3000, "short": 15_000}
+PASS_NS = 4_000_000
+WRITES = (20, 1000)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class ReadinessParameters(Parameters):
         WORKLOADS, "chain, short, or both.", choices=WORKLOADS, many=True, quick=("chain",)
     )
     budget: int = parameter(
-        15_000_000,
+        12_000_000,
         "Time for one activity of one launch.",
         dimension="duration",
         minimum=10**6,
@@ -106,7 +108,7 @@ class Readiness(Experiment[ReadinessParameters]):
     parameters_type = ReadinessParameters
     row_type = rows.ReadinessRow
     views = rows.VIEWS
-    charts = rows.CHARTS
+    charts = (*rows.CHARTS, *rows.MAPS)
     judges = judges.JUDGES
     repeats = 5
     quick_repeats = 5
@@ -114,17 +116,22 @@ class Readiness(Experiment[ReadinessParameters]):
     def check(self, parameters: ReadinessParameters) -> None:
         """Refuse activities that no count of watched descriptors can have."""
         most = max(parameters.fds)
-        if not any(active_levels(_active(parameters), most, workload) for workload in parameters.workload):
+        if not any(active_levels(_active(parameters), most, workload, "") for workload in parameters.workload):
             raise UsageError(f"--active: more than the {most:,} that are watched; ask for fewer or raise --fds")
+
+    def charts_of(self, parameters: ReadinessParameters) -> tuple[AnyChart, ...]:
+        """The maps are shown at once when a map was asked for."""
+        maps = tuple(dataclasses.replace(item, at_end=parameters.map) for item in rows.MAPS)
+        return (*maps, *rows.CHARTS) if parameters.map else (*rows.CHARTS, *maps)
 
     def cells(self, parameters: ReadinessParameters) -> list[Cell]:
         """Workload by mechanism by count; the activities are measured on one set each."""
         asked = map_levels(parameters.fds) if parameters.map else parameters.fds
         return [
             make_cell(workload, mechanism, count, _active(parameters))
-            for workload, mechanism in product(parameters.workload, parameters.mechanism)
-            for count in levels(asked, mechanism)
-            if active_levels(_active(parameters), count, workload)
+            for workload, mechanism in product(_workloads(parameters), parameters.mechanism)
+            for count in levels(asked, mechanism, workload)
+            if active_levels(_active(parameters), count, workload, mechanism)
         ]
 
     def refine(self, parameters: ReadinessParameters, samples: Sequence[Samples], seed: int) -> list[Cell]:
@@ -133,16 +140,16 @@ class Readiness(Experiment[ReadinessParameters]):
             return []
         return [
             make_cell(workload, mechanism, count, _active(parameters))
-            for workload in parameters.workload
+            for workload in _workloads(parameters)
             for count in finer_levels(samples, workload)
             for mechanism in parameters.mechanism
-            if count <= limits_of(mechanism)
+            if count <= most_watched(mechanism, workload)
         ]
 
     def measure(self, parameters: ReadinessParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """One fresh process: sockets, registration, then each activity on the same set."""
         workload, mechanism, watched = (cell.key[name] for name in KEYS)
-        actives = active_levels(_active(parameters), int(watched), str(workload))
+        actives = active_levels(_active(parameters), int(watched), str(workload), str(mechanism))
         is_python = mechanism in PYTHON_MECHANISMS
         program = "readiness_in_python" if is_python else "readiness"
         arguments = _arguments(parameters, cell, actives, bench.seed)
@@ -177,13 +184,16 @@ class _Launch:
 
     def set_up(self) -> None:
         """Sockets, then registration, with the kernel's memory read before and after where that can be told."""
-        reads_memory = int(self.cell.key["watched_count"]) >= SMALLEST_MEMORY_COUNT
+        reads_memory = (
+            self.cell.key["workload"] == "chain" and int(self.cell.key["watched_count"]) >= SMALLEST_MEMORY_COUNT
+        )
         self.helper.expect("opened", self.patience_s)
         before = memory.read_kernel_memory() if reads_memory else None
         watching = self.helper.ask("watch", "watching", self.patience_s)
         after = memory.read_kernel_memory() if reads_memory else None
         grown = memory.slab_growth(before, after).bytes if before and after else None
-        self.facts = {"setup_ns": watching["setup_ns"], "kernel_bytes": grown}
+        is_chain = self.cell.key["workload"] == "chain"  # the same in both workloads: told once
+        self.facts = {"setup_ns": watching["setup_ns"] if is_chain else None, "kernel_bytes": grown}
         self.helper.send("run")
 
     def take(self, active: int, text: str) -> None:
@@ -236,11 +246,16 @@ def _active(parameters: ReadinessParameters) -> Sequence[str]:
     return MAP_ACTIVE if parameters.map and parameters.active == DEFAULT_ACTIVE else parameters.active
 
 
+def _workloads(parameters: ReadinessParameters) -> Sequence[str]:
+    """The workloads; a map is of the first unless they were named."""
+    return WORKLOADS[:1] if parameters.map and parameters.workload == WORKLOADS else parameters.workload
+
+
 def _arguments(
     parameters: ReadinessParameters, cell: Cell, actives: Mapping[int, str], seed: int
 ) -> tuple[object, ...]:
     watched, mechanism = int(cell.key["watched_count"]), cell.key["mechanism"]
-    event_ns = 1000 + (SCAN_NS * watched if mechanism in SCANNING else 0)
+    event_ns = EVENT_NS[str(cell.key["workload"])] + (SCAN_NS * watched if mechanism in SCANNING else 0)
     least, most = WRITES
     pairs = {
         "--mechanism": mechanism,

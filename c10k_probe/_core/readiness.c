@@ -15,7 +15,7 @@
  * or one for each active socket if that is more.
  *
  * --budget-ms M: all levels together, from the first pass on; what is left is divided evenly among the levels that
- * are left. Passes are whole, and each level has at least three (and its warm-up), at most --passes.
+ * are left. Passes are whole, and each level has at least one (and its warm-up), at most --passes.
  *
  * --pause: waits for a line `watch` on stdin after `opened`, and for `run` after `watching`, so that others can look
  * at the kernel's memory in between. End of file there: leaves at once, with `end`.

@@ -160,7 +160,7 @@ struct passes_plan {
 /* Allocates, once. */
 void passes_prepare(const struct passes_plan *plan);
 
-/* Measures one active level until `deadline_ns`, at least three passes, and prints `passes`. */
+/* Measures one active level until `deadline_ns`, at least one pass, and prints `passes`. */
 void passes_run(uint32_t active_count, int64_t deadline_ns);
 
 int64_t passes_samples_count(void);

@@ -179,7 +179,7 @@ def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Output
 
 def _show_charts(experiment: AnyExperiment, kept: Path) -> None:
     """The pictures that an experiment wants to be seen at once."""
-    if any(chart.at_end for chart in experiment.charts):
+    if any(chart.at_end for chart in run.experiment.charts_of(run.parameters)):
         from c10k_probe.cli.plot import show_at_end
 
         show_at_end(kept)
