@@ -173,11 +173,11 @@ def _say_what_remains(run: Run, tee: Tee, folder: RunFolderSink, outputs: Output
             rows = (csv_line(flatten(row).values()) for row in run.rows.values())
             sys.stderr.write("c10k-probe: the rows, since they could not be kept:\n" + csv_line(names) + "".join(rows))
     if kept is not None and not outputs.quiet:
-        _show_charts(run.experiment, kept)
+        _show_charts(run, kept)
         print(f"kept in {kept}", file=sys.stderr)
 
 
-def _show_charts(experiment: AnyExperiment, kept: Path) -> None:
+def _show_charts(run: Run, kept: Path) -> None:
     """The pictures that an experiment wants to be seen at once."""
     if any(chart.at_end for chart in run.experiment.charts_of(run.parameters)):
         from c10k_probe.cli.plot import show_at_end
