@@ -11,8 +11,9 @@
  * Pooled, task after task, one entry a complete run (runs_count of each task says which are whose):
  *   run_ns              from the first reading after a gap to the last before the next;
  *   gap_ns              the gap that ended it;
- *   gap_switches_count  switches of the task in that gap; 0 means that it was not the scheduler: an
- *                       interrupt, or the hypervisor;
+ *   run_switches_count  switches of the task from the run's start to the gap's end. 1: the scheduler ended
+ *                       it; 0: something else took the CPU, an interrupt or the hypervisor; more: it was
+ *                       switched away from before, each time for less than G;
  *   edge_distance_ns    from the run's end to the nearest edge of the tick; null where no edge was seen.
  * One a task: runs_count, first_part_ns and last_part_ns (what the runs and gaps leave of the window:
  * together they are window_ns exactly, unless runs were dropped), cpu_ns (CLOCK_PROCESS_CPUTIME_ID, from
@@ -182,7 +183,7 @@ static void report(const struct contest *contest)
               contest->tick_ns);
     emit_runs(contest, "run_ns", offsetof(struct run, run_ns));
     emit_runs(contest, "gap_ns", offsetof(struct run, gap_ns));
-    emit_runs(contest, "gap_switches_count", offsetof(struct run, gap_switches_count));
+    emit_runs(contest, "run_switches_count", offsetof(struct run, run_switches_count));
     emit_edges(contest);
     emit_tasks(contest, "runs_count", offsetof(struct watcher, runs_count));
     emit_tasks(contest, "first_part_ns", offsetof(struct watcher, first_part_ns));

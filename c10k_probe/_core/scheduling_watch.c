@@ -4,7 +4,8 @@
  * One turn of the loop reads CLOCK_MONOTONIC and CLOCK_MONOTONIC_COARSE, both in the vDSO, and takes well
  * under 0.1 us. Interrupts that are shorter than the gap go unnoticed; longer ones, and a hypervisor that
  * takes the CPU, look like a switch, but the task's own count of switches (getrusage, read after each gap)
- * does not move then: gap_switches_count 0. Reading it belongs to the next run.
+ * does not move then: run_switches_count 0. A switch away that is shorter than the gap does not end the
+ * run, but is in that count. Reading it belongs to the next run.
  *
  * Edges: the coarse clock moves when a tick updates the time. Where two turns of the loop, without a gap
  * between, see it at different values, the tick came between them, and the first of the two readings is
@@ -62,7 +63,7 @@ static void note_run(struct watcher *watcher, const struct sight *sight, int64_t
         .run_ns = sight->last_ns - sight->run_start_ns,
         .end_ns = sight->last_ns,
         .gap_ns = gap_ns,
-        .gap_switches_count = switches_count,
+        .run_switches_count = switches_count,
     };
 }
 

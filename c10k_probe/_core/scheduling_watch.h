@@ -20,7 +20,7 @@ struct run {
     int64_t run_ns;
     int64_t end_ns; /* the last reading before the gap */
     int64_t gap_ns; /* that ended the run */
-    int64_t gap_switches_count;
+    int64_t run_switches_count; /* from its start to the end of the gap */
 };
 
 /* Shared; written by its task. `runs` has room for runs_max. */
