@@ -156,8 +156,8 @@ def passes_count(*more: object) -> int:
     return len(outcome.only("passes")["pass_ns"])
 
 
-def test_without_time_there_are_three_passes() -> None:
-    assert passes_count("--budget-ms", 0) == 3
+def test_without_time_there_is_one_pass() -> None:
+    assert passes_count("--budget-ms", 0) == 1
 
 
 def test_no_more_passes_than_asked_for() -> None:
@@ -168,7 +168,7 @@ def test_the_budget_is_for_all_levels_together() -> None:
     load = ["--mechanism", "epoll", "--watched", 2, "--active", "1,1,1,1", "--writes", 5, "--passes", 100_000]
     levels = run("readiness", *load, "--budget-ms", 200).of_type("passes")
 
-    assert all(len(level["pass_ns"]) > 3 for level in levels)
+    assert all(len(level["pass_ns"]) > 1 for level in levels)
     assert sum(sum(level["pass_ns"]) for level in levels) < 200e6 + sum(max(level["pass_ns"]) for level in levels)
 
 
