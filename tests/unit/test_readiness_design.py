@@ -78,42 +78,43 @@ def test_what_fits_is_in_hundreds_below_the_lowest_wall(descriptors: int | None,
 @pytest.mark.usefixtures("twenty_thousand")
 @pytest.mark.parametrize("mechanism", [name for name in EVERYTHING if name not in ("select", "select.select")])
 def test_beyond_a_wall_stand_the_most_that_fits_and_the_row_of_the_wall(mechanism: str) -> None:
-    assert design.levels(DECADES, mechanism) == [100, 300, 1000, 3000, 10_000, 19_900, 30_000]
-    assert design.levels((100, 1000), mechanism) == [100, 1000]
-    assert design.levels((100, 19_900), mechanism) == [100, 19_900]
-    assert design.levels((19_900, 100_000), mechanism) == [19_900, 100_000]
-    assert design.levels((100_000, 50_000), mechanism) == [19_900, 50_000]
-    assert design.levels((1000, 100), mechanism) == [100, 1000]
+    assert design.levels(DECADES, mechanism, "chain") == [100, 300, 1000, 3000, 10_000, 19_900, 30_000]
+    assert design.levels((100, 1000), mechanism, "chain") == [100, 1000]
+    assert design.levels((100, 19_900), mechanism, "chain") == [100, 19_900]
+    assert design.levels((19_900, 100_000), mechanism, "chain") == [19_900, 100_000]
+    assert design.levels((100_000, 50_000), mechanism, "chain") == [19_900, 50_000]
+    assert design.levels((1000, 100), mechanism, "chain") == [100, 1000]
 
 
 @pytest.mark.usefixtures("twenty_thousand")
 @pytest.mark.parametrize("mechanism", ["select", "select.select"])
 def test_select_stops_at_its_own_wall_and_has_one_row_for_it(mechanism: str) -> None:
     """No further count is invented: the most that select can watch lies beside what was asked for."""
-    assert design.levels(DECADES, mechanism) == [100, 300, 1000, 3000]
-    assert design.levels((5000, 2000), mechanism) == [2000]
+    for workload in design.WORKLOADS:
+        assert design.levels(DECADES, mechanism, workload) == [100, 300, 1000, 3000]
+        assert design.levels((5000, 2000), mechanism, workload) == [2000]
 
 
-@pytest.mark.parametrize("mechanism", ["select", "select.select"])
-def test_select_under_a_lower_limit_stops_there(mechanism: str) -> None:
-    with mock.patch.object(limits, "walls", lambda: walls_of(512)):
-        assert design.levels((100, 1000, 3000), mechanism) == [100, 400, 1000]
-
-
-@pytest.mark.usefixtures("twenty_thousand")
+@pytest.mark.parametrize("limit", [256, 512, 1024, 4096, 20_000])
 @pytest.mark.parametrize("workload", design.WORKLOADS)
-@pytest.mark.parametrize("mechanism", EVERYTHING)
-def test_what_is_within_the_limits_needs_no_more_than_there_is(mechanism: str, workload: str) -> None:
-    """All that is planned below the wall can be measured, and the row of the wall cannot."""
-    cells = cells_of(fds=DECADES, mechanism=(mechanism,), workload=(workload,))
-    broken = [cell for cell in cells if limits.check(cell.needs, walls_of(20_000))]
-    assert [cell.key["watched_count"] for cell in broken] == [3000 if "select" in mechanism[-6:] else 30_000]
+@pytest.mark.parametrize("mechanism", ["select", "poll", "select.epoll"])
+def test_all_that_is_planned_below_a_wall_fits_and_its_row_does_not(mechanism: str, workload: str, limit: int) -> None:
+    """Whatever the limit, nothing that would fit is left out."""
+    with mock.patch.object(limits, "walls", lambda: walls_of(limit)):
+        cells = cells_of(fds=DECADES, mechanism=(mechanism,), workload=(workload,))
+    *within, last = (limits.check(cell.needs, walls_of(limit)) for cell in cells)
+    assert within == [None] * len(within)
+    assert last is not None
+    planned = counts_of(cells, mechanism, workload)
+    assert planned == sorted(planned)
+    below = [count for count in DECADES if count < planned[-1]]
+    assert set(below) <= set(planned)
 
 
 @pytest.mark.usefixtures("twenty_thousand")
 @pytest.mark.parametrize("mechanism", ["select", "select.select"])
 def test_the_most_that_select_can_watch_has_room(mechanism: str) -> None:
-    most = design.limits_of(mechanism)
+    most = design.most_watched(mechanism, "chain")
     (cell,) = cells_of(fds=(most,), active=("1",), mechanism=(mechanism,), workload=("chain",))
     assert limits.check(cell.needs, walls_of(20_000)) is None
 
@@ -156,18 +157,27 @@ def test_each_number_of_active_ones_once(
     asked: tuple[str, ...], watched: int, chain: Mapping[int, str], short: Mapping[int, str]
 ) -> None:
     """Ascending; of two ways to ask for the same the first stands; short has a cap of its own."""
-    assert list(design.active_levels(asked, watched, "chain").items()) == list(chain.items())
-    assert list(design.active_levels(asked, watched, "short").items()) == list(short.items())
+    for workload, found in (("chain", chain), ("short", short)):
+        assert list(design.active_levels(asked, watched, workload, "epoll").items()) == list(found.items())
     assert design.SHORT_MOST_COUNT == 1000
 
 
+@pytest.mark.parametrize("mechanism", ["select", "select.select"])
+def test_short_connections_under_select_must_have_room_beside_the_idle_ones(mechanism: str) -> None:
+    """Of each both ends are open; what has no room is left out, and one stays."""
+    assert list(design.active_levels(("1", "10", "100"), 900, "short", mechanism)) == [1, 10]
+    assert list(design.active_levels(("1", "10", "100"), 1000, "short", mechanism)) == [1]
+    assert list(design.active_levels(("1", "10", "100"), 1000, "chain", mechanism)) == [1, 10, 100]
+
+
 @given(
-    st.lists(st.sampled_from(design.MAP_ACTIVE), unique=True, min_size=1),
+    st.lists(st.sampled_from((*design.MAP_ACTIVE, "1%", "50%", "100%")), unique=True, min_size=1),
     st.integers(1, 100_000),
     st.sampled_from(design.WORKLOADS),
+    st.sampled_from(EVERYTHING),
 )
-def test_no_activity_is_more_than_is_watched(asked: list[str], watched: int, workload: str) -> None:
-    found = design.active_levels(asked, watched, workload)
+def test_no_activity_is_more_than_is_watched(asked: list[str], watched: int, workload: str, mechanism: str) -> None:
+    found = design.active_levels(asked, watched, workload, mechanism)
     assert list(found) == sorted(set(found))
     assert all(1 <= count <= watched for count in found)
     assert set(found.values()) <= set(asked)
@@ -196,6 +206,19 @@ def test_no_two_cells_are_the_same_and_each_has_the_keys(is_map: bool) -> None:
     keys = {item.name for item in columns(EXPERIMENT.row_type) if item.key and not item.ramp}
     assert all(cell.key.keys() == keys for cell in cells)
     assert all(cell.weight > 0 for cell in cells)
+
+
+def test_a_map_is_of_the_chain_unless_workloads_are_named() -> None:
+    assert {cell.key["workload"] for cell in cells_of(map=True)} == {"chain"}
+    assert {cell.key["workload"] for cell in cells_of(map=True, workload=("short",))} == {"short"}
+    assert {cell.key["workload"] for cell in cells_of()} == {"chain", "short"}
+
+
+def test_the_maps_are_shown_at_once_when_they_were_asked_for() -> None:
+    plain, mapped = (EXPERIMENT.charts_of(ReadinessParameters(map=is_map)) for is_map in (False, True))
+    assert [chart.name for chart in mapped if chart.at_end] == ["map", "map-short"]
+    assert not any(chart.at_end for chart in plain)
+    assert {chart.name for chart in plain} == {chart.name for chart in mapped}
 
 
 @pytest.mark.usefixtures("twenty_thousand")

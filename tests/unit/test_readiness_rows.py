@@ -162,7 +162,9 @@ def test_views_and_charts_name_columns_that_there_are() -> None:
         assert {view.column, view.low, view.high} - {""} <= names
     for chart in rows.CHARTS:
         assert {chart.x, chart.y, chart.low, chart.high, *chart.series} <= names
-    assert EXPERIMENT.charts == rows.CHARTS
+    for drawn in rows.MAPS:
+        assert {drawn.x, drawn.y, drawn.value, drawn.low, drawn.high, drawn.contestant} <= names
+    assert EXPERIMENT.charts == (*rows.CHARTS, *rows.MAPS)
 
 
 # --- how the cost grows -----------------------------------------------------------------------------------------------
@@ -313,18 +315,23 @@ def test_the_interval_of_a_crossing_is_over_launches() -> None:
     assert 1100 < (value.high or 0) < 1401
 
 
-@pytest.mark.parametrize(("off", "ends"), [(500, "high"), (0.01, "low")])
-def test_a_launch_whose_lines_meet_beyond_what_was_measured_lies_at_that_end(off: float, ends: str) -> None:
-    """Three launches meet at 1,000; in two, epoll is too dear (or too cheap) to meet poll within 100 to 10,000."""
-    costs: dict[str, Cost] = {
-        "poll": lambda watched, _: 100 * watched,
-        "epoll": lambda _, block: 100 * 1000 * (off if block > 2 else 1),
-    }
-    value = findings(launches(costs, COUNTS), "watched_count")["epoll overtakes poll, chain, 1 active"].value
-    assert value is not None
-    assert value.middle == pytest.approx(1000, rel=0.01)
-    low, high = (1000, 10_000) if ends == "high" else (100, 1000)
-    assert (value.low, value.high) == (pytest.approx(low, rel=0.01), pytest.approx(high, rel=0.01))
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_few_launches_decide_no_crossing(blocks: int) -> None:
+    taken = launches({"poll": power(1, 500), "epoll": power(0, 1000)}, COUNTS, blocks=blocks)
+    assert findings(taken, "watched_count") == {}
+
+
+@pytest.mark.parametrize(("end", "factor"), [(0, 0.1), (-1, 10)])
+def test_an_order_that_launches_do_not_agree_on_is_no_crossing(end: int, factor: float) -> None:
+    """The lines cross at 1,000, but at one end it is the other way round in two of five launches."""
+
+    def unsure(watched: int, block: int) -> float:
+        return 1000 * (factor if watched == COUNTS[end] and block % 2 else 1)
+
+    line = power(0.5, 1000 * math.sqrt(0.1))
+    ends = (COUNTS[0], COUNTS[-1])
+    assert findings(launches({"poll": line, "epoll": unsure}, ends), "watched_count") == {}
+    assert len(findings(launches({"poll": line, "epoll": power(0, 1000)}, ends), "watched_count")) == 1
 
 
 def test_pairs_are_with_epoll_unless_all_are_wanted() -> None:
