@@ -110,7 +110,7 @@ class Readiness(Experiment[ReadinessParameters]):
     views = rows.VIEWS
     charts = (*rows.CHARTS, *rows.MAPS)
     judges = judges.JUDGES
-    repeats = 5
+    repeats = 7
     quick_repeats = 5
 
     def check(self, parameters: ReadinessParameters) -> None:
@@ -121,7 +121,11 @@ class Readiness(Experiment[ReadinessParameters]):
 
     def charts_of(self, parameters: ReadinessParameters) -> tuple[AnyChart, ...]:
         """The maps are shown at once when a map was asked for."""
-        maps = tuple(dataclasses.replace(item, at_end=parameters.map) for item in rows.MAPS)
+        kind = C_MECHANISMS if set(C_MECHANISMS) & set(parameters.mechanism) else PYTHON_MECHANISMS
+        maps = tuple(
+            dataclasses.replace(item, at_end=parameters.map, where=(*item.where, ("mechanism", kind)))
+            for item in rows.MAPS
+        )
         return (*maps, *rows.CHARTS) if parameters.map else (*rows.CHARTS, *maps)
 
     def cells(self, parameters: ReadinessParameters) -> list[Cell]:
