@@ -320,7 +320,7 @@ def _crossover(line: _Line, other: _Line, seed: int) -> _Overtaking | None:
         crossing(watched, [_log_ratio(line[count], other[count], [block]) for count in watched]) for block in blocks
     ]
     interval = stats.median_interval([_clipped(item, watched) for item in each], seed)
-    return _Overtaking(stats.Interval(found[0], interval.low, interval.high), found[1])
+    return _Overtaking(interval, found[1])
 
 
 def _decided(costs: Mapping[int, float], others: Mapping[int, float], seed: int) -> int:

@@ -54,7 +54,7 @@ from ._readiness_design import (
 )
 
 DEFAULT_ACTIVE = ("1", "10", "100", "1%", "50%", "100%")
-SMALLEST_MEMORY_COUNT = 1000  # below, the rounding of slab to pages is larger than what is measured
+SMALLEST_MEMORY_COUNT = 5000  # below, the rounding of slab to pages is larger than what is measured
 SCAN_NS = 100  # roughly what a scan takes for one descriptor: only the length of a pass depends on it
 EVENT_NS = {"chain": 3000, "short": 15_000}
 PASS_NS = 4_000_000
