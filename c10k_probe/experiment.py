@@ -272,10 +272,11 @@ class Verdict:
     rule: str
     verdict: str
     evidence: str
+    is_measured: bool = True  # False: settled by reading, which noise cannot change
 
     def capped(self, noise: str) -> Verdict:
         """This verdict on a noisy machine: a finding becomes INCONCLUSIVE, with the noise as part of the evidence."""
-        if self.verdict not in DECISIVE_VERDICTS:
+        if self.verdict not in DECISIVE_VERDICTS or not self.is_measured:
             return self
         evidence = f"{self.evidence}; would be {self.verdict}, but {noise}"
         return dataclasses.replace(self, verdict="INCONCLUSIVE", evidence=evidence)

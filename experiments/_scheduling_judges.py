@@ -102,7 +102,7 @@ def judge_c14(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         f"{scheduler}: a red-black tree ordered by virtual time (tasks_timeline in kernel/sched/fair.c); the O(1) "
         "scheduler of 2.6.0 to 2.6.22 had 140 lists and a bitmap; neither is a heap"
     )
-    return Verdict("C14", restated, rule, "REFUTED", evidence)
+    return Verdict("C14", restated, rule, "REFUTED", evidence, is_measured=False)
 
 
 def judge_c15(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:

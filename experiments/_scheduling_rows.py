@@ -38,6 +38,9 @@ class SchedulingRow(Row):
     switches_per_hop_ratio: float | None = column("context switches that the kernel counted, for one turn")
     switches_per_s: stats.Interval | None = estimate("switches_per_s", "context switches, all tasks together")
     lost_pct: stats.Interval | None = estimate("lost_pct", "of the work that is done without switches")
+    spin_lost_pct: stats.Interval | None = estimate(
+        "spin_lost_pct", "of one task's work, when so many spin without giving way"
+    )
     run: stats.Summary | None = spread("run", "time on the CPU without interruption")
     wait_max_ns: float | None = column("longest time that a task was ready and did not run")
     share_min_pct: float | None = column("CPU share of the task that got least, of an equal share, least of launches")
@@ -75,6 +78,7 @@ VIEWS = (
     View("harness", "harness_ns", "harness_lo_ns", "harness_hi_ns", group=_SWITCH, priority=2),
     View("of it memory", "refill_ns", "refill_lo_ns", "refill_hi_ns", group=_SWITCH, priority=3),
     View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
+    View("lost when spinning", "spin_lost_pct", group=_SWITCH, priority=4),
     View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
     View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
     View("run", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
@@ -205,7 +209,6 @@ def _loss(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> di
     return {
         "lost_pct": lost,
         "switches_per_s": _interval(launches, _rate, seed),
-        "switches_per_hop_ratio": _typical(launches, _switches_per_hop),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
         "grade": _grade_points(lost),
@@ -282,11 +285,9 @@ def _near_edge_pct(item: Samples) -> float | None:
 
 def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
     switch = _interval(launches, _yield_ns, seed)
-    lost = _interval(launches, _spin_lost_pct, seed)
     return {
         "switch_ns": switch,
-        "lost_pct": lost,
-        "switches_per_s": _interval(launches, lambda item: 1e9 / (_yield_ns(item) or math.inf), seed),
+        "spin_lost_pct": _interval(launches, _spin_lost_pct, seed),
         "n_count": _count(launches, "pass"),
         "grade": stats.grade_interval(switch, "switch"),
     }

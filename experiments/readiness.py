@@ -92,7 +92,7 @@ class ReadinessParameters(Parameters):
     )
     budget: int = parameter(
         12_000_000,
-        "Time for one activity of one launch.",
+        "Time for all activities of one launch together; each has one pass at least.",
         dimension="duration",
         minimum=10**6,
         maximum=60 * 10**9,

@@ -166,6 +166,8 @@ class Scheduling(Experiment[SchedulingParameters]):
 
     def measure(self, parameters: SchedulingParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """One fresh process, which makes its tasks itself."""
+        if cell.launches is not None and bench.block >= cell.launches:
+            return
         arguments, answer = _arguments(parameters, cell)
         flat = [part for pair in arguments.items() for part in pair]
         patience_s = min(60 + cell.weight / 100, bench.remaining_s() + 0.1)

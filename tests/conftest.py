@@ -72,7 +72,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 def helper_pids() -> list[int]:
     """Pids of living (not zombie) helpers that descend from this test session, orphans included."""
-    names = {"fork_latency", "spawn_target", "reference_server", "connection_holder"}
+    names = {"fork_latency", "spawn_target", "reference_server", "connection_holder", "readiness", "scheduling"}
     pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
