@@ -68,7 +68,12 @@ LIBRARIES: dict[str, str] = {
     "liburing": "",
 }
 # Private modules of experiments -> the experiment that may import them; those of one experiment know each other.
-PRIVATE: dict[str, str] = {"_creation_": "fork_latency", "_connection_": "connections"}
+PRIVATE: dict[str, str] = {
+    "_creation_": "fork_latency",
+    "_connection_": "connections",
+    "_readiness_": "readiness",
+    "_scheduling_": "scheduling",
+}
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late
 EXPERIMENT_ROOM = "c10k_probe.experiments"
