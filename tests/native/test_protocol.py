@@ -62,6 +62,26 @@ BAD_ARGUMENTS = {
         "--port 80 --source-base 201",
         "--port 80 --timeout-ms 0",
     ],
+    "readiness": [
+        "",
+        "--mechanism poll",
+        "--mechanism bogus --watched 2 --active 1",
+        "--mechanism poll --watched 0 --active 1",
+        "--mechanism poll --watched 2 --active 3",
+        "--mechanism poll --watched 2 --active 0",
+        "--mechanism poll --watched 2 --active 1,x",
+        "--mechanism poll --watched 2 --active 1, --workload chain",
+        "--mechanism poll --watched 2 --active 1 --workload long",
+    ],
+    "scheduling": [
+        "",
+        "--mode bogus",
+        "--mode ring --tasks 1",
+        "--mode ring --tasks 4097",
+        "--mode ring --token flag",
+        "--mode contend --tasks 2 --policy fifo",
+        "--mode tick --duration-ms 0",
+    ],
 }
 
 BAD_COMMANDS = [
