@@ -12,6 +12,7 @@ from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, Scalar, View, column, estimate, spread
 
 LOST_PCT = 5.0
+OWN_CPU_SHARE = 0.97
 NEAR_EDGE_NS = 200_000
 PLURAL = {"thread": "threads", "process": "processes"}
 
@@ -233,8 +234,8 @@ def _rate(item: Samples) -> float:
 
 
 def _switches_per_hop(item: Samples) -> float | None:
-    switches = _switches(item)
-    hops = float(item.facts["hops_per_pass_count"] or 0) * len(item.values["pass"])
+    """The switches were counted over somewhat more turns than were timed."""
+    switches, hops = _switches(item), float(item.facts["counted_hops_count"] or 0)
     return None if switches is None or not hops else switches / hops
 
 
@@ -255,7 +256,7 @@ def _grade_points(value: stats.Interval | None) -> stats.Grade:
 
 
 def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    run = stats.summarise([item.values["run"] for item in launches], seed)
+    run = stats.summarise([_ended(item, "run") for item in launches], seed)
     waits = [max(item.values["longest_wait"]) for item in launches if item.values["longest_wait"]]
     return {
         "run": run,
@@ -264,9 +265,25 @@ def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> d
         "share_min_pct": min(100 * min(cpu) * len(cpu) / sum(cpu) for cpu in (item.values["cpu"] for item in launches)),
         "near_edge_pct": _interval(launches, _near_edge_pct, seed),
         **_switch_counts(launches),
-        "n_count": _count(launches, "run"),
-        "grade": stats.grade_interval(run.p50 if run else None, "uninterrupted run"),
+        "n_count": run.samples_count if run else 0,
+        "grade": _grade_slice(launches, run),
     }
+
+
+def _ended(item: Samples, name: str) -> list[int]:
+    """Of the runs those that the scheduler ended; an interrupt, or the hypervisor, is no switch."""
+    pairs = zip(item.values[name], item.values["run_switches"], strict=True)
+    return [value for value, switches in pairs if switches]
+
+
+def _grade_slice(launches: Sequence[Samples], run: stats.Summary | None) -> stats.Grade:
+    """Shaky also when others had a part of the CPU that the tasks were to share."""
+    is_one_launch = launches[0].key["measure"] == "fairness"  # by its rule, which asks for no interval
+    grade = stats.Grade() if is_one_launch else stats.grade_interval(run.p50 if run else None, "uninterrupted run")
+    had = min(sum(item.values["cpu"]) / float(item.facts["window_ns"] or 1) for item in launches)
+    if had < OWN_CPU_SHARE:
+        grade = grade.worse("shaky", f"others used {100 * (1 - had):.0f} % of the CPU that the tasks were to share")
+    return grade
 
 
 def fairness(cpu: Sequence[int]) -> float:
@@ -279,7 +296,7 @@ def fairness(cpu: Sequence[int]) -> float:
 
 
 def _near_edge_pct(item: Samples) -> float | None:
-    distances = item.values.get("edge_distance")
+    distances = _ended(item, "edge_distance") if "edge_distance" in item.values else []
     return 100 * sum(value <= NEAR_EDGE_NS for value in distances) / len(distances) if distances else None
 
 
@@ -294,8 +311,8 @@ def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -
 
 
 def _yield_ns(item: Samples) -> float | None:
-    """Nanoseconds of one switch among tasks that all yield, in the median pass."""
-    each = [time / count for time, count in zip(item.values["pass"], item.values["switches"], strict=True) if count]
+    """Nanoseconds of CPU of one switch among tasks that all yield, in the median pass."""
+    each = [time / count for time, count in zip(item.values["cpu"], item.values["switches"], strict=True) if count]
     return statistics.median(each) if each else None
 
 

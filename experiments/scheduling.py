@@ -9,7 +9,7 @@ the same calls, goes through the same memory and does the same work, and is subt
 round trip is two switches. ``loss``: the same with work at each turn, as a share lost against the harness.
 ``slice`` and ``fairness``: CPU-bound processes on one CPU, each reading the clock in a loop; a gap of over 50 µs means
 that it was off the CPU. ``tick``: steps of the coarse clock, and the timer interrupts of a busy CPU. ``runnable``:
-tasks that all yield, elapsed time per switch that the kernel counted; and how much spinning tasks get done together
+tasks that all yield, their CPU time per switch that the kernel counted; and how much spinning tasks get done together
 over one alone. ``fresh``: the CPU time of a fresh process beside one that has been running for long, by schedstat.
 
 Not timed: starting the tasks, faulting in their memory, warm-up passes, calibrating the work. Clock: CLOCK_MONOTONIC.
@@ -198,10 +198,10 @@ def _cell(key: Mapping[str, str | int], weight: float, launches: int | None = No
     are_threads = whole["kind"] == "thread"
     needs = Needs(
         descriptors_count=32 + 2 * tasks,
-        system_descriptors_count=32 + 2 * tasks * (1 if are_threads else tasks),
+        system_descriptors_count=32 + 2 * tasks + (8 * tasks if not are_threads else 0),
         tasks_count=tasks + 2,
         mappings_count=64 + (3 * tasks if are_threads else tasks),
-        memory_bytes=tasks * (60_000 if are_threads else 200_000) + tasks * memory + SMALL_BYTES,
+        memory_bytes=tasks * (60_000 if are_threads else 200_000) + 2 * tasks * memory + SMALL_BYTES,
         address_space_bytes=tasks * (8 << 20) if are_threads else 0,
     )
     return Cell(whole, needs, weight, launches)
@@ -317,14 +317,18 @@ _ARRAYS = {
     "ring": {"pass": "pass_ns", "harness": "harness_pass_ns", "single_set": "harness_single_set_pass_ns"},
     "contend": {
         "run": "run_ns",
+        "run_switches": "run_switches_count",
         "edge_distance": "edge_distance_ns",
         "cpu": "cpu_ns",
         "longest_wait": "longest_wait_ns",
     },
     "tick": {"coarse_step": "coarse_steps_ns"},
-    "yield": {"pass": "pass_ns", "switches": "switches_count"},
+    "yield": {"pass": "pass_ns", "cpu": "counted_cpu_ns", "switches": "counted_switches_count"},
     "hog": {"fresh_cpu": "fresh_cpu_ns", "hog_cpu": "hog_cpu_ns", "window": "window_ns"},
 }
+
+
+_OF_EACH_TASK = ("voluntary_switches_count", "involuntary_switches_count")
 
 
 def _samples(cell: Cell, block: int, message: native.Message, dropped: int) -> Samples:
@@ -332,7 +336,7 @@ def _samples(cell: Cell, block: int, message: native.Message, dropped: int) -> S
     arrays = {name: message[key] for name, key in _ARRAYS[message["type"]].items() if message.get(key) is not None}
     facts: dict[str, Scalar] = {"dropped_count": dropped}
     for name, value in message.items():
-        if isinstance(value, list) and name.endswith("switches_count") and message["type"] == "contend":
+        if isinstance(value, list) and name in _OF_EACH_TASK and message["type"] == "contend":
             facts[name] = sum(value)
         elif not isinstance(value, (list, dict)) and name != "type":
             facts[name] = value
