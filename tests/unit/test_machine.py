@@ -297,6 +297,19 @@ def test_noise_gate(busy_s: float, steal_s: float, words: str | None) -> None:
     assert (reason is None) if words is None else (reason is not None and words in reason)
 
 
+def test_the_kernels_own_threads_are_not_others(tmp_path: Path) -> None:
+    (tmp_path / "2/task/2").mkdir(parents=True)
+    (tmp_path / "2/task/2/children").write_text("3 41 77 ")
+    for pid, user, system in ((3, 0, 100), (41, 7, 200)):  # 77 has ended meanwhile
+        (tmp_path / str(pid)).mkdir()
+        rest = f"S 2 0 0 0 -1 69238880 0 0 0 0 {user} {system} 0 0 20 0 1 0 5 0 0"
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (kworker/0:1 (odd) name) {rest}\n")
+    assert machine.read_counters(proc_root=tmp_path).cpu_kernel_threads_s == pytest.approx(3.07)
+    delta = machine.Counters(time_s=10.0, cpu_busy_s=9.0, cpu_interrupt_s=0.5, cpu_kernel_threads_s=1.5)
+    assert machine.foreign_cpu_pct(delta, own_cpu_s=6.0) == pytest.approx(9.8)  # 1 s less two ticks
+    assert machine.noise_reason(delta, own_cpu_s=7.0) is None
+
+
 def test_unknown_counters_make_no_noise() -> None:
     delta = machine.counters_delta(Counters(1.0), Counters(2.0))
     assert machine.steal_pct(delta) is None and machine.foreign_cpu_pct(delta, 0.0) is None
