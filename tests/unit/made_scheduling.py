@@ -56,18 +56,26 @@ def contest(
     runs_ns: Sequence[int],
     cpu_ns: Sequence[int] = (100, 100),
     waits_ns: Sequence[int] = (5, 7),
-    edges_ns: Sequence[int] | None = (0,),
+    edges_ns: Sequence[int] | None = (),
     block: int = 0,
     **keys: Key,
 ) -> Samples:
-    """One launch of tasks that contend for a CPU, to see their slices unless ``measure`` says otherwise."""
-    values: dict[str, Sequence[int]] = {"run": runs_ns, "cpu": cpu_ns, "longest_wait": waits_ns}
+    """One launch of tasks that contend for a CPU, to see their slices unless ``measure`` says otherwise.
+
+    Runs end at an edge unless ``edges_ns`` says how far from it, or that none was seen (None).
+    With ``interrupted`` every second run was ended by something else than the scheduler; ``others_pct`` of the CPU
+    were used by others.
+    """
+    is_interrupted, others_pct = keys.pop("interrupted", 0), float(keys.pop("others_pct", 0))
+    ended = [0 if is_interrupted and index % 2 else 1 for index in range(len(runs_ns))]
+    values: dict[str, Sequence[int]] = {"run": runs_ns, "cpu": cpu_ns, "longest_wait": waits_ns, "run_switches": ended}
     if edges_ns is not None:
-        values["edge_distance"] = edges_ns
+        values["edge_distance"] = edges_ns or [0] * len(runs_ns)
     facts: dict[str, Scalar] = {
         "dropped_count": 0,
         "voluntary_switches_count": 1,
         "involuntary_switches_count": 10,
+        "window_ns": sum(cpu_ns) / (1 - others_pct / 100),
     }
     return Samples(
         key_of(**{"measure": "slice", "method": "other", "tasks_count": len(cpu_ns), **keys}), block, values, facts
@@ -75,9 +83,13 @@ def contest(
 
 
 def yields(switch_ns: float, tasks: int, block: int = 0, *, done: float = 1.0, kind: str = "thread") -> Samples:
-    """One launch of tasks that all yield; spinning together they get ``done`` of what one gets done alone."""
+    """One launch of tasks that all yield, with half of the time on the CPU gone to others.
+
+    Spinning together they get ``done`` of what one gets done alone.
+    """
     switches = [1000, 500, 2000]
-    values = {"pass": [round(switch_ns * count) for count in switches], "switches": switches}
+    cpu = [round(switch_ns * count) for count in switches]
+    values = {"pass": [2 * time for time in cpu], "cpu": cpu, "switches": switches}
     facts: dict[str, Scalar] = {
         "dropped_count": 0,
         "spin_iterations_count": round(done * 10**6),

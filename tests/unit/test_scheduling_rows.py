@@ -187,8 +187,36 @@ def test_runs_waits_and_shares_of_contending_tasks() -> None:
     [([0, 0], 100), ([200_000], 100), ([200_001], 0), ([0, 200_000, 200_001, 10**6], 50), ([10**6] * 3, 0)],
 )
 def test_near_an_edge_is_within_200_us(distances: list[int], share: float) -> None:
-    row = row_of([contest([4], edges_ns=distances, block=block) for block in range(BLOCKS)])
+    row = row_of([contest([4] * len(distances), edges_ns=distances, block=block) for block in range(BLOCKS)])
     assert row.near_edge_pct == exactly(share)
+
+
+def test_only_runs_that_the_scheduler_ended_count() -> None:
+    """An interrupt or the hypervisor takes the CPU without a switch."""
+    taken = [
+        contest([4, 9, 4, 9, 4], edges_ns=[0, 10**6, 0, 10**6, 0], block=block, interrupted=1)
+        for block in range(BLOCKS)
+    ]
+    row = row_of(taken)
+    assert row.run is not None
+    assert (row.run.p50.middle, row.run.maximum, row.n_count) == (4, 4, 3 * BLOCKS)
+    assert row.near_edge_pct == exactly(100)
+
+
+@pytest.mark.parametrize(("others", "grade"), [(0, "ok"), (2, "ok"), (4, "shaky"), (50, "shaky")])
+@pytest.mark.parametrize("measure", ["slice", "fairness"])
+def test_shares_of_a_cpu_that_others_used_too_are_shaky(measure: str, others: int, grade: str) -> None:
+    taken = [
+        contest([4] * 9, measure=measure, block=block, others_pct=others * (block == 1)) for block in range(BLOCKS)
+    ]
+    row = row_of(taken)
+    assert row.grade == grade
+    assert ("used" in row.grade_reason) == (grade == "shaky")
+
+
+def test_one_launch_of_fairness_is_what_its_rule_asks_for() -> None:
+    assert row_of([contest([4] * 9, measure="fairness")]).grade == "ok"
+    assert row_of([contest([4] * 9, measure="slice")]).grade == "shaky"
 
 
 def test_without_any_edge_nothing_is_said_of_edges() -> None:
@@ -204,17 +232,17 @@ def test_a_launch_without_a_whole_run_is_empty_not_zero() -> None:
 # --- many runnable tasks ----------------------------------------------------------------------------------------------
 
 
-def test_a_switch_among_runnable_tasks_is_time_by_counted_switches() -> None:
+def test_a_switch_among_runnable_tasks_is_their_cpu_time_by_counted_switches() -> None:
     row = row_of([yields(1500, 64, block, done=0.9) for block in range(BLOCKS)])
     assert row.switch_ns == exactly(1500)
-    assert row.lost_pct == exactly(10)
-    assert row.switches_per_s == exactly(1e9 / 1500)
+    assert row.spin_lost_pct == exactly(10)
+    assert (row.lost_pct, row.switches_per_s) == (None, None)
 
 
 def test_passes_without_a_switch_have_no_cost() -> None:
     one = yields(1500, 64)
-    some = Samples(one.key, 0, {"pass": [10**6, 3000], "switches": [0, 2]}, one.facts)
-    none = Samples(one.key, 0, {"pass": [10**6], "switches": [0]}, one.facts)
+    some = Samples(one.key, 0, {"pass": [1, 1], "cpu": [10**6, 3000], "switches": [0, 2]}, one.facts)
+    none = Samples(one.key, 0, {"pass": [1], "cpu": [10**6], "switches": [0]}, one.facts)
     assert row_of([some]).switch_ns == Interval(1500, None, None)
     assert row_of([none]).switch_ns is None
 
