@@ -41,8 +41,15 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The key's values, for messages."""
+        """The key's values: what tells a cell from every other."""
         return " ".join(str(value) for value in self.key.values())
+
+    @property
+    def label(self) -> str:
+        """The cell in words, for messages."""
+        first, *others = self.key.items()
+        texts = (units.label(name, value) for name, value in others)
+        return " ".join(text for text in (str(first[1]), *texts) if text)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from c10k_probe import units
 from c10k_probe.observe.procfs import PROC, SYS
 from c10k_probe.observe.walls import WALLS, Wall, WallRow, memory_rooms, reserve_bytes, walls
 
@@ -69,18 +70,26 @@ class Prediction:
     wall: Wall | None
 
 
-def _need(needs: Needs, wall: Wall) -> float:
+def needed(needs: Needs, wall: Wall) -> float:
+    """What these needs take of a wall, in its unit."""
     row = _ROWS.get(wall.name)
     return 0.0 if row is None else float(getattr(needs, row.need))
+
+
+def amount(wall: Wall, count: float | None) -> str:
+    """A count of what a wall limits, for a reader."""
+    if count is None:
+        return "no limit"
+    return units.format_quantity(count, "bytes") if wall.unit == "bytes" else f"{count:,.0f} {wall.unit}"
 
 
 def check(needs: Needs, walls: Iterable[Wall]) -> Wall | None:
     """The wall that these needs exceed; of several, the one with the least room for what is asked."""
     tightest, least_share = None, 1.0
     for wall in walls:
-        needed, room = _need(needs, wall), wall.room_count
-        if room is not None and needed > room and room / needed < least_share:
-            tightest, least_share = wall, room / needed
+        taken, room = needed(needs, wall), wall.room_count
+        if room is not None and taken > room and room / taken < least_share:
+            tightest, least_share = wall, room / taken
     return tightest
 
 
@@ -93,7 +102,7 @@ def predict(per_unit: Needs, fixed: Needs, walls: Iterable[Wall]) -> Prediction:
     for wall in walls:
         if wall.room_count is None:
             continue
-        room, each = wall.room_count - _need(fixed, wall), _need(per_unit, wall)
+        room, each = wall.room_count - needed(fixed, wall), needed(per_unit, wall)
         if each <= 0 and room >= 0:
             continue
         count = max(0, int(room // each)) if each > 0 else 0

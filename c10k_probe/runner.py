@@ -212,15 +212,15 @@ class Run:
     def _check_needs(self, cells: Sequence[Cell]) -> None:
         """Skip, before anything is started, each cell that no limit of this machine lets run."""
         walls = limits.walls()
-        refused: dict[str, list[str]] = {}
+        refused: dict[str, list[Cell]] = {}
         for cell in cells:
             wall = limits.check(cell.needs, walls)
             if wall is not None:
-                self._leave_out(cell, "skipped", _refusal(wall))
-                refused.setdefault(_refusal(wall), []).append(cell.name)
-        for reason, names in refused.items():
-            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            self.emit(Warned(f"{names[0]}{others} skipped: {reason}", "", ""))
+                self._leave_out(cell, "skipped", _refusal(wall, cell))
+                refused.setdefault(wall.name, []).append(cell)
+        for skipped in refused.values():
+            others = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+            self.emit(Warned(f"{skipped[0].label}{others} skipped: {self._dropped[skipped[0].name]}", "", ""))
 
     def _measure_cell(self, cell: Cell, block: int) -> None:
         if self.remaining_s() <= 0:
@@ -294,7 +294,7 @@ class Run:
     def _drop(self, cell: Cell, status: str, reason: str) -> None:
         """Leave a cell out from now on, and warn of it."""
         self._leave_out(cell, status, reason)
-        self.emit(Warned(f"{cell.name} {status}: {reason}", "", ""))
+        self.emit(Warned(f"{cell.label} {status}: {reason}", "", ""))
 
     def _leave_out(self, cell: Cell, status: str, reason: str) -> None:
         """Measure a cell no more; without samples it gets an empty row that says why."""
@@ -403,7 +403,10 @@ def _any_measured(rows: Iterable[Row]) -> bool:
     return any(row.status == "ok" or row.grade != "void" for row in rows)
 
 
-def _refusal(wall: limits.Wall) -> str:
+def _refusal(wall: limits.Wall, cell: Cell) -> str:
     """Why a cell cannot be run, and the command that would let it."""
     lift = f"; {wall.lift} would raise it" if wall.lift else ""
-    return f"{wall.name}: {wall.room_count} of {wall.limit_count} {wall.unit} are left, this needs more{lift}"
+    left, limit, needed = (
+        limits.amount(wall, count) for count in (wall.room_count, wall.limit_count, limits.needed(cell.needs, wall))
+    )
+    return f"{wall.name}: {left} of {limit} are left, this needs {needed}{lift}"

@@ -134,6 +134,22 @@ def format_column(name: str, value: object) -> str:
     return format_quantity(value * meaning.factor, meaning.dimension)
 
 
+AT_REST: Final = (None, 0, "", "none", "off")
+
+
+def label(name: str, value: object) -> str:
+    """A value of column ``name`` where no header names it: a word as it is, anything else with its name.
+
+    What is at rest (nothing, none, off) is not mentioned.
+    """
+    if value in AT_REST:
+        return ""
+    if isinstance(value, str) and not value[:1].isdigit() and value != "on":
+        return value
+    stem = name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", " ")
+    return f"{stem} {format_column(name, value)}"
+
+
 def _digits(value: float) -> str:
     """Three significant digits, or all digits of the whole part when there are more."""
     size = abs(value)

@@ -17,6 +17,7 @@ from ._readiness_design import PYTHON_MECHANISMS, cost_ns
 BASE = "epoll"
 PYTHON_BASE = "select.epoll"
 FEWEST_EXPONENT_LEVELS = 3
+GROWTH_ACTIVE = ("1", "100", "100%")
 
 _Launch = Callable[[Samples], float | None]
 
@@ -261,7 +262,7 @@ def _lines(taken: Sequence[Samples]) -> dict[tuple[str, str, str], dict[int, dic
 def _exponents(taken: Sequence[Samples], seed: int) -> Iterator[Finding]:
     """Slope of log cost on log watched, of each launch block; only where the same number stays active, or all."""
     for (workload, active, mechanism), line in _lines(taken).items():
-        if len(line) < FEWEST_EXPONENT_LEVELS or (active.endswith("%") and active != "100%"):
+        if len(line) < FEWEST_EXPONENT_LEVELS or active not in GROWTH_ACTIVE:
             continue
         blocks = set.intersection(*(set(values) for values in line.values()))
         slopes = [

@@ -110,7 +110,7 @@ class Readiness(Experiment[ReadinessParameters]):
     views = rows.VIEWS
     charts = (*rows.CHARTS, *rows.MAPS)
     judges = judges.JUDGES
-    repeats = 7
+    repeats = 6
     quick_repeats = 5
 
     def check(self, parameters: ReadinessParameters) -> None:

@@ -106,7 +106,7 @@ class SchedulingParameters(Parameters):
     )
     policy: tuple[str, ...] = parameter(POLICIES, "Scheduling policies, for slice.", choices=POLICIES, many=True)
     window: int = parameter(
-        600_000_000,
+        500_000_000,
         "Length of one launch of slice and tick.",
         dimension="duration",
         minimum=10**7,

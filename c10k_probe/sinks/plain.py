@@ -19,7 +19,7 @@ from c10k_probe.events import (
 )
 from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import finding_text, fit_text, groups, key_text, last_of_each, undecided_text, view_text
+from c10k_probe.sinks.text import case_text, finding_text, fit_text, groups, last_of_each, undecided_text, view_text
 
 
 class PlainLines:
@@ -32,6 +32,7 @@ class PlainLines:
         self._clock = Clock()
         self._start: RunStarted | None = None
         self._rows: list[RowMeasured] = []
+        self._closing: list[str] = []  # what is told after the last table
         self._undecided: list[Verdict] = []
 
     def handle(self, event: Event) -> None:
@@ -44,7 +45,7 @@ class PlainLines:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def _line(self, event: Event) -> str:  # noqa: PLR0911 - one line for each kind of event
+    def _line(self, event: Event) -> str:
         match event:
             case RunStarted():
                 self._start = event
@@ -57,13 +58,14 @@ class PlainLines:
             case Warned():
                 return f"warning: {event}"
             case FitMade(fit):
-                return fit_text(fit)
+                self._closing.append(fit_text(fit))
             case FindingMade(finding):
-                return finding_text(finding)
+                self._closing.append(finding_text(finding))
             case VerdictReached(verdict) if verdict.verdict == NOT_MEASURED:
                 self._undecided.append(verdict)
             case VerdictReached(verdict):
-                return f"{verdict.claim} {verdict.verdict}: {verdict.restatement}: {verdict.evidence}"
+                said = f"{verdict.restatement}: {verdict.evidence}"
+                self._closing.append(f"{verdict.claim} {verdict.verdict}: {said}")
             case RunFinished():
                 return self._end(event)
         return ""
@@ -72,7 +74,7 @@ class PlainLines:
         """At most one line of progress a second, and none about the end, which says itself."""
         if not self._clock.due(1.0) or event.done_share >= 1:
             return ""
-        note = f"{event.cell.name}: {event.note}" if isinstance(event, CellProgressed) else ""
+        note = f"{event.cell.label}: {event.note}" if isinstance(event, CellProgressed) else ""
         left = self._clock.left_text(event.done_share)
         return ", ".join(part for part in (f"{event.done_share:4.0%}", note, left) if part)
 
@@ -100,6 +102,7 @@ class PlainLines:
             for row in last_of_each(self._start, self._rows)
             if group != self._main_group(row) and (texts := self._views(row, group))
         ]
+        lines += self._closing
         lines += [text] if (text := undecided_text(self._undecided)) else []
         return "\n".join([*lines, f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s"])
 
@@ -107,8 +110,7 @@ class PlainLines:
         assert self._start is not None
         names = [column.name for column in self._start.columns if column.key]
         first, *others = names  # the first is who the row is about, also when that is nobody
-        texts = [str(event.values[first]), *(key_text(name, event.values[name]) for name in others)]
-        return " ".join(text for text in texts if text)
+        return f"{event.values[first]} {case_text(others, event)}".strip()
 
     def _views(self, event: RowMeasured, group: str) -> list[str]:
         assert self._start is not None

@@ -25,11 +25,13 @@ from c10k_probe.events import (
     VerdictReached,
     Warned,
 )
-from c10k_probe.experiment import NOT_MEASURED, Scalar, Verdict, View
+from c10k_probe.experiment import NOT_MEASURED, Finding, Scalar, Verdict, View
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.text import (
     IntervalStyle,
-    finding_text,
+    case_text,
+    finding_name,
+    finding_value,
     fit_text,
     groups,
     has_values,
@@ -42,6 +44,7 @@ from c10k_probe.sinks.text import (
 from c10k_probe.units import column_suffix, format_column
 
 _REDRAW_S = 0.25
+MANY_KEYS = 4
 _WIDTHS = re.compile(r"interval is ±[0-9]+ %")
 _GRADE_STYLES = {"ok": "", "shaky": "yellow", "void": "red"}
 _VERDICT_STYLES = {"CONFIRMED": "green", "REFUTED": "red", "PARTLY": "yellow"}
@@ -58,6 +61,7 @@ class LiveTable:
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
         self._rows: dict[tuple[Scalar, ...], RowMeasured] = {}
         self._notes: list[Text] = []
+        self._findings: list[Finding] = []
         self._undecided: list[Verdict] = []
         self._start: RunStarted | None = None
         self._share = 0.0
@@ -71,7 +75,7 @@ class LiveTable:
             self._rows[event.key] = event
         elif isinstance(event, (CellStarted, CellProgressed)):
             note = event.note if isinstance(event, CellProgressed) else ""
-            self._now, self._share = f"{event.cell.name} {note}".strip(), event.done_share
+            self._now, self._share = f"{event.cell.label} {note}".strip(), event.done_share
         elif isinstance(event, BlockFinished):
             self._share = event.done_share
         elif isinstance(event, Warned):
@@ -79,7 +83,7 @@ class LiveTable:
         elif isinstance(event, FitMade):
             self._notes.append(Text(fit_text(event.fit)))
         elif isinstance(event, FindingMade):
-            self._notes.append(Text(finding_text(event.finding)))
+            self._findings.append(event.finding)
         elif isinstance(event, VerdictReached) and event.verdict.verdict == NOT_MEASURED:
             self._undecided.append(event.verdict)
         elif isinstance(event, VerdictReached):
@@ -119,6 +123,8 @@ class LiveTable:
                 continue
             shown = [row for row in last_of_each(self._start, rows) if has_values(views, [row])]
             self._console.print(self._table(group, shown, title=group))
+        for name in dict.fromkeys(map(finding_name, self._findings)):
+            self._console.print(_finding_table(name, [item for item in self._findings if finding_name(item) == name]))
         for note in (*self._grade_notes(), *self._notes):
             self._console.print(note)
         if self._undecided:
@@ -142,9 +148,9 @@ class LiveTable:
         """The table of one group, without the least important columns when the terminal is narrow."""
         assert self._start is not None
         keys = telling_keys(self._start, rows)
-        views = [view for view in self._start.views if view.group == group]
-        for style, shown in _ever_narrower(views):
-            table = _build_table(keys, shown, rows, title, style)
+        views = [view for view in self._start.views if view.group == group and (not rows or has_values([view], rows))]
+        for way in _ever_narrower(views, len(keys)):
+            table = _build_table(keys, way, rows, title)
             if self._width(table) <= self._console.width:
                 break
         return table
@@ -171,29 +177,54 @@ class LiveTable:
         ]
 
 
-def _ever_narrower(views: Sequence[View]) -> Iterator[tuple[IntervalStyle, Sequence[View]]]:
-    """Ways to show the views: intervals by their ends, then in percent, then fewer columns, then no intervals."""
-    yield "ends", views
-    yield "percent", views
-    for priority in sorted({view.priority for view in views}, reverse=True)[:-1]:
+_Way = tuple[IntervalStyle, Sequence[View], bool]  # how intervals are shown, which views, whether keys are folded
+
+
+def _ever_narrower(views: Sequence[View], keys_count: int) -> Iterator[_Way]:
+    """Ways to show a table: intervals by their ends, then in percent, then fewer columns, then no intervals.
+
+    Many keys are folded into one column before anything is left out, few only when nothing else helps.
+    """
+    priorities = sorted({view.priority for view in views}, reverse=True)
+    fold_early = keys_count > MANY_KEYS
+    yield "ends", views, False
+    yield "percent", views, False
+    if fold_early:
+        yield "percent", views, True
+    for priority in priorities[:-1]:
         views = [view for view in views if view.priority < priority]
-        yield "percent", views
-    yield "none", views
+        yield "percent", views, fold_early
+    yield "none", views, fold_early
+    yield "none", views, True
 
 
-def _build_table(
-    keys: Sequence[str], views: Sequence[View], rows: Sequence[RowMeasured], title: str, style: IntervalStyle
-) -> Table:
+def _build_table(keys: Sequence[str], way: _Way, rows: Sequence[RowMeasured], title: str) -> Table:
+    style, views, are_folded = way
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
-    for name in keys:
-        table.add_column(_key_header(name), justify="left" if _is_text(name, rows) else "right", no_wrap=True)
+    if are_folded:
+        table.add_column("", overflow="fold")
+    else:
+        for name in keys:
+            is_text = _is_text(name, rows)
+            table.add_column(_key_header(name), justify="left" if is_text else "right", no_wrap=True, overflow="fold")
     for view in views:
-        table.add_column(view.header, justify="right", no_wrap=True)
+        table.add_column(view.header, justify="right", no_wrap=True, overflow="fold")
     for row in rows:
+        told = [case_text(keys, row)] if are_folded else [_key_text(name, row) for name in keys]
         texts = [view_text(view, row, style) for view in views]
         texts[-1:] = [f"{text}{_mark(row)}" for text in texts[-1:]]
-        cells = [Text(text) for text in (*(_key_text(name, row) for name in keys), *texts)]  # never read as markup
-        table.add_row(*cells, style=_GRADE_STYLES[str(row.values["grade"])])
+        table.add_row(*map(Text, (*told, *texts)), style=_GRADE_STYLES[str(row.values["grade"])])  # never as markup
+    return table
+
+
+def _finding_table(name: str, findings: Sequence[Finding]) -> Table:
+    """What no single row shows, one kind of number a table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for finding in findings:
+        table.add_row(Text(finding.subject), Text(finding_value(finding)), Text(finding.note))
     return table
 
 

@@ -8,9 +8,7 @@ from typing import Literal
 from c10k_probe.events import RowMeasured, RunStarted
 from c10k_probe.experiment import Finding, Scalar, Verdict, View
 from c10k_probe.fits import Fit
-from c10k_probe.units import column_suffix, format_column
-
-AT_REST = (None, 0, "", "none", "off")
+from c10k_probe.units import column_suffix, format_column, label
 
 IntervalStyle = Literal["ends", "percent", "none"]
 
@@ -46,11 +44,21 @@ def fit_text(fit: Fit) -> str:
 
 
 def finding_text(finding: Finding) -> str:
-    """``poll overtaken by epoll, 1 active: watched 61 [48, 80]``; without a value only why there is none."""
+    """``epoll overtakes poll, 1 active: watched 61 [48, 80]``; without a value only why there is none."""
+    number = finding_value(finding)
+    parts = (f"{finding_name(finding)} {number}" if number else "", finding.note)
+    return f"{finding.subject}: {', '.join(part for part in parts if part)}"
+
+
+def finding_name(finding: Finding) -> str:
+    """What was found, as the header of a column."""
+    return finding.column.removesuffix(column_suffix(finding.column) or "").replace("_", " ")
+
+
+def finding_value(finding: Finding) -> str:
+    """The number with its interval; empty without one."""
     value = finding.value
-    name = finding.column.removesuffix(column_suffix(finding.column) or "").replace("_", " ")
-    number = "" if value is None else f"{name} {interval_text(finding.column, value.middle, value.low, value.high)}"
-    return f"{finding.subject}: {', '.join(part for part in (number, finding.note) if part)}"
+    return "" if value is None else interval_text(finding.column, value.middle, value.low, value.high)
 
 
 def term_text(term: str) -> str:
@@ -78,14 +86,14 @@ def undecided_text(verdicts: Iterable[Verdict]) -> str:
     return f"not judged in this run: {', '.join(names)} (what each needs: see verdicts in run.json)" if names else ""
 
 
-def key_text(name: str, value: Scalar) -> str:
-    """A key for a line without columns: a word as it is, a number with its name; what is at rest is not mentioned."""
-    if value in AT_REST:
-        return ""
-    if isinstance(value, str) and not value[:1].isdigit():
-        return value
-    label = name.removeprefix("asked_").removesuffix(column_suffix(name) or "").replace("_", " ")
-    return f"{label} {format_column(name, value)}"
+def case_text(names: Sequence[str], row: RowMeasured) -> str:
+    """What a row is about, in words; a word that only says which of the numbers is meant is left out."""
+    texts = [text for text in (label(name, row.values[name]) for name in names) if text]
+    return " ".join(
+        text
+        for text in texts
+        if not any(other.startswith(f"{text.replace('_', ' ')} ") for other in texts if other is not text)
+    )
 
 
 def groups(start: RunStarted) -> list[str]:

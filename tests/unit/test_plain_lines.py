@@ -16,7 +16,8 @@ from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, Scal
 from c10k_probe.parameters import build_parameters
 from c10k_probe.sinks.plain import PlainLines
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import groups, interval_text, key_text, last_of_each, telling_keys
+from c10k_probe.sinks.text import groups, interval_text, last_of_each, telling_keys
+from c10k_probe.units import label
 
 # --- plain lines ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ def test_a_plain_group_without_values_is_no_line() -> None:
 )
 def test_a_key_in_a_line_without_columns(name: str, value: Scalar, text: str) -> None:
     """Texts speak for themselves, numbers need their name, and what is at rest is not mentioned."""
-    assert key_text(name, value) == text
+    assert label(name, value) == text
 
 
 def test_a_missing_key_is_shown_as_nothing() -> None:

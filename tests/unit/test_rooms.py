@@ -41,7 +41,7 @@ ROOMS: dict[str, str] = {
     "units": "*",
     "exits": "*",
     "machine": "* +observe",
-    "limits": "* +observe",
+    "limits": "* +observe +units",
     "parts": "* +exits",
     "native": "* +exits",
     "observe": "* +stats",
