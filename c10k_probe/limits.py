@@ -77,10 +77,10 @@ def needed(needs: Needs, wall: Wall) -> float:
 
 
 def amount(wall: Wall, count: float | None) -> str:
-    """A count of what a wall limits, for a reader."""
+    """A count of what a wall limits, for a reader; only bytes have their unit with them."""
     if count is None:
         return "no limit"
-    return units.format_quantity(count, "bytes") if wall.unit == "bytes" else f"{count:,.0f} {wall.unit}"
+    return units.format_quantity(count, "bytes") if wall.unit == "bytes" else f"{count:,.0f}"
 
 
 def check(needs: Needs, walls: Iterable[Wall]) -> Wall | None:

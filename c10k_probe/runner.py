@@ -195,7 +195,7 @@ class Run:
         """What the experiment wants to know further; a cell is measured once, whatever came of it."""
         known = {cell.name for cell in self._cells}
         asked = self.experiment.refine(self.parameters, self._samples, self.plan.seed)
-        return [cell for cell in asked if cell.name not in known]
+        return list({cell.name: cell for cell in asked if cell.name not in known}.values())
 
     def _measure_blocks(self, cells: Sequence[Cell], shuffler: random.Random) -> None:
         self._check_needs(cells)
@@ -406,7 +406,7 @@ def _any_measured(rows: Iterable[Row]) -> bool:
 def _refusal(wall: limits.Wall, cell: Cell) -> str:
     """Why a cell cannot be run, and the command that would let it."""
     lift = f"; {wall.lift} would raise it" if wall.lift else ""
-    left, limit, needed = (
-        limits.amount(wall, count) for count in (wall.room_count, wall.limit_count, limits.needed(cell.needs, wall))
-    )
-    return f"{wall.name}: {left} of {limit} are left, this needs {needed}{lift}"
+    counts = (wall.room_count, wall.limit_count, limits.needed(cell.needs, wall))
+    left, limit, needed = (limits.amount(wall, count) for count in counts)
+    unit = "" if wall.unit == "bytes" else f" {wall.unit}"
+    return f"{wall.name}: {left} of {limit}{unit} are left, this needs {needed}{lift}"

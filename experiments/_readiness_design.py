@@ -27,8 +27,9 @@ PYTHON_MECHANISMS = ("select.select", "select.poll", "select.epoll", "selectors"
 SCANNING = ("select", "poll", "select.select", "select.poll")  # each wait looks at all that is watched
 WORKLOADS = ("chain", "short")
 OWN_DESCRIPTORS_COUNT = 64
-SELECT_SPARE_COUNT = 16  # descriptors that are open before the first watched one
-SELECT_MOST_COUNT = 1024 - SELECT_SPARE_COUNT
+SELECT_ROOM_COUNT = 1024 - 3  # FD_SETSIZE less the standard descriptors
+SELECT_SPARE_COUNT = 13  # further descriptors that are open before the first watched one
+SELECT_MOST_COUNT = SELECT_ROOM_COUNT - SELECT_SPARE_COUNT
 SHORT_MOST_COUNT = 1000  # connections that come at once
 FINEST_STEP = 1.5  # a map is refined until neighbouring counts differ by less than this factor
 MAP_LEVELS_MOST_COUNT = 12
@@ -45,20 +46,25 @@ def fitting_count() -> int:
     return 10**7 if fits is None else max(fits // 100 * 100, 1)
 
 
-def levels(asked: Sequence[int], mechanism: str, workload: str) -> list[int]:
+def levels(asked: Sequence[int], mechanism: str, workload: str, active: Sequence[str]) -> list[int]:
     """The counts to watch: those that fit, the most that fits, and the first beyond, which becomes the wall's row."""
-    most = most_watched(mechanism, workload)
-    within = sorted(count for count in asked if count <= most)
-    beyond = sorted(count for count in asked if count > most)
-    if beyond and not _is_select(mechanism):
-        within.append(most)
-    return [*dict.fromkeys(within), *beyond[:1]]
+    within = sorted(count for count in asked if fits(count, mechanism, workload, active))
+    beyond = sorted(set(asked) - set(within))
+    most = _most(beyond[0], mechanism, workload, active) if beyond and not _is_select(mechanism) else None
+    return [*dict.fromkeys([*within, *([most] if most else [])]), *beyond[:1]]
 
 
-def most_watched(mechanism: str, workload: str) -> int:
-    """The most that a mechanism can watch here, room for short connections left."""
-    most = fitting_count() - (2 * SHORT_MOST_COUNT if workload == "short" else 0)
-    return max(1, min(SELECT_MOST_COUNT, most) if _is_select(mechanism) else most)
+def fits(count: int, mechanism: str, workload: str, active: Sequence[str]) -> bool:
+    """Whether so many can be watched here, with what the workload opens besides."""
+    needs = make_cell(workload, mechanism, count, active).needs
+    room = fitting_count() + OWN_DESCRIPTORS_COUNT
+    return needs.descriptors_count <= room and needs.select_count <= SELECT_ROOM_COUNT
+
+
+def _most(beyond: int, mechanism: str, workload: str, active: Sequence[str]) -> int | None:
+    """The most that fits below a count that does not, in hundreds; None below a hundred."""
+    start = min(beyond - 1, fitting_count()) // 100 * 100
+    return next((count for count in range(start, 0, -100) if fits(count, mechanism, workload, active)), None)
 
 
 def active_levels(asked: Sequence[str], watched: int, workload: str, mechanism: str) -> dict[int, str]:
@@ -102,7 +108,8 @@ def finer_levels(samples: Sequence[Samples], workload: str) -> list[int]:
         if high / low > FINEST_STEP and _changes_hands(costs, low, high)
     ]
     widest = sorted(gaps, key=lambda gap: gap[0] / gap[1])
-    return sorted(_between(*gap) for gap in widest[: max(0, room)])
+    found = (_between(*gap) for gap in widest[: max(0, room)])
+    return sorted(count for count in found if count not in watched)
 
 
 def pooled_costs(samples: Sequence[Samples], workload: str) -> dict[tuple[str, int, str], float]:
@@ -142,7 +149,7 @@ def _winner(costs: Mapping[tuple[str, int, str], float], watched: int, active: s
 def _between(low: int, high: int) -> int:
     """The geometric middle, to two digits."""
     middle = math.sqrt(low * high)
-    step = 10 ** (int(math.log10(middle)) - 1)
+    step = 10 ** max(0, int(math.log10(middle)) - 1)
     return int(round(middle / step) * step)
 
 

@@ -247,6 +247,7 @@ def _by_block(launches: Iterable[Samples]) -> dict[int, list[float]]:
 
 def findings(taken: Sequence[Samples], seed: int, *, all_pairs: bool) -> list[Finding]:
     """How the cost of an event grows with the number watched, and where one mechanism overtakes another."""
+    taken = [item for item in taken if not item.facts["dropped_count"]]  # what is void decides nothing
     return [*_exponents(taken, seed), *_crossovers(taken, seed, all_pairs=all_pairs)]
 
 

@@ -325,7 +325,7 @@ def _spin_lost_pct(item: Samples) -> float | None:
 
 
 def _tick(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> dict[str, object]:
-    coarse = _interval(launches, lambda item: statistics.median(item.values["coarse_step"]), seed)
+    coarse = _interval(launches, _coarse_step_ns, seed)
     hertz = facts["kernel_tick_hz"]
     return {
         "tick_config_ns": 1e9 / float(hertz) if hertz else None,
@@ -336,6 +336,13 @@ def _tick(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -
         "n_count": _count(launches, "coarse_step"),
         "grade": stats.grade_interval(coarse, "step of the coarse clock"),
     }
+
+
+def _coarse_step_ns(item: Samples) -> float | None:
+    """The median step of the coarse clock; one that spans several ticks, since the loop was off the CPU, is parted."""
+    steps = item.values["coarse_step"]
+    shortest = min(steps, default=0)
+    return statistics.median(step / round(step / shortest) for step in steps) if shortest else None
 
 
 def _interrupt_ns(item: Samples) -> float | None:

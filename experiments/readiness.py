@@ -47,10 +47,10 @@ from ._readiness_design import (
     WORKLOADS,
     active_levels,
     finer_levels,
+    fits,
     levels,
     make_cell,
     map_levels,
-    most_watched,
 )
 
 DEFAULT_ACTIVE = ("1", "10", "100", "1%", "50%", "100%")
@@ -134,7 +134,7 @@ class Readiness(Experiment[ReadinessParameters]):
         return [
             make_cell(workload, mechanism, count, _active(parameters))
             for workload, mechanism in product(_workloads(parameters), parameters.mechanism)
-            for count in levels(asked, mechanism, workload)
+            for count in levels(asked, mechanism, workload, _active(parameters))
             if active_levels(_active(parameters), count, workload, mechanism)
         ]
 
@@ -147,7 +147,7 @@ class Readiness(Experiment[ReadinessParameters]):
             for workload in _workloads(parameters)
             for count in finer_levels(samples, workload)
             for mechanism in parameters.mechanism
-            if count <= most_watched(mechanism, workload)
+            if fits(count, mechanism, workload, _active(parameters))
         ]
 
     def measure(self, parameters: ReadinessParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
