@@ -55,12 +55,18 @@ def test_a_finding_in_one_line(finding: Finding, text: str) -> None:
     assert finding_text(finding) == text
 
 
-def test_findings_are_lines_of_the_table() -> None:
+def test_findings_are_tables_of_their_own_one_for_each_kind_of_number() -> None:
+    more = Finding("poll overtakes select, 1 active", "watched_count", Interval(9, None, None), "barely")
+    experiment = Finder()
+    experiment.made = (KNOWN, UNKNOWN, more)
     stream = io.StringIO()
-    go(Finder(), LiveTable(Console(file=stream, width=100), live=False))
-    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
-    for finding in (KNOWN, UNKNOWN):
-        assert finding_text(finding) in lines
+    go(experiment, LiveTable(Console(file=stream, width=100), live=False))
+    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    watched, switches = lines.index("watched"), lines.index("switches")
+    assert f"{KNOWN.subject} 61 [48, 80]" in lines[watched:switches]
+    assert f"{more.subject} 9 barely" in lines[watched:switches]
+    assert f"{UNKNOWN.subject} {UNKNOWN.note}" in lines[switches:]
+    assert "None" not in "\n".join(lines[watched:])
 
 
 def test_findings_are_plain_lines() -> None:

@@ -20,6 +20,7 @@ from c10k_probe.experiment import Cell, Samples, columns
 from c10k_probe.limits import Wall
 
 DECADES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+ONE = ("1",)
 EVERYTHING = (*design.C_MECHANISMS, *design.PYTHON_MECHANISMS)
 
 
@@ -78,12 +79,12 @@ def test_what_fits_is_in_hundreds_below_the_lowest_wall(descriptors: int | None,
 @pytest.mark.usefixtures("twenty_thousand")
 @pytest.mark.parametrize("mechanism", [name for name in EVERYTHING if name not in ("select", "select.select")])
 def test_beyond_a_wall_stand_the_most_that_fits_and_the_row_of_the_wall(mechanism: str) -> None:
-    assert design.levels(DECADES, mechanism, "chain") == [100, 300, 1000, 3000, 10_000, 19_900, 30_000]
-    assert design.levels((100, 1000), mechanism, "chain") == [100, 1000]
-    assert design.levels((100, 19_900), mechanism, "chain") == [100, 19_900]
-    assert design.levels((19_900, 100_000), mechanism, "chain") == [19_900, 100_000]
-    assert design.levels((100_000, 50_000), mechanism, "chain") == [19_900, 50_000]
-    assert design.levels((1000, 100), mechanism, "chain") == [100, 1000]
+    assert design.levels(DECADES, mechanism, "chain", ONE) == [100, 300, 1000, 3000, 10_000, 19_900, 30_000]
+    assert design.levels((100, 1000), mechanism, "chain", ONE) == [100, 1000]
+    assert design.levels((100, 19_900), mechanism, "chain", ONE) == [100, 19_900]
+    assert design.levels((19_900, 100_000), mechanism, "chain", ONE) == [19_900, 100_000]
+    assert design.levels((100_000, 50_000), mechanism, "chain", ONE) == [19_900, 50_000]
+    assert design.levels((1000, 100), mechanism, "chain", ONE) == [100, 1000]
 
 
 @pytest.mark.usefixtures("twenty_thousand")
@@ -91,8 +92,8 @@ def test_beyond_a_wall_stand_the_most_that_fits_and_the_row_of_the_wall(mechanis
 def test_select_stops_at_its_own_wall_and_has_one_row_for_it(mechanism: str) -> None:
     """No further count is invented: the most that select can watch lies beside what was asked for."""
     for workload in design.WORKLOADS:
-        assert design.levels(DECADES, mechanism, workload) == [100, 300, 1000, 3000]
-        assert design.levels((5000, 2000), mechanism, workload) == [2000]
+        assert design.levels(DECADES, mechanism, workload, ONE) == [100, 300, 1000, 3000]
+        assert design.levels((5000, 2000), mechanism, workload, ONE) == [2000]
 
 
 @pytest.mark.parametrize("limit", [256, 512, 1024, 4096, 20_000])
@@ -113,10 +114,24 @@ def test_all_that_is_planned_below_a_wall_fits_and_its_row_does_not(mechanism: s
 
 @pytest.mark.usefixtures("twenty_thousand")
 @pytest.mark.parametrize("mechanism", ["select", "select.select"])
-def test_the_most_that_select_can_watch_has_room(mechanism: str) -> None:
-    most = design.most_watched(mechanism, "chain")
-    (cell,) = cells_of(fds=(most,), active=("1",), mechanism=(mechanism,), workload=("chain",))
-    assert limits.check(cell.needs, walls_of(20_000)) is None
+def test_the_most_that_select_can_watch_has_room_and_one_pair_more_has_not(mechanism: str) -> None:
+    most = design.SELECT_MOST_COUNT
+    cells = cells_of(fds=(most, most + 2), active=ONE, mechanism=(mechanism,), workload=("chain",))
+    walls = [limits.check(cell.needs, walls_of(20_000)) for cell in cells]
+    assert [cell.key["watched_count"] for cell in cells] == [most, most + 2]
+    assert walls[0] is None
+    assert walls[1] is not None and walls[1].name == "select-set"
+    assert 1000 <= most < 1021
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+def test_what_short_connections_open_is_taken_off_the_most_that_fits() -> None:
+    """Both ends of those that come at once."""
+    asked = (100, 100_000)
+    assert design.levels(asked, "epoll", "short", ("1",)) == [100, 19_800, 100_000]
+    assert design.levels(asked, "epoll", "short", ("1", "100")) == [100, 19_700, 100_000]
+    assert design.levels(asked, "epoll", "short", ("1", "1000")) == [100, 17_900, 100_000]
+    assert design.levels(asked, "epoll", "chain", ("1", "1000")) == [100, 19_900, 100_000]
 
 
 @pytest.mark.usefixtures("twenty_thousand")

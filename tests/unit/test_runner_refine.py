@@ -253,7 +253,7 @@ def test_cells_that_one_wall_forbids_are_one_warning() -> None:
 
 def test_one_skipped_cell_is_named_alone() -> None:
     (text,) = skip_warnings({"b": Needs(descriptors_count=500)}, wall(100, lift=None))
-    assert text == "b skipped: descriptors: 100 of 100 things are left, this needs more"
+    assert text == "b skipped: descriptors: 100 of 100 things are left, this needs 500"
 
 
 def test_each_wall_has_a_warning_of_its_own() -> None:
