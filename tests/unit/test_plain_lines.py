@@ -82,7 +82,9 @@ def test_a_plain_group_without_values_is_no_line() -> None:
         ("method", "fork", "fork"),
         ("alive_kind", "none", ""),
         ("huge_pages", "off", ""),
-        ("huge_pages", "on", "on"),
+        ("huge_pages", "on", "huge pages on"),
+        ("active", "100", "active 100"),
+        ("active", "50%", "active 50%"),
         ("asked_rss_bytes", 0, ""),
         ("asked_rss_bytes", 64 << 20, "rss 64.0 MiB"),
         ("asked_file_rss_bytes", 1 << 30, "file rss 1.00 GiB"),
@@ -93,7 +95,7 @@ def test_a_plain_group_without_values_is_no_line() -> None:
     ],
 )
 def test_a_key_in_a_line_without_columns(name: str, value: Scalar, text: str) -> None:
-    """Texts speak for themselves, numbers need their name, and what is at rest is not mentioned."""
+    """Words speak for themselves; numbers and switches need their name; what is at rest is not mentioned."""
     assert label(name, value) == text
 
 
