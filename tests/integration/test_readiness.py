@@ -177,7 +177,7 @@ def test_selects_wall_is_a_row_that_names_it(tmp_path: Path) -> None:
         row = only(rows, mechanism=mechanism, watched_count=3000)
         assert (row["status"], row["grade"], row["event_ns"]) == ("skipped", "void", "")
         assert row["reason"].startswith("select-set: ")
-        assert "1024" in row["reason"]
+        assert "1,024 descriptors" in row["reason"]
 
 
 def test_select_alone_beyond_its_wall_is_nothing_measured(tmp_path: Path) -> None:
