@@ -25,6 +25,7 @@ C_MECHANISMS = (
 )
 PYTHON_MECHANISMS = ("select.select", "select.poll", "select.epoll", "selectors", "asyncio", "uvloop")
 SCANNING = ("select", "poll", "select.select", "select.poll")  # each wait looks at all that is watched
+LOOPS = ("selectors", "asyncio", "uvloop")  # by epoll on Linux
 WORKLOADS = ("chain", "short")
 OWN_DESCRIPTORS_COUNT = 64
 SELECT_ROOM_COUNT = 1024 - 3  # FD_SETSIZE less the standard descriptors
@@ -90,7 +91,7 @@ def make_cell(workload: str, mechanism: str, watched: int, active: Sequence[str]
         descriptors_count=needed,
         system_descriptors_count=needed,
         select_count=watched + watched % 2 + SELECT_SPARE_COUNT if _is_select(mechanism) else 0,
-        watches_count=watched if "epoll" in mechanism else 0,
+        watches_count=watched if "epoll" in mechanism or mechanism in LOOPS else 0,
         memory_bytes=(16 << 20) + 4096 * watched,
     )
     weight = 10 + watched / 200 + 25 * len(counts)
@@ -136,13 +137,18 @@ def map_levels(asked: Sequence[int]) -> list[int]:
 def _changes_hands(costs: Mapping[tuple[str, int, str], float], low: int, high: int) -> bool:
     actives = {active for _, watched, active in costs if watched == low}
     return any(
-        len({winner for winner in (_winner(costs, low, active), _winner(costs, high, active)) if winner}) > 1
+        len({winner for count in (low, high) if (winner := _winner(costs, count, active, in_python))}) > 1
         for active in actives
+        for in_python in (False, True)
     )
 
 
-def _winner(costs: Mapping[tuple[str, int, str], float], watched: int, active: str) -> str | None:
-    found = {name: cost for (name, count, level), cost in costs.items() if (count, level) == (watched, active)}
+def _winner(costs: Mapping[tuple[str, int, str], float], watched: int, active: str, in_python: bool) -> str | None:
+    found = {
+        name: cost
+        for (name, count, level), cost in costs.items()
+        if (count, level) == (watched, active) and (name in PYTHON_MECHANISMS) == in_python
+    }
     return min(found, key=lambda name: found[name], default=None)
 
 

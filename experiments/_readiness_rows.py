@@ -288,7 +288,8 @@ def _crossovers(taken: Sequence[Samples], seed: int, *, all_pairs: bool) -> Iter
     lines = _lines(taken)
     for workload, active in dict.fromkeys((workload, active) for workload, active, _ in lines):
         names = [name for other_workload, other, name in lines if (other_workload, other) == (workload, active)]
-        pairs = itertools.combinations(names, 2) if all_pairs else ((name, BASE) for name in names if name != BASE)
+        same_kind = [pair for pair in itertools.combinations(names, 2) if _are_alike(*pair)]
+        pairs = same_kind if all_pairs else [pair for pair in same_kind if {BASE, PYTHON_BASE} & {*pair}]
         for one, other in pairs:
             if other in names:
                 found = _crossover(lines[workload, active, one], lines[workload, active, other], seed)
@@ -296,6 +297,11 @@ def _crossovers(taken: Sequence[Samples], seed: int, *, all_pairs: bool) -> Iter
                     first, second = (one, other) if found.rises is False else (other, one)
                     subject = f"{first} overtakes {second}, {workload}, {active} active"
                     yield Finding(subject, "watched_count", found.watched)
+
+
+def _are_alike(one: str, other: str) -> bool:
+    """Both in C, or both in Python: only these are compared."""
+    return (one in PYTHON_MECHANISMS) == (other in PYTHON_MECHANISMS)
 
 
 class _Overtaking(NamedTuple):
@@ -318,10 +324,11 @@ def _crossover(line: _Line, other: _Line, seed: int) -> _Overtaking | None:
     found = crossing(watched, [_log_ratio(line[count], other[count], blocks) for count in watched])
     if found is None or not _change(decided, rises=found[1]):
         return None
-    each = [
-        crossing(watched, [_log_ratio(line[count], other[count], [block]) for count in watched]) for block in blocks
-    ]
-    interval = stats.median_interval([_clipped(item, watched) for item in each], seed)
+    ends = []
+    for block in blocks:
+        ratios = [_log_ratio(line[count], other[count], [block]) for count in watched]
+        ends.append(_clipped(crossing(watched, ratios), watched, is_over=(ratios[-1] > 0) == found[1]))
+    interval = stats.median_interval(ends, seed)
     return _Overtaking(interval, found[1])
 
 
@@ -362,6 +369,6 @@ def crossing(watched: Sequence[int], ratios: Sequence[float]) -> tuple[float, bo
     return math.exp(left + (right - left) * before / (before - after)), after > 0
 
 
-def _clipped(found: tuple[float, bool] | None, watched: Sequence[int]) -> float:
-    """The crossing of one block; without one it lies at an end of what was measured."""
-    return found[0] if found else float(watched[0])
+def _clipped(found: tuple[float, bool] | None, watched: Sequence[int], *, is_over: bool) -> float:
+    """The crossing of one block; without one it lies at an end of what was measured: the low one if it is over."""
+    return found[0] if found else float(watched[0] if is_over else watched[-1])

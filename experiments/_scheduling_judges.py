@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Verdict
 from c10k_probe.units import format_column
 
-from ._scheduling_rows import LOST_PCT, runnable_subject
+from ._scheduling_findings import LOST_PCT, runnable_subject
 
 CLAIMED_TICK_NS = 10_000_000
 TICK_TOLERANCE = 0.05

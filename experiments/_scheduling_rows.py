@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from c10k_probe import stats
-from c10k_probe.experiment import Chart, Finding, Row, Samples, Scalar, View, column, estimate, spread
+from c10k_probe.experiment import Chart, Row, Samples, Scalar, View, column, estimate, spread
 
-LOST_PCT = 5.0
 OWN_CPU_SHARE = 0.97
 NEAR_EDGE_NS = 200_000
 PLURAL = {"thread": "threads", "process": "processes"}
@@ -30,7 +27,9 @@ class SchedulingRow(Row):
     working_set_bytes: int = column("memory that each task goes through when its turn comes", key=True)
     work_ns: int = column("work that each task does at its turn, as asked for", key=True)
     cpus_count: int = column("CPUs that the tasks run on by turns", key=True)
-    switch_ns: stats.Interval | None = estimate("switch_ns", "one switch, the harness's own cost taken out")
+    switch_ns: stats.Interval | None = estimate(
+        "switch_ns", "what one turn costs by switching, the harness's own cost taken out; one switch with two tasks"
+    )
     hop_ns: stats.Interval | None = estimate("hop_ns", "one task's turn with everything in it")
     harness_ns: stats.Interval | None = estimate("harness_ns", "the same calls, memory and work without a switch")
     refill_ns: stats.Interval | None = estimate(
@@ -206,10 +205,10 @@ def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> di
 
 
 def _loss(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    lost = _interval(launches, _lost_pct, seed)
+    lost = _interval(launches, lost_pct, seed)
     return {
         "lost_pct": lost,
-        "switches_per_s": _interval(launches, _rate, seed),
+        "switches_per_s": _interval(launches, rate_per_s, seed),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
         "grade": _grade_points(lost),
@@ -225,11 +224,11 @@ def _refill(item: Samples) -> float | None:
     return _hop(item, "harness") - _hop(item, "single_set") if "single_set" in item.values else None
 
 
-def _lost_pct(item: Samples) -> float:
+def lost_pct(item: Samples) -> float:
     return 100 * (1 - _hop(item, "harness") / _hop(item, "pass"))
 
 
-def _rate(item: Samples) -> float:
+def rate_per_s(item: Samples) -> float:
     return (_switches_per_hop(item) or 0.0) * 1e9 / _hop(item, "pass")
 
 
@@ -301,7 +300,7 @@ def _near_edge_pct(item: Samples) -> float | None:
 
 
 def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    switch = _interval(launches, _yield_ns, seed)
+    switch = _interval(launches, yield_ns, seed)
     return {
         "switch_ns": switch,
         "spin_lost_pct": _interval(launches, _spin_lost_pct, seed),
@@ -310,7 +309,7 @@ def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -
     }
 
 
-def _yield_ns(item: Samples) -> float | None:
+def yield_ns(item: Samples) -> float | None:
     """Nanoseconds of CPU of one switch among tasks that all yield, in the median pass."""
     each = [time / count for time, count in zip(item.values["cpu"], item.values["switches"], strict=True) if count]
     return statistics.median(each) if each else None
@@ -400,70 +399,3 @@ def _switch_counts(launches: Sequence[Samples]) -> dict[str, object]:
     return {
         name: None if None in counts else sum(int(count or 0) for count in counts) for name, counts in found.items()
     }
-
-
-# --- what no single row shows -----------------------------------------------------------------------------------------
-
-
-def findings(taken: Sequence[Samples], seed: int) -> list[Finding]:
-    """The rate of switches at which 5 % of the work is lost, and how a switch grows with what is runnable."""
-    return [*_lost_rates(taken, seed), *_runnable_slopes(taken, seed)]
-
-
-def _lost_rates(taken: Sequence[Samples], seed: int) -> Iterable[Finding]:
-    lines: dict[tuple[Scalar, ...], dict[int, dict[int, Samples]]] = {}
-    for item in taken:
-        if item.key["measure"] == "loss":
-            name = tuple(item.key[part] for part in ("kind", "method", "working_set_bytes"))
-            lines.setdefault(name, {}).setdefault(item.block, {})[int(item.key["work_ns"])] = item
-    for (kind, method, memory), blocks in lines.items():
-        who = f"two {PLURAL[str(kind)]} with {_kib(memory)} each"
-        subject = f"{LOST_PCT:g} % of the work of {who} are lost to {method} switches"
-        rates = [rate for by_quantum in blocks.values() if (rate := _rate_at(by_quantum.values())) is not None]
-        if len(rates) == len(blocks):
-            yield Finding(subject, "switches_per_s", stats.median_interval(rates, seed))
-        else:
-            yield Finding(subject, "switches_per_s", None, "not reached, or always, at the rates of this run")
-
-
-def _rate_at(items: Iterable[Samples]) -> float | None:
-    """Switches per second at which ``LOST_PCT`` is lost, interpolated on a logarithmic axis of rates."""
-    points = sorted((_rate(item), _lost_pct(item)) for item in items)
-    for (rate, lost), (next_rate, next_lost) in itertools.pairwise(points):
-        if lost < LOST_PCT <= next_lost:
-            share = (LOST_PCT - lost) / (next_lost - lost)
-            return math.exp(math.log(rate) + share * (math.log(next_rate) - math.log(rate)))
-    return None
-
-
-def _kib(memory: Scalar) -> str:
-    return f"{int(memory or 0) // 1024:,} KiB"
-
-
-def _runnable_slopes(taken: Sequence[Samples], seed: int) -> Iterable[Finding]:
-    """Nanoseconds that a switch grows by with each doubling of runnable tasks; then most over fewest."""
-    lines: dict[str, dict[int, dict[int, float]]] = {}
-    for item in taken:
-        value = _yield_ns(item) if item.key["measure"] == "runnable" else None
-        if value is not None:
-            lines.setdefault(str(item.key["kind"]), {}).setdefault(item.block, {})[int(item.key["tasks_count"])] = value
-    for kind, blocks in lines.items():
-        counts = sorted(set.intersection(*(set(values) for values in blocks.values())))
-        if len(counts) < 3:
-            continue
-        slopes = [
-            statistics.linear_regression(
-                [math.log2(count) for count in counts], [values[count] for count in counts]
-            ).slope
-            for values in blocks.values()
-        ]
-        ratios = [values[counts[-1]] / values[counts[0]] for values in blocks.values()]
-        note = f"for each doubling, from {counts[0]:,} to {counts[-1]:,}"
-        yield Finding(runnable_subject(kind), "growth_ns", stats.median_interval(slopes, seed), note)
-        note = f"{counts[-1]:,} over {counts[0]:,}"
-        yield Finding(runnable_subject(kind), "switch_ratio", stats.median_interval(ratios, seed), note)
-
-
-def runnable_subject(kind: str) -> str:
-    """The name under which the growth of a switch is found."""
-    return f"a switch among runnable {PLURAL[kind]}"

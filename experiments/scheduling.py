@@ -37,6 +37,7 @@ from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples, S
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
 
+from . import _scheduling_findings
 from . import _scheduling_judges as judges
 from . import _scheduling_rows as rows
 
@@ -53,7 +54,7 @@ SMALL_BYTES = 16 << 20
 _Key = dict[str, str | int]
 _AT_REST: _Key = {
     "measure": "",
-    "method": "",
+    "method": "none",
     "kind": "process",
     "tasks_count": 0,
     "working_set_bytes": 0,
@@ -185,7 +186,7 @@ class Scheduling(Experiment[SchedulingParameters]):
 
     def fit(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """The rate at which 5 % of the work is lost; how a switch grows with what is runnable."""
-        return rows.findings(samples, seed)
+        return _scheduling_findings.findings(samples, seed)
 
 
 # --- the cells --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+from c10k_probe.experiments import _scheduling_findings as findings
 from c10k_probe.experiments import _scheduling_judges as judges
 from c10k_probe.experiments import _scheduling_rows as rows
 from c10k_probe.experiments.scheduling import EXPERIMENT
@@ -189,7 +190,7 @@ RUNNABLE = [row("runnable", kind="thread", method="yield", tasks_count=tasks) fo
 
 
 def growth(slope: Ends | None, ratio: Ends | None, kind: str = "thread") -> list[Made]:
-    subject = rows.runnable_subject(kind)
+    subject = findings.runnable_subject(kind)
     values = {"growth_ns": slope, "switch_ratio": ratio}
     return [Finding(subject, name, Interval(*ends) if ends else None) for name, ends in values.items()]
 
@@ -344,7 +345,7 @@ def test_each_measure_decides_its_claims_and_no_others(measure: str) -> None:
     """What the rows are called is what the judges look for; and a rule does not depend on what was found."""
     taken = launches_of(measure)
     found = [flatten(item) for item in rows.summarise(taken, 1, FACTS | {"kernel_tick_hz": 100})]
-    made = rows.findings(taken, 1)
+    made = findings.findings(taken, 1)
     for judge in judges.JUDGES:
         verdict, undecided = judge(found, made), judge([], [])
         needed, decided = DECIDED[verdict.claim]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from c10k_probe.experiments import _scheduling_findings as findings
 from c10k_probe.experiments import _scheduling_rows as rows
 from c10k_probe.experiments import scheduling
 from hypothesis import given
@@ -80,7 +81,7 @@ def test_a_small_loss_is_graded_by_percentage_points(lost: Sequence[float], grad
 
 
 def lost_rates(taken: Sequence[Samples]) -> dict[str, Finding]:
-    return {item.subject: item for item in rows.findings(taken, SEED) if item.column == "switches_per_s"}
+    return {item.subject: item for item in findings.findings(taken, SEED) if item.column == "switches_per_s"}
 
 
 SUBJECT = "5 % of the work of two threads with 0 KiB each are lost to pipe switches"
@@ -248,8 +249,8 @@ def test_passes_without_a_switch_have_no_cost() -> None:
 
 
 def slopes(taken: Sequence[Samples]) -> dict[str, Finding]:
-    wanted = rows.runnable_subject("thread")
-    return {item.column: item for item in rows.findings(taken, SEED) if item.subject == wanted}
+    wanted = findings.runnable_subject("thread")
+    return {item.column: item for item in findings.findings(taken, SEED) if item.subject == wanted}
 
 
 def test_the_slope_is_for_each_doubling_and_the_ratio_from_end_to_end() -> None:
@@ -356,7 +357,7 @@ def test_samples_that_were_dropped_are_told() -> None:
 
 def test_without_samples_there_is_nothing() -> None:
     assert rows.summarise([], SEED, FACTS) == []
-    assert rows.findings([], SEED) == []
+    assert findings.findings([], SEED) == []
 
 
 def test_views_and_charts_name_columns_that_there_are() -> None:
