@@ -73,6 +73,18 @@ class Tracer(ABC):
         self.target = target
         self.options = options
         self.launched: Launched | None = None
+        self.refused: list[TracerUnavailable] = []  # what better backends lack, when this one was chosen for that
+
+    def begin(self) -> Self:
+        """``start``; when that fails nothing of it, nor of the command that it was to trace, is left."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            if self.launched is not None:
+                self.launched.end()
+            raise
+        return self
 
     @abstractmethod
     def start(self) -> None:
@@ -95,13 +107,6 @@ class Tracer(ABC):
         """Leave nothing of the tracer behind; may be called at any time and twice."""
 
     def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            if self.launched is not None:
-                self.launched.end()
-            raise
         return self
 
     def __exit__(

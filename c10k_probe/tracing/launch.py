@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
 import time
 from collections.abc import Sequence
+from resource import struct_rusage
 from typing import Final
 
 from c10k_probe.exits import UsageError
@@ -15,6 +17,7 @@ from c10k_probe.exits import UsageError
 _GRACE_S: Final = 2.0
 _POLL_S: Final = 0.01
 _FAILED_EXEC: Final = 127
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def find_program(name: str) -> str:
@@ -34,14 +37,21 @@ class Launched:
         self.pid = pid
         self._gate = gate
         self._status: int | None = None
+        self.usage: struct_rusage | None = None  # of the ended command and all descendants that were waited for
 
     @classmethod
-    def suspended(cls, command: Sequence[str], output: int | None = None) -> Launched:
-        """Fork; the child executes the command when ``release`` is called. Raises ``UsageError``."""
+    def suspended(cls, command: Sequence[str], output: int | None = None, *, apart: bool = False) -> Launched:
+        """Fork; the child executes the command when ``release`` is called. Raises ``UsageError``.
+
+        output: descriptor for its stdout and stderr, else ours. apart: a tool of ours, not the user's command: in a
+        session of its own, which Ctrl-C does not reach, and interrupted when this process ends.
+        """
         path = find_program(command[0])
         outlet, gate = os.pipe()
         pid = os.fork()
         if pid == 0:
+            if apart:
+                _live_apart()
             _become(path, command, outlet, gate, output)
         os.close(outlet)
         return cls(pid, gate)
@@ -56,8 +66,9 @@ class Launched:
     def has_ended(self) -> bool:
         """Whether the command's own process has ended; its descendants may live."""
         if self._status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._status = status if pid else None
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                self._status, self.usage = status, usage
         return self._status is not None
 
     @property
@@ -65,17 +76,18 @@ class Launched:
         """Its exit code, negative for the signal that ended it; None while it runs."""
         return os.waitstatus_to_exitcode(self._status) if self._status is not None else None
 
-    def end(self) -> None:
-        """End it if it runs: by SIGTERM, and when that does not do, by SIGKILL."""
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it if it runs: by this signal, and when that does not do, by SIGKILL."""
         self._close_gate()
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for sent in (number, signal.SIGKILL):
             if self.has_ended():
                 return
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-            self._wait(_GRACE_S)
+                os.kill(self.pid, sent)
+            self.wait(_GRACE_S)
 
-    def _wait(self, patience_s: float) -> None:
+    def wait(self, patience_s: float) -> None:
+        """Wait for its end, but no longer than this."""
         deadline = time.monotonic() + patience_s
         while not self.has_ended() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
@@ -84,6 +96,11 @@ class Launched:
         if self._gate is not None:
             os.close(self._gate)
             self._gate = None
+
+
+def _live_apart() -> None:
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _become(path: str, command: Sequence[str], outlet: int, gate: int, output: int | None) -> None:
