@@ -32,7 +32,7 @@ class Target:
     """What to trace: the trees of running processes, or a command to start. One of the two.
 
     pids: the roots; descendants that live already and those to come are followed too.
-    output: descriptor that the command's stdout and stderr go to; None: where ours go.
+    output: descriptor for what the command would write to a terminal; None: where ours go.
     """
 
     pids: Sequence[int] = ()

@@ -158,6 +158,7 @@ class BccTracer(Tracer):
             tcp_changes=_tcp(said["tcp"]) if self._ready["tcp"] else None,
             tasks_count=max(0, said["tasks_count"]),
             dropped_count=said["dropped"],
+            notes=_notes(said),
         )
 
 
@@ -169,6 +170,12 @@ def _unavailable(error: HelperError) -> TracerUnavailable:
     if isinstance(error, HelperUnsupported):
         return TracerUnavailable("bcc", error.message.get("reason") or str(error), error.message.get("lift", ""))
     return TracerUnavailable("bcc", str(error))
+
+
+def _notes(said: Mapping[str, Any]) -> tuple[str, ...]:
+    missed = said["missed_wakeups"]
+    text = f"{missed} wake-ups or TCP changes of the whole machine were missed: as many waits or changes may be lacking"
+    return (text,) if missed else ()
 
 
 def _calls(said: Mapping[str, Sequence[Any]], *, latency: bool) -> dict[str, Call]:

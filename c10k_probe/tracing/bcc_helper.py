@@ -149,14 +149,15 @@ def snapshot(programs: Programs) -> dict[str, object]:
     """Everything counted so far, as the protocol has it."""
     counts = programs.counts
     counters = counts.counters()
-    lost = counters["dropped"] + programs.refused_count + programs.missed_count()
+    missed, missed_minor = programs.missed()
     return {
         "time_ns": time.monotonic_ns(),
         "counters": counters,
         "runqueue": counts.runqueue(),
         "tcp": counts.tcp(),
         "calls": counts.calls(),
-        "dropped": lost,
+        "dropped": counters["dropped"] + programs.refused_count + missed,
+        "missed_wakeups": missed_minor,
         "tasks_count": programs.living_count(counters),
     }
 

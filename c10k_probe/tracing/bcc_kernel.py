@@ -91,7 +91,7 @@ def _include_flags(common: Path) -> list[str]:
 def find_tracefs() -> Path:
     """Where tracefs is; where it is not mounted, in a mount namespace of this process. Raises ``Unsupported``."""
     for path in _TRACEFS:
-        if (path / "events").is_dir():
+        if has_tracepoint(path, ""):
             return path
     if os.geteuid() != 0:
         raise Unsupported("tracefs cannot be read without root", "sudo c10k-probe ...")
@@ -105,13 +105,18 @@ def _mount_for_us_alone(path: Path) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None):
         return False
-    return not libc.mount(b"nodev", os.fsencode(path), b"tracefs", 0, None) and (path / "events").is_dir()
+    return not libc.mount(b"nodev", os.fsencode(path), b"tracefs", 0, None) and has_tracepoint(path, "")
+
+
+def has_tracepoint(tracefs: Path, name: str) -> bool:
+    """Whether ``group/event`` (or, for "", any) is there and may be looked at."""
+    return os.path.isdir(tracefs / "events" / name)  # noqa: PTH112 -- a folder that is closed to us is no error
 
 
 def check_tracepoints(tracefs: Path) -> None:
     """Raises ``Unsupported`` when a tracepoint is missing that nothing can be counted without."""
     for name in _REQUIRED:
-        if not (tracefs / "events" / name).is_dir():
+        if not has_tracepoint(tracefs, name):
             raise Unsupported(f"this kernel has no tracepoint {name.replace('/', ':')}")
 
 
@@ -160,8 +165,8 @@ def definitions(tracefs: Path, tasks_max: int, *, latency: bool) -> dict[str, ob
         "NR_ACCEPT": accept,
         "NR_ACCEPT4": accept4,
         "PREEMPTED_STATE": preempted_state(tracefs),
-        "HAVE_FAULTS": int((tracefs / "events/exceptions/page_fault_user").is_dir()),
-        "HAVE_TCP": int((tracefs / "events/sock/inet_sock_set_state").is_dir()),
+        "HAVE_FAULTS": int(has_tracepoint(tracefs, "exceptions/page_fault_user")),
+        "HAVE_TCP": int(has_tracepoint(tracefs, "sock/inet_sock_set_state")),
     }
     space = Path("/proc/self/ns/pid").stat()
     if space.st_ino != _INITIAL_PID_NAMESPACE:

@@ -42,6 +42,7 @@ _CPU_WORDS: Final = _TCP_AT + _TCP_STATES**2
 _CALL_WORDS: Final = 3 + SLOTS_COUNT  # `struct call`
 _NO_CALL: Final = 0xFFFFFFFF
 _BPF_NOEXIST: Final = 1
+_MINOR: Final = ("sched_wakeup", "inet_sock_set_state")
 
 
 class Counts:
@@ -164,9 +165,15 @@ class Programs:
         named_count = 0 if self._named is None else len(self._named.keys())
         return self._followed_count + named_count + counters["tasks_added"] - counters["tasks_removed"]
 
-    def missed_count(self) -> int:
-        """Events since the start that the kernel left out, as another program was active on the CPU."""
-        return self._recursion_misses() - self._missed_before
+    def missed(self) -> tuple[int, int]:
+        """Events of the whole machine that the kernel left out, as another program was active on the CPU.
+
+        (Those that a count lacks then, those that only run-queue waits and TCP changes lack.)
+        """
+        now = self._recursion_misses()
+        new = {name: count - self._missed_before.get(name, 0) for name, count in now.items()}
+        minor = sum(count for name, count in new.items() if any(word in name for word in _MINOR))
+        return sum(new.values()) - minor, minor
 
     def _insert(self, table: Any, key: Any, leaf: Any) -> bool:
         """Whether it is there now and was not before."""
@@ -175,7 +182,11 @@ class Programs:
             self.refused_count += 1
         return not result
 
-    def _recursion_misses(self) -> int:
-        texts = (read_text(Path(f"/proc/self/fdinfo/{function.fd}")) for function in self._bpf.funcs.values())
-        found = (re.search(r"recursion_misses:\s*([0-9]+)", text or "") for text in texts)
-        return sum(int(match.group(1)) for match in found if match)
+    def _recursion_misses(self) -> dict[str, int]:
+        """Program -> how often it was left out."""
+        found = {}
+        for name, function in self._bpf.funcs.items():
+            text = read_text(Path(f"/proc/self/fdinfo/{function.fd}")) or ""
+            match = re.search(r"recursion_misses:\s*([0-9]+)", text)
+            found[name.decode()] = int(match.group(1)) if match else 0
+        return found

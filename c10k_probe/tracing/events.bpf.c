@@ -2,9 +2,10 @@
  * tasks, page faults, TCP state changes. Compiled by bcc in the kernel-side half of a tracer (bcc_helper.py).
  *
  * Tracepoints only, no kprobes; their structures come from tracefs, so no header of the running kernel is needed.
- * The system-call pair is attached as raw tracepoints (BPF_PROG_TYPE_RAW_TRACEPOINT): these skip the perf buffer,
- * and the kernel does not leave them out while another BPF program or map call is active on the same CPU
- * (kernel/trace/bpf_trace.c, trace_call_bpf and __bpf_trace_run).
+ * Those whose fields are not needed, or are plain numbers, are attached raw (BPF_PROG_TYPE_RAW_TRACEPOINT): these skip
+ * the perf buffer, and the kernel does not leave one out because another BPF program or map call is active on the CPU
+ * (kernel/trace/bpf_trace.c: trace_call_bpf, __bpf_trace_run). What is left to lose is a wake-up or TCP change in an
+ * interrupt that comes while a task is being created or a TCP state changes; the kernel counts these.
  *
  * A task is followed when `tasks` has its global thread id: put there by the helper, or by task_newtask when its
  * parent is followed, which is before the child's first instruction. It leaves at its exit.
@@ -216,9 +217,9 @@ TRACEPOINT_PROBE(task, task_newtask)
     return 0;
 }
 
-TRACEPOINT_PROBE(sched, sched_process_exec)
+RAW_TRACEPOINT_PROBE(sched_process_exec)
 {
-    u32 tid = args->pid, old_tid = args->old_pid;
+    u32 tid = bpf_get_current_pid_tgid(), old_tid = ctx->args[1]; /* task, old_pid, bprm */
     struct task *task = tasks.lookup(&old_tid);
     if (!task) {
         return 0;
@@ -234,7 +235,7 @@ TRACEPOINT_PROBE(sched, sched_process_exec)
     return 0;
 }
 
-TRACEPOINT_PROBE(sched, sched_process_exit)
+RAW_TRACEPOINT_PROBE(sched_process_exit)
 {
     u32 tid = bpf_get_current_pid_tgid();
     struct task *task = tasks.lookup(&tid);
@@ -321,7 +322,7 @@ TRACEPOINT_PROBE(sched, sched_switch)
 /* ---- faults ---- */
 
 #if HAVE_FAULTS
-TRACEPOINT_PROBE(exceptions, page_fault_user)
+RAW_TRACEPOINT_PROBE(page_fault_user)
 {
     if (current_task()) {
         count(FAULTS);
@@ -329,7 +330,7 @@ TRACEPOINT_PROBE(exceptions, page_fault_user)
     return 0;
 }
 
-TRACEPOINT_PROBE(exceptions, page_fault_kernel)
+RAW_TRACEPOINT_PROBE(page_fault_kernel)
 {
     if (current_task()) {
         count(FAULTS);

@@ -43,8 +43,9 @@ class Launched:
     def suspended(cls, command: Sequence[str], output: int | None = None, *, apart: bool = False) -> Launched:
         """Fork; the child executes the command when ``release`` is called. Raises ``UsageError``.
 
-        output: descriptor for its stdout and stderr, else ours. apart: a tool of ours, not the user's command: in a
-        session of its own, which Ctrl-C does not reach, and interrupted when this process ends.
+        output: descriptor for what it would write to a terminal of ours.
+        apart: a tool of ours, not the user's command: in a session of its own, which Ctrl-C does not reach,
+        interrupted when this process ends, and with output in place of ours, terminal or not.
         """
         path = find_program(command[0])
         outlet, gate = os.pipe()
@@ -52,7 +53,10 @@ class Launched:
         if pid == 0:
             if apart:
                 _live_apart()
-            _become(path, command, outlet, gate, output)
+            for descriptor in (1, 2):
+                if output is not None and (apart or os.isatty(descriptor)):
+                    os.dup2(output, descriptor)
+            _become(path, command, outlet, gate)
         os.close(outlet)
         return cls(pid, gate)
 
@@ -103,7 +107,7 @@ def _live_apart() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _become(path: str, command: Sequence[str], outlet: int, gate: int, output: int | None) -> None:
+def _become(path: str, command: Sequence[str], outlet: int, gate: int) -> None:
     """In the child: wait at the gate, then be the command. A gate that closes means that nobody wants it."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -111,9 +115,6 @@ def _become(path: str, command: Sequence[str], outlet: int, gate: int, output: i
                 signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.close(gate)
-        if output is not None:
-            os.dup2(output, 1)
-            os.dup2(output, 2)
         if os.read(outlet, 1):
             os.execv(path, list(command))
     except OSError as error:

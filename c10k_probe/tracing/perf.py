@@ -75,7 +75,7 @@ class PerfTracer(ToolTracer):
         self._counters = [
             counter
             for counter in wanted
-            if ":" not in counter.event or (tracefs / "events" / counter.event.replace(":", "/")).is_dir()
+            if ":" not in counter.event or bcc_kernel.has_tracepoint(tracefs, counter.event.replace(":", "/"))
         ]
 
     def command_line(self) -> Sequence[str]:
@@ -109,7 +109,8 @@ class PerfTracer(ToolTracer):
 
     def stop(self) -> Trace:
         """Everything, the last part of an interval included."""
-        trace = self._trace(self.end_tool(), time.monotonic() - self.started_s)
+        elapsed_s = time.monotonic() - self.started_s
+        trace = self._trace(self.end_tool(), None if self.target.command else elapsed_s)
         self.close()
         return trace
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate, zip_longest
-from typing import Any, Self
+from typing import Any, Final, Self
 
+SAMPLES_BEYOND: Final = 5  # what a quantile needs
 # States of a TCP connection by the kernel's numbers (include/net/tcp_states.h).
 TCP_STATES = {
     1: "ESTABLISHED",
@@ -41,12 +42,12 @@ class Histogram:
         return sum(self.slots)
 
     def quantile_ns(self, share: float) -> float | None:
-        """The duration that ``share`` of all are not above; None without any.
+        """The duration that ``share`` of all are not above; None when under five lie beyond it.
 
         Within its slot, which is as wide as its lower end, durations are taken as spread evenly.
         """
         rank = share * self.count
-        if not self.count:
+        if self.count * (1 - share) < SAMPLES_BEYOND - 1e-9:
             return None
         for index, (above, count) in enumerate(zip(accumulate(self.slots), self.slots, strict=True)):
             if count and above >= rank:

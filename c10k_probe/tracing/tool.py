@@ -90,7 +90,7 @@ class ToolTracer(Tracer):
         """What the program says is wrong, in one line."""
         lines = [line.strip() for line in _content(self._errors).splitlines() if line.strip()]
         telling = [line for line in lines if "ermi" in line or "rror:" in line or "No such" in line]
-        return (telling or lines or [""])[0].removeprefix("Error:").strip()
+        return (telling or lines or [""])[0].removeprefix("Error:").removeprefix(f"{self.name}:").strip()
 
     def lift(self) -> str:
         """The command that would help against a refusal."""

@@ -46,7 +46,7 @@ ROOMS: dict[str, str] = {
     "load": "servers experiments experiment runner events sinks results cli charts registry",
     "sinks": "runner experiments registry native machine observe servers load tracing cli charts creation_in_python",
     "charts": "runner experiments native servers load tracing sinks cli fits creation_in_python",
-    "cli": "tracing load creation_in_python",
+    "cli": "load creation_in_python",
     "__init__": "*",
     "__main__": "* +cli",
 }
