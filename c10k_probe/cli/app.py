@@ -123,6 +123,9 @@ def _add_followers(app: typer.Typer, arguments: list[str]) -> None:
     trace = _follower("trace", takes_command=True) if "trace" in arguments else _unnamed
     settings = {"allow_interspersed_args": False}  # what follows the command's name is the command's
     app.command("trace", help=trace_help, context_settings=settings, rich_help_panel=panel)(trace)
+    watch_help = "A running server, live and untouched: connections, queues, processes, memory, CPU, switches."
+    watch = _follower("watch") if "watch" in arguments else _unnamed
+    app.command("watch", help=watch_help, rich_help_panel=panel)(watch)
 
 
 def _follower(name: str, *, takes_command: bool = False) -> Callable[..., None]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from c10k_probe.exits import ExitCode, UsageError, UserError
+from c10k_probe.observe import processes
 from c10k_probe.parameters import Option, Parameters, build_parameters, options_of, parse_option
-from c10k_probe.tracing import processes
 
 FORMATS: Final = ("auto", "table", "plain")
 MAX_NS: Final = 7 * 24 * 3600 * 10**9

@@ -8,7 +8,6 @@
     strace     strace -c: exact counts by stopping every task at every call
     proc       /proc: switches, faults, CPU and waits without any privilege
     launch     a command that waits until its tracer is ready
-    processes  trees and owners of ports
     syscalls   numbers and names
 
 Nothing here knows an experiment or prints.

@@ -26,8 +26,9 @@ from typing import NoReturn
 if not __package__:  # run as a file: the system's own modules come first
     sys.path.append(str(Path(__file__).parent.parent.parent))
 
+from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import read_int
-from c10k_probe.tracing import bcc_kernel, processes
+from c10k_probe.tracing import bcc_kernel
 from c10k_probe.tracing.bcc_kernel import Unsupported
 from c10k_probe.tracing.bcc_programs import Programs
 

@@ -67,9 +67,7 @@ def find_headers(release: str, root: Path = Path("/")) -> Headers:
             return Headers(tree, flags, tree.name)
     if (root / "sys/kernel/kheaders.tar.xz").exists():
         return Headers(None, (), "kheaders.tar.xz")
-    machine = os.uname().machine
-    package = "linux-headers-" + {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-    raise Unsupported("kernel headers of no version are installed", f"apt-get install {package}")
+    raise Unsupported("kernel headers of no version are installed", "apt-get install linux-headers-generic")
 
 
 def _version(path: Path) -> list[int]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import ClassVar, Final, NamedTuple
 
+from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import PROC, raw_field, read_raw
-from c10k_probe.tracing import processes
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
 from c10k_probe.tracing.launch import Launched
 from c10k_probe.tracing.result import Trace, add_known

@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import read_status
-from c10k_probe.tracing import processes
 from c10k_probe.tracing.result import Call, Trace, add_known
 from c10k_probe.tracing.tool import ToolTracer
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from c10k_probe.exits import UsageError
-from c10k_probe.tracing import processes
+from c10k_probe.observe import processes
 from c10k_probe.tracing.base import READY_PATIENCE_S, Options, Target, Tracer, TracerUnavailable
 from c10k_probe.tracing.launch import Launched, find_program
 
