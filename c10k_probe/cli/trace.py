@@ -157,6 +157,8 @@ class _Session:
         if whole is not None:
             for show in self._shows:
                 show.summary(whole, self._ending_text(ending, tracer))
+        elif self._mode != "none":
+            print(f"c10k-probe: {ending} before anything was counted", file=sys.stderr)
         if ending == INTERRUPTED:
             return ExitCode.INTERRUPTED
         cut_short = ending == ENDED and not self._command and self._schedule.duration_s is not None

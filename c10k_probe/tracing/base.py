@@ -63,7 +63,7 @@ class Tracer(ABC):
             ...
             trace = tracer.stop()
 
-    Leaving the block ends the tracer however it is left; a command that it started is not ended by that.
+    Leaving the block ends the tracer however it is left; a command that was started runs on, but under strace.
     """
 
     name: ClassVar[str]

@@ -162,7 +162,7 @@ class Programs:
 
     def living_count(self, counters: Mapping[str, int]) -> int:
         """Followed tasks that have not ended."""
-        named_count = 0 if self._named is None else len(self._named.keys())
+        named_count = 0 if self._named is None else len(list(self._named.keys()))
         return self._followed_count + named_count + counters["tasks_added"] - counters["tasks_removed"]
 
     def missed(self) -> tuple[int, int]:

@@ -172,6 +172,21 @@ RAW_TRACEPOINT_PROBE(sys_enter)
 }
 
 #if LATENCY
+static __always_inline int is_accept(u32 number)
+{
+    return number == NR_ACCEPT || number == NR_ACCEPT4;
+}
+
+/* Of a call that is ending, from its registers; NO_CALL where they do not tell in the same way on every kernel. */
+static __always_inline u32 number_of_call(u64 registers)
+{
+    u64 number = NO_CALL;
+#ifdef __x86_64__
+    bpf_probe_read_kernel(&number, sizeof(number), &((struct pt_regs *)registers)->orig_ax);
+#endif
+    return number;
+}
+
 RAW_TRACEPOINT_PROBE(sys_exit)
 {
 #ifdef PIDNS_DEV
@@ -181,8 +196,15 @@ RAW_TRACEPOINT_PROBE(sys_exit)
     }
 #endif
     struct task *task = current_task();
-    if (!task || task->call == NO_CALL) {
-        return 0; /* not followed, or the call began before it was */
+    if (!task) {
+        return 0;
+    }
+    s64 result = ctx->args[1];
+    if (task->call == NO_CALL) { /* it began before the task was followed */
+        if (result >= 0 && is_accept(number_of_call(ctx->args[0]))) {
+            count(ACCEPTS);
+        }
+        return 0;
     }
     u64 took_ns = bpf_ktime_get_ns() - task->enter_ns;
     u32 number = task->call;
@@ -196,10 +218,9 @@ RAW_TRACEPOINT_PROBE(sys_exit)
         __sync_fetch_and_add(&call->slots[slot], 1);
     }
     __sync_fetch_and_add(&call->total_ns, took_ns);
-    s64 result = ctx->args[1];
     if (result < 0 && result >= -ERRNO_MAX) {
         __sync_fetch_and_add(&call->errors, 1);
-    } else if (number == NR_ACCEPT || number == NR_ACCEPT4) {
+    } else if (is_accept(number)) {
         count(ACCEPTS);
     }
     return 0;

@@ -37,6 +37,7 @@ _EVENT_NAMES: Final = {
 }
 _CLONE_THREAD: Final = 0x10000
 _INTERVAL_LEAST_S: Final = 0.1
+_SUMMARY: Final = "summary"
 _NOTE: Final = "perf counts by name only the calls it was told; all are in the sum"
 
 
@@ -53,11 +54,12 @@ class PerfTracer(ToolTracer):
 
     name: ClassVar[str] = "perf"
     package = "linux-perf"
+    starts_commands: ClassVar[bool] = False  # with -I it may miss a short one and forgets how it ended
 
     def __init__(self, target: Target, options: Options) -> None:
         super().__init__(target, options)
         self._counters: list[_Counter] = []
-        self._orders, self._answers = (os.pipe(), os.pipe()) if not target.command else ((-1, -1), (-1, -1))
+        self._orders, self._answers = os.pipe(), os.pipe()
         self._is_asked = False
 
     def check(self) -> None:
@@ -81,14 +83,12 @@ class PerfTracer(ToolTracer):
     def command_line(self) -> Sequence[str]:
         """One counter each, printed at every interval."""
         every_ms = round(max(_INTERVAL_LEAST_S, self.options.interval_s) * 1000)
-        words = ["perf", "stat", "-x", ",", "-I", str(every_ms), "--log-fd", str(self.report)]
+        words = ["perf", "stat", "-x", ",", "-I", str(every_ms), "--summary", "--log-fd", str(self.report)]
         for counter in self._counters:
             words += ["-e", counter.event, *(["--filter", counter.filter] if counter.filter else [])]
-        if not self.target.command:
-            for descriptor in (self._orders[0], self._answers[1]):
-                os.set_inheritable(descriptor, True)
-            words += ["-D", "-1", "--control", f"fd:{self._orders[0]},{self._answers[1]}"]
-        return words
+        for descriptor in (self._orders[0], self._answers[1]):
+            os.set_inheritable(descriptor, True)
+        return [*words, "-D", "-1", "--control", f"fd:{self._orders[0]},{self._answers[1]}"]
 
     def attach_options(self) -> list[str]:
         """perf takes one list."""
@@ -110,7 +110,7 @@ class PerfTracer(ToolTracer):
     def stop(self) -> Trace:
         """Everything, the last part of an interval included."""
         elapsed_s = time.monotonic() - self.started_s
-        trace = self._trace(self.end_tool(), None if self.target.command else elapsed_s)
+        trace = self._trace(self.end_tool(), elapsed_s)
         self.close()
         return trace
 
@@ -169,16 +169,24 @@ def _of_call(name: str) -> _Counter:
 
 
 def read_report(text: str, counters_count: int) -> tuple[float, list[int | None]]:
-    """(time of the last complete interval in seconds, sum of each counter in the order of the command line).
+    """(time of the last complete interval in seconds, count of each counter in the order of the command line).
 
-    Each interval has a line for each counter: time, value, unit, event and more. A value that is no number
-    (``<not supported>``) is unknown.
+    Each interval has a line for each counter: time, value, unit, event and more. At the end there is a summary of the
+    same shape, which alone is complete: a command that ends at once may have no interval. ``<not counted>`` is a task
+    that did not run, ``<not supported>`` unknown.
     """
     lines = [line.split(",") for line in text.splitlines() if line.count(",") > 2 and not line.startswith("#")]
-    sums: list[int | None] = [0 if lines else None] * counters_count
-    complete = len(lines) // counters_count * counters_count if counters_count else 0
-    for index, words in enumerate(lines[:complete]):
-        place, known = index % counters_count, sums[index % counters_count]
-        value = words[1].strip()
-        sums[place] = known + int(value) if known is not None and value.isdigit() else None
-    return (float(lines[complete - 1][0]) if complete else 0.0), sums
+    parts = [words for words in lines if words[0].strip() != _SUMMARY]
+    summary = [words for words in lines if words[0].strip() == _SUMMARY]
+    complete = len(parts) // counters_count * counters_count if counters_count else 0
+    elapsed_s = float(parts[complete - 1][0]) if complete else 0.0
+    told = summary if len(summary) == counters_count else parts[:complete]
+    sums: list[int | None] = [0 if told else None] * counters_count
+    for index, words in enumerate(told):
+        known, value = sums[index % counters_count], _value(words[1].strip())
+        sums[index % counters_count] = None if known is None or value is None else known + value
+    return elapsed_s, sums
+
+
+def _value(text: str) -> int | None:
+    return 0 if text == "<not counted>" else int(text) if text.isdigit() else None

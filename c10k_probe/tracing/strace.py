@@ -27,6 +27,7 @@ class StraceTracer(ToolTracer):
     name: ClassVar[str] = "strace"
     is_live: ClassVar[bool] = False
     package = "strace"
+    starts_commands: ClassVar[bool] = True  # a machine may allow only a parent to trace (Yama)
 
     def command_line(self) -> Sequence[str]:
         """A summary of all calls of all tasks, into memory."""

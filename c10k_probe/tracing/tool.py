@@ -1,7 +1,8 @@
 """What the backends share that leave the counting to a program: perf and strace.
 
-A command is started by the program itself, which counts from its first instruction on; a running tree is attached to.
-What the program writes goes to memory (memfd_create(2)): it leaves no file behind, however it ends.
+A running tree is attached to. A command is started by the program itself where it must be (``starts_commands``), else
+it waits until the program has attached to it. What the program writes goes to memory (memfd_create(2)): it leaves no
+file behind, however it ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from c10k_probe.exits import UsageError
 from c10k_probe.observe import processes
@@ -27,6 +28,7 @@ class ToolTracer(Tracer):
     """A tracer that is a program of its own."""
 
     package: str
+    starts_commands: ClassVar[bool]
 
     def __init__(self, target: Target, options: Options) -> None:
         super().__init__(target, options)
@@ -48,18 +50,24 @@ class ToolTracer(Tracer):
         """Start the program, and wait until it counts."""
         self.check()
         os.set_inheritable(self.report, True)
-        command = list(self.target.command)
-        if command:
-            find_program(command[0])
-            self.launched = Launched.suspended([*self.command_line(), "--", *command], self.target.output)
-            self._tool = self.launched
+        if self.target.command:
+            find_program(self.target.command[0])
+        if self.target.command and self.starts_commands:
+            command = [*self.command_line(), "--", *self.target.command]
+            self._tool = self.launched = Launched.suspended(command, self.target.output)
+            self.started_s = time.monotonic()
+            self._tool.release()
+            return
+        if self.target.command:
+            self.launched = Launched.suspended(self.target.command, self.target.output)
+            self.traced = [self.launched.pid]
         else:
             self.traced = processes.with_descendants(self.target.pids, without=(os.getpid(),))
-            self._tool = Launched.suspended([*self.command_line(), *self.attach_options()], self._errors, apart=True)
-        self.started_s = time.monotonic()
+        self._tool = Launched.suspended([*self.command_line(), *self.attach_options()], self._errors, apart=True)
         self._tool.release()
-        if not command:
-            self._wait_until_attached()
+        self._wait_until_attached()
+        if self.launched is not None:
+            self.launched.release()
 
     def check(self) -> None:
         """Raises ``TracerUnavailable`` when the program is missing, or cannot work for this user."""
@@ -98,12 +106,14 @@ class ToolTracer(Tracer):
 
     def is_over(self) -> bool:
         """Whether the program has ended, which it does with the last process that it traces."""
+        if self.launched is not None:
+            self.launched.has_ended()  # reaped, or it would stay a zombie
         return self._tool is None or self._tool.has_ended()
 
     def end_tool(self) -> str:
         """Make the program report; its report."""
         assert self._tool is not None
-        if self.launched is not None:
+        if self._tool is self.launched:
             self._end_command()
         else:
             self._tool.end(signal.SIGINT)
@@ -128,7 +138,7 @@ class ToolTracer(Tracer):
     def close(self) -> None:
         """End the program; a command that it started ends with it."""
         if self._tool is not None:
-            self._tool.end(signal.SIGINT if self.launched is None else signal.SIGTERM)
+            self._tool.end(signal.SIGTERM if self._tool is self.launched else signal.SIGINT)
             self._tool = None
         for descriptor in (self.report, self._errors):
             with contextlib.suppress(OSError):
