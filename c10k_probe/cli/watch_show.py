@@ -18,6 +18,7 @@ from c10k_probe.sinks.exports import Target
 from c10k_probe.units import format_column
 
 _HISTORY_COUNT: Final = 32
+_WIDE, _TITLE_WIDTH, _NUMBER_WIDTH = 100, 36, 12  # columns of the terminal; what is left is for the history
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -153,16 +154,19 @@ class LiveTable:
 
     def _picture(self) -> Group:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        headers = ("now", "lowest", "highest") if self._console.width >= _WIDE else ("now",)
+        room = self._console.width - _TITLE_WIDTH - len(headers) * _NUMBER_WIDTH
         table.add_column("", no_wrap=True)
-        for header in ("now", "lowest", "highest"):
+        for header in headers:
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("history", no_wrap=True)
         for figure in FIGURES:
-            history = self._histories[figure.column]
+            history = list(self._histories[figure.column])
             known = [value for value in history if value is not None]
             if known:
-                texts = [format_column(figure.column, value) for value in (history[-1], min(known), max(known))]
-                table.add_row(figure.title, *texts, Text(sparkline(list(history)), style="cyan"))
+                numbers = (history[-1], min(known), max(known))[: len(headers)]
+                texts = [format_column(figure.column, value) for value in numbers]
+                table.add_row(figure.title, *texts, Text(sparkline(history[-max(4, room) :]), style="cyan"))
         return Group(Text(self._title, style="bold", overflow="ellipsis", no_wrap=True), table)
 
 

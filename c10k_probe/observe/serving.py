@@ -95,7 +95,8 @@ class Server:
 
     def is_over(self) -> bool:
         """Whether all processes have ended; never, when only ports are looked at."""
-        return bool(self._roots) and not self._living()
+        known = [pid for pid in self._roots if processes.is_alive(pid, self._root)]
+        return bool(self._roots) and not known and not self._living()
 
     def _living(self) -> list[int]:
         found = processes.with_descendants(self._roots, (os.getpid(),), self._root)

@@ -104,8 +104,9 @@ class PerfTracer(ToolTracer):
             return bool(selector.select(min(0.05, READY_PATIENCE_S)))
 
     def snapshot(self) -> Trace | None:
-        """Everything up to the last interval that perf has printed."""
-        return self._trace(self.reported())
+        """Everything up to the last interval that perf has printed; None before the first."""
+        trace = self._trace(self.reported())
+        return trace if trace.elapsed_s else None
 
     def stop(self) -> Trace:
         """Everything, the last part of an interval included."""

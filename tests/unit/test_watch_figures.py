@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
+from rich.console import Console
 
-from c10k_probe.cli import watch_show
+from c10k_probe.cli import trace_show, watch_show
 from c10k_probe.cli.follow import Schedule
 from c10k_probe.observe.serving import Look, per_connection_bytes
+from c10k_probe.tracing.result import Call, Histogram, Trace
 
 
 def look(time_s: float, **values: int | float | None) -> Look:
@@ -82,3 +85,59 @@ def test_looks_that_were_missed_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
     now = 105.0
     assert schedule.is_over
     assert schedule.pause_s() == 0.0
+
+
+# --- screens ----------------------------------------------------------------------------------------------------------
+
+
+def screen(width: int) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, width=width, height=40, color_system=None), stream
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_of_watch_fits_and_shows_the_newest(width: int) -> None:
+    console, stream = screen(width)
+    table = watch_show.LiveTable("a server with a very long command line " * 5, console)
+    for index in range(50):
+        big = 10**9 if index == 49 else 123_456_789
+        table.look(look(float(index), connections_count=100_000 + index, private_bytes=big, socket_slab_bytes=big))
+    table.end("time is up")
+    text = stream.getvalue()
+    lines = text[text.rindex("history") :].splitlines()
+    assert all(len(line) <= width for line in text.splitlines())
+    assert ("lowest" in text) == (width >= 100)
+    assert next(line for line in lines if "private memory" in line).rstrip().endswith("▁█")
+    assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_of_trace_fits(width: int) -> None:
+    console, stream = screen(width)
+    calls = {
+        f"call_number_{index}": Call(f"call_number_{index}", 10**index, 3, Histogram((10,) * 40, 1))
+        for index in range(9)
+    }
+    whole = Trace(
+        "bcc",
+        12.0,
+        calls=calls,
+        calls_count=10**9,
+        voluntary_switches_count=123_456_789,
+        involuntary_switches_count=0,
+        runqueue=Histogram((10,) * 40, 10**12),
+        runqueue_wait_s=1234.5,
+        dropped_count=7,
+        notes=("a note",),
+    )
+    table = trace_show.LiveTable("a command [with] marks " * 9, 5, console)
+    table.interval(whole, whole)
+    table.summary(whole, "time is up")
+    text = stream.getvalue()
+    assert all(len(line) <= width for line in text.splitlines())
+    assert re.search(r"call_number_8 +8,333,333/s +100,000,000 +3 ", text)
+    assert "call_number_3" not in text  # the five made most
+    assert "7 events were not counted" in text
+    assert "note: a note" in text
+    assert "[with]" in text
+    assert "time is up, bcc, 12.00 s" in text
