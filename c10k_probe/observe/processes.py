@@ -43,6 +43,14 @@ def is_alive(pid: int, proc_root: Path = PROC) -> bool:
     return fields[0] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
 
 
+def is_running(tid: int, proc_root: Path = PROC) -> bool:
+    """Whether a thread is there and has not ended; a first thread may have, while its process lives."""
+    try:
+        return stat_fields(tid, proc_root)[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
+
+
 def all_pids(proc_root: Path = PROC) -> list[int]:
     """Every process that /proc shows."""
     return [int(name) for name in os.listdir(proc_root) if name.isdigit()]  # noqa: PTH208 -- thousands of names

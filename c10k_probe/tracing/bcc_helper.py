@@ -37,6 +37,7 @@ EXIT_UNSUPPORTED = 77
 _PR_SET_PDEATHSIG = 1
 _TASKS_LEAST = 1 << 16
 _SWEEPS_MAX = 50
+_ENDING_S = 1.0  # longer than a task takes from the tracepoint of its end to being seen as ended
 
 
 def emit(kind: str, **fields: object) -> None:
@@ -115,10 +116,12 @@ def room_for_tasks() -> int:
 
 def serve(programs: Programs) -> None:
     """Answer commands, one a line, until there are no more."""
+    follower = Follower(programs)
     for line in sys.stdin:
         word, *rest = line.split() or [""]
+        follower.forget_ended()
         if word == "follow":
-            follow_trees(programs, [int(text) for text in rest])
+            follower.follow_trees([int(text) for text in rest])
             emit("following", tasks_count=programs.living_count(programs.counts.counters()))
         elif word == "launch":
             programs.follow(int(rest[0]), active=False)
@@ -130,20 +133,35 @@ def serve(programs: Programs) -> None:
     emit("end", samples=0, dropped=snapshot(programs)["dropped"])
 
 
-def follow_trees(programs: Programs, roots: list[int]) -> None:
-    """Follow every task of these trees; again until a sweep finds no new one, since they go on creating tasks."""
-    seen: set[int] = set()
-    for _ in range(_SWEEPS_MAX):
-        pids = processes.with_descendants(roots, without=(os.getpid(), os.getppid()))
-        fresh = set(processes.walk_threads(pids)) - seen
-        if not fresh:
-            break
-        for tid in fresh:
-            programs.follow(tid, active=True)
-            if not Path(f"/proc/{tid}").exists():
-                programs.forget(tid)
-        seen |= fresh
-        programs.add_ports(processes.listening_ports(pids))
+class Follower:
+    """Follows the tasks of running trees, and none that has ended: its end would never be seen."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self._seen: set[int] = set()
+        self._check_at_s: float | None = None
+
+    def follow_trees(self, roots: list[int]) -> None:
+        """Follow every task of these trees; again until a sweep finds no new one, since they go on creating tasks."""
+        for _ in range(_SWEEPS_MAX):
+            pids = processes.with_descendants(roots, without=(os.getpid(), os.getppid()))
+            fresh = {tid for tid in processes.walk_threads(pids) if processes.is_running(tid)} - self._seen
+            if not fresh:
+                break
+            for tid in fresh:
+                self._programs.follow(tid, active=True)
+            self._seen |= fresh
+            self._programs.add_ports(processes.listening_ports(pids))
+        self._check_at_s = time.monotonic() + _ENDING_S
+
+    def forget_ended(self) -> None:
+        """Once, when tasks that were about to end while they were being followed have ended, forget those."""
+        if self._check_at_s is None or time.monotonic() < self._check_at_s:
+            return
+        for tid in self._seen:
+            if not processes.is_running(tid):
+                self._programs.forget(tid)
+        self._check_at_s = None
 
 
 def snapshot(programs: Programs) -> dict[str, object]:

@@ -10,6 +10,7 @@ known_calls.py accepts N waits for a line; accepts N connections, of which it al
 from __future__ import annotations
 
 import _thread
+import ctypes
 import os
 import socket
 import sys
@@ -75,6 +76,18 @@ def threads(count: int) -> None:
         _thread.start_new_thread(work, ())
         made.acquire()
     os._exit(0)
+
+
+def leaderless() -> None:
+    """The first thread ends, another waits for a line."""
+
+    def work() -> None:
+        os.read(0, 1)
+        os._exit(0)
+
+    _thread.start_new_thread(work, ())
+    print("done", flush=True)
+    ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit(2), of this thread alone
 
 
 def tree() -> None:

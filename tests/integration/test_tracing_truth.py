@@ -197,6 +197,29 @@ def test_what_does_not_fit_is_reported_as_dropped(require_backend: Callable[[str
     assert counts(trace, ("getppid",)) == {"getppid": 3 * 63}
 
 
+def test_a_process_that_has_ended_before_is_not_waited_for(require_backend: Callable[[str], None]) -> None:
+    """Not even when nobody has reaped it: a zombie has no end to be seen any more."""
+    require_backend("bcc")
+    with subprocess.Popen(["/bin/true"]) as process:
+        wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z", "the zombie")
+        with open_tracer("bcc", Target(pids=[process.pid])) as tracer:
+            assert tracer.is_over()
+            assert tracer.stop().tasks_count == 0
+
+
+def test_a_first_thread_that_has_ended_does_not_hold_up_the_end(require_backend: Callable[[str], None]) -> None:
+    require_backend("bcc")
+    with waiting_program("leaderless") as process:
+        go(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z", "the first thread's end")
+        with open_tracer("bcc", Target(pids=[process.pid])) as tracer:
+            assert not tracer.is_over()
+            go(process)
+            wait_for(tracer.is_over, "the end of the other thread", 10)
+
+
 def test_counts_alone_leave_latencies_empty(require_backend: Callable[[str], None]) -> None:
     require_backend("bcc")
     trace = traced("bcc", "calls", latency=False)
