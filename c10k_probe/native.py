@@ -48,7 +48,11 @@ class HelperMissing(HelperError):
 
 
 class HelperUnsupported(HelperError):
-    """The helper said that this machine cannot do it (exit 77)."""
+    """The helper said that this machine cannot do it (exit 77); ``message`` is what it said, if anything."""
+
+    def __init__(self, text: str, message: Message | None = None) -> None:
+        super().__init__(text)
+        self.message = message or {}
 
 
 class HelperCallFailed(HelperError):
@@ -88,11 +92,6 @@ def find(name: str, linking: str = "dynamic") -> Path:
     return path
 
 
-def _program(name: str, linking: str) -> list[str]:
-    """What to execute for a helper."""
-    return [sys.executable, "-m", f"c10k_probe.{name}"] if linking == PYTHON else [str(find(name, linking))]
-
-
 def split_cpus() -> tuple[frozenset[int], frozenset[int]]:
     """CPUs for the system under test, and one apart for its client; the same for both when there is only one."""
     usable = sorted(os.sched_getaffinity(0))
@@ -123,7 +122,7 @@ class Helper:
         self._walls: list[Message] = []
         self._waiting: collections.deque[Message] = collections.deque()
         self._selector = selectors.DefaultSelector()
-        command = [*_program(name, linking), *map(str, arguments)]
+        command = [*self._program(name, linking), *map(str, arguments)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -186,7 +185,7 @@ class Helper:
             call = f"{message.get('call')}({message.get('arguments', '')})"
             raise HelperCallFailed(f"{self.name}: {call} failed: {message.get('message')}", message)
         if message["type"] == "unsupported":
-            raise HelperUnsupported(f"{self.name}: {message.get('reason')}")
+            raise HelperUnsupported(f"{self.name}: {message.get('reason')}", message)
         return message
 
     def walls(self) -> list[Message]:
@@ -243,6 +242,11 @@ class Helper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+    @staticmethod
+    def _program(name: str, linking: str) -> Sequence[str]:
+        """What to execute; another for a helper that is neither C nor run by this interpreter."""
+        return [sys.executable, "-m", f"c10k_probe.{name}"] if linking == PYTHON else [str(find(name, linking))]
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -144,9 +144,11 @@ def build_parameters(parameters: type[ParametersT], given: Mapping[str, str | No
 
 
 def default_text(default: object, option: Option) -> str:
-    """A default as a user would type it."""
+    """A default as a user would type it; nothing for None."""
     if isinstance(default, tuple):
         return ",".join(default_text(part, option) for part in default)
+    if default is None:
+        return ""
     if isinstance(default, int) and option.dimension in units.SCALES:
         return units.format_exact(default, option.dimension)
     return str(default)

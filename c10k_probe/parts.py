@@ -101,7 +101,7 @@ def _kernel_headers() -> _Place | None:
     if archive.exists():
         return _Place(str(archive), "of the running kernel, as an archive in the kernel")
     other = next(iter(sorted(Path("/usr/src").glob("linux-headers-*"), reverse=True)), None)
-    return None if other is None else _Place(str(other), f"of another kernel; running: {release}")
+    return None if other is None else _Place(str(other), f"of another kernel, which does; running: {release}")
 
 
 class _Row(NamedTuple):
@@ -113,11 +113,11 @@ class _Row(NamedTuple):
 
 
 PARTS: tuple[_Row, ...] = (
-    _Row("strace", "lists system calls", "strace", _executable("strace"), ("the project's truth checks",)),
+    _Row("strace", "lists system calls", "strace", _executable("strace"), ("trace", "the project's truth checks")),
     _Row("ss", "lists sockets", "iproute2", _executable("ss"), ("the project's truth checks",)),
-    _Row("perf", "counts events of CPU and kernel", "linux-perf", _executable("perf")),
-    _Row("bcc", "counts in the kernel (eBPF)", "python3-bpfcc", _system_module("bcc", "libbcc.py")),
-    _Row("kernel headers", "compiles what bcc counts with", "linux-headers-$(uname -r)", _kernel_headers),
+    _Row("perf", "counts events of CPU and kernel", "linux-perf", _executable("perf"), ("trace",)),
+    _Row("bcc", "counts in the kernel (eBPF)", "python3-bpfcc", _system_module("bcc", "libbcc.py"), ("trace",)),
+    _Row("kernel headers", "compiles what bcc counts with", "linux-headers-generic", _kernel_headers, ("trace",)),
     _Row("apache2", "server under test", "apache2", _executable("apache2")),
     _Row(
         "mod_php",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from c10k_probe import native
+
 MARK = f"C10K_PROBE_TEST_SESSION={os.getpid()}"
 os.environ.update([MARK.split("=")])
 # a test run below nohup or in a shell's background inherits signals that are ignored, and so would what it starts
@@ -72,7 +74,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 def helper_pids() -> list[int]:
     """Pids of living (not zombie) helpers that descend from this test session, orphans included."""
-    names = {"fork_latency", "spawn_target", "reference_server", "connection_holder", "readiness", "scheduling"}
+    names = {*native.HELPERS, "perf", "strace"}
     pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -85,8 +87,9 @@ def helper_pids() -> list[int]:
                 .removesuffix("-static")
             )
             environment = (folder / "environ").read_bytes()
+            is_script = b"/bcc_helper.py\0" in (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if program in names and MARK.encode() in environment.split(b"\0"):
+        if (is_script or program in names) and MARK.encode() in environment.split(b"\0"):
             pids.append(int(folder.name))
     return pids

@@ -44,6 +44,7 @@ def build_app(entries: dict[str, Entry], arguments: list[str]) -> typer.Typer:
         command = _experiment_command(entry) if name in arguments else _unnamed
         app.command(name, help=_command_help(entry), short_help=entry.question)(command)
     _add_lookers(app, entries)
+    _add_followers(app, arguments)
     return app
 
 
@@ -115,6 +116,40 @@ def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
         print_doctor(as_json=json)
 
 
+def _add_followers(app: typer.Typer, arguments: list[str]) -> None:
+    """The commands that look at what others run; their options are the fields of their parameters."""
+    panel = "Look at a server"
+    trace_help = "What a command, or a running server, asks of the kernel: system calls, switches, waits, faults; live."
+    trace = _follower("trace", takes_command=True) if "trace" in arguments else _unnamed
+    settings = {"allow_interspersed_args": False}  # what follows the command's name is the command's
+    app.command("trace", help=trace_help, context_settings=settings, rich_help_panel=panel)(trace)
+    watch_help = "A running server, live and untouched: connections, queues, processes, memory, CPU, switches."
+    watch = _follower("watch") if "watch" in arguments else _unnamed
+    app.command("watch", help=watch_help, rich_help_panel=panel)(watch)
+
+
+def _follower(name: str, *, takes_command: bool = False) -> Callable[..., None]:
+    """A command made of the parameters of ``cli.NAME``; what it returns is the exit code."""
+    import importlib
+
+    from c10k_probe.parameters import default_text, options_of
+
+    module = importlib.import_module(f"c10k_probe.cli.{name}")
+    kind = getattr(module, f"{name.capitalize()}Parameters")
+
+    def command(**texts: Any) -> None:
+        words = (texts.pop("command") or (),) if takes_command else ()
+        raise typer.Exit(getattr(module, f"{name}_command")(texts, *words))
+
+    items = [_text_option(name, option, default_text(default, option)) for name, default, option in options_of(kind)]
+    if takes_command:
+        annotation = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND...", help="Start and trace this.")]
+        items.append(inspect.Parameter("command", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(items)  # type: ignore[attr-defined]
+    command.__annotations__ = {item.name: item.annotation for item in items}
+    return command
+
+
 # --- experiments ----------------------------------------------------------------------------------------------------
 
 COMMON_OPTIONS: tuple[tuple[str, str, str, Any], ...] = (
@@ -163,7 +198,9 @@ def _experiment_command(entry: Entry) -> Callable[..., None]:
 def _text_option(name: str, option: Option, default: str) -> inspect.Parameter:
     if option.dimension == "flag":
         return _switch(name, option.help)
-    metavar = ",".join(option.choices[:2]) + ",..." if option.many and option.choices else option.dimension.upper()
+    metavar = option.dimension.upper()
+    if option.choices:
+        metavar = ",".join(option.choices[:2]) + ",..." if option.many else "NAME"
     help = option.help + (f" From: {', '.join(option.choices)}." if option.choices else "")
     return _annotated(name, metavar, help, default)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from c10k_probe import __version__, limits, machine, native, parts, servers, units
+from c10k_probe.tracing import choose as tracing
 
 _SHOWN_FACTS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("kernel", (("kernel_release", "{}"), ("architecture", "{}"), ("distribution", "{}"))),
@@ -53,6 +54,7 @@ def print_doctor(*, as_json: bool) -> None:
     _print_walls(console, report["walls"])
     _print_predictions(console, report["predictions"])
     _print_helpers(console, report["helpers"])
+    _print_tracers(console, report["tracers"])
     _print_parts(console, report["parts"])
 
 
@@ -65,6 +67,7 @@ def examine() -> dict[str, Any]:
         "walls": [dataclasses.asdict(wall) for wall in walls],
         "predictions": [_prediction(model, walls) for model in servers.MODELS.values()],
         "helpers": dict(native.build_facts()),
+        "tracers": [dataclasses.asdict(trial) for trial in tracing.try_all()],
         "parts": [dataclasses.asdict(part) for part in parts.find_parts()],
     }
 
@@ -140,6 +143,18 @@ def _print_helpers(console: Console, helpers: Mapping[str, Mapping[str, Any]]) -
             flags[hello["linking"]] = hello["flags"]
     console.print(table)
     _print_commands(console, "Built with", flags)
+
+
+def _print_tracers(console: Console, trials: Sequence[Mapping[str, Any]]) -> None:
+    table = _table("Tracing, each tried on a shell that ends at once", "backend", "sees", "works")
+    for trial in trials:
+        works = (
+            f"yes, ready in {units.format_column('ready_s', trial['ready_s'])}" if trial["works"] else trial["reason"]
+        )
+        table.add_row(trial["backend"], trial["sees"], works, style="" if trial["works"] else "yellow")
+    console.print(table)
+    lifts = {trial["backend"]: trial["lift"] for trial in trials if trial["lift"]}
+    _print_commands(console, "To make it work", lifts)
 
 
 def _print_parts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:

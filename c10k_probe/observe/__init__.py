@@ -2,6 +2,8 @@
 
 tree       processes, CPU, switches and memory of all processes of one session
 memory     the kernel's own memory (slab, page tables, stacks), which is in no process's RSS
+processes  trees of any processes by their roots; who listens on a port
+serving    one look at a running server: connections, queue, tasks, memory, CPU, switches
 sockets    the kernel's list of TCP sockets
 counters   counters of the whole machine, read before and after a measurement
 cgroups    limits of the control groups this process is in

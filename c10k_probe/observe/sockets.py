@@ -1,4 +1,4 @@
-"""The kernel's own list of IPv4 TCP sockets: how many are established on a port, how many wait there.
+"""The kernel's own list of TCP sockets of both address families: how many are established on a port, how many wait.
 
 First choice is netlink (sock_diag(7), net/ipv4/inet_diag.c): the kernel filters by state and local port, so
 100,000 sockets take some tens of milliseconds. Fallback is /proc/net/tcp (proc_net(5)), which prints every
@@ -8,6 +8,7 @@ missed.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ _ESTABLISHED = 1
 _LISTEN = 10
 
 _AF_INET = 2
+_AF_INET6 = 10
+_FAMILIES = (_AF_INET, _AF_INET6)  # a server that listens on :: holds IPv4 connections as sockets of the second
+_MAPPED = bytes(10) + b"\xff\xff"  # start of an IPv4 address in an IPv6 socket (RFC 4291)
 _IPPROTO_TCP = 6
 
 # uapi/linux/netlink.h, sock_diag.h, inet_diag.h
@@ -57,9 +61,9 @@ class ListenQueue(NamedTuple):
     source: str
 
 
-def _request(port: int, state: int) -> bytes:
-    """inet_diag_req_v2 for a dump of one state and one local port."""
-    body = _REQUEST.pack(_AF_INET, _IPPROTO_TCP, 0, 0, 1 << state) + _PORTS.pack(port, 0) + bytes(_SOCKET_ID_TAIL_BYTES)
+def _request(port: int, state: int, family: int) -> bytes:
+    """inet_diag_req_v2 for a dump of one state, one local port and one family."""
+    body = _REQUEST.pack(family, _IPPROTO_TCP, 0, 0, 1 << state) + _PORTS.pack(port, 0) + bytes(_SOCKET_ID_TAIL_BYTES)
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body
 
 
@@ -74,7 +78,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, int]]:
         position += (length + 3) & ~3
 
 
-def _netlink_dump(port: int, state: int, address: str | None) -> Iterator[tuple[int, int]]:
+def _netlink_dump(port: int, state: int, address: str | None, family: int) -> Iterator[tuple[int, int]]:
     """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given.
 
     Raises OSError where the kernel has no sock_diag or refuses it.
@@ -83,7 +87,7 @@ def _netlink_dump(port: int, state: int, address: str | None) -> Iterator[tuple[
 
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as link:
         link.settimeout(_TIMEOUT_S)
-        link.sendto(_request(port, state), (0, 0))
+        link.sendto(_request(port, state, family), (0, 0))
         while True:
             data = link.recv(_RECEIVE_BYTES)
             for kind, offset in _messages(data):
@@ -91,18 +95,27 @@ def _netlink_dump(port: int, state: int, address: str | None) -> Iterator[tuple[
                     return
                 if kind == _NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", data, offset)[0], "sock_diag")
-                source = socket.inet_ntoa(data[offset + _SOURCE_OFFSET_BYTES : offset + _SOURCE_OFFSET_BYTES + 4])
+                source = _ipv4_text(data[offset + _SOURCE_OFFSET_BYTES :][:16], family)
                 if _MESSAGE_HEAD.unpack_from(data, offset)[1] == state and address in (None, source):
                     yield struct.unpack_from("=II", data, offset + _QUEUES_OFFSET_BYTES)
 
 
-def _proc_dump(port: int, state: int, address: str | None, proc_root: Path) -> Iterator[tuple[int, int]]:
-    """The same from /proc/net/tcp. Raises OSError when it cannot be read."""
+def _ipv4_text(address: bytes, family: int) -> str | None:
+    """The IPv4 address of a socket of either family; None for one of IPv6 alone."""
+    import socket
+
+    if family == _AF_INET:
+        return socket.inet_ntoa(address[:4])
+    return socket.inet_ntoa(address[12:]) if address.startswith(_MAPPED) else None
+
+
+def _proc_dump(port: int, state: int, address: str | None, name: str, proc_root: Path) -> Iterator[tuple[int, int]]:
+    """The same from /proc/net/tcp or tcp6. Raises OSError when it cannot be read."""
     local_end, state_word = f":{port:04X}", f"{state:02X}"
     if address is not None:  # as the machine stores it: 127.0.0.1 is 0100007F on a little-endian one
         octets = bytes(map(int, address.split(".")))
         local_end = f"{int.from_bytes(octets, sys.byteorder):08X}{local_end}"
-    with (proc_root / "net/tcp").open(encoding="ascii") as lines:
+    with (proc_root / "net" / name).open(encoding="ascii") as lines:
         next(lines, None)
         for line in lines:
             words = line.split(None, 5)
@@ -116,19 +129,22 @@ def _dump(
 ) -> tuple[list[tuple[int, int]], str] | None:
     try:
         if use_netlink:
-            return list(_netlink_dump(port, state, address)), "netlink"
+            return [queues for family in _FAMILIES for queues in _netlink_dump(port, state, address, family)], "netlink"
     except (OSError, struct.error):
         pass  # no such family in this kernel or container: the text list says the same, more slowly
     try:
-        return list(_proc_dump(port, state, address, proc_root)), "/proc/net/tcp"
+        found = list(_proc_dump(port, state, address, "tcp", proc_root))
     except (OSError, ValueError):
         return None
+    with contextlib.suppress(OSError, ValueError):  # a kernel without IPv6 has no such file
+        found += _proc_dump(port, state, address, "tcp6", proc_root)
+    return found, "/proc/net/tcp"
 
 
 def read_established(
     port: int, *, address: str | None = None, use_netlink: bool = True, proc_root: Path = PROC
 ) -> SocketCount:
-    """Established IPv4 TCP sockets whose local end is `port` (and `address`) in this network namespace, and the source.
+    """Established TCP sockets whose local end is `port` (and `address`) in this network namespace, and the source.
 
     Raises ValueError for a port outside 1..65535.
     """

@@ -100,10 +100,10 @@ def _process_paths(proc_root: Path) -> Iterator[bytes]:
     yield from (prefix + name for name in names if name.isdigit())
 
 
-def _parse_member(path: bytes, data: bytes, session: bytes) -> _Member | None:
-    """The process if it belongs to the session; the command name may hold spaces and brackets."""
+def _parse_member(path: bytes, data: bytes, session: bytes | None) -> _Member | None:
+    """The process if it belongs to the session, None: to any; the command name may hold spaces and brackets."""
     fields = data[data.rfind(b")") + 2 :].split()
-    if len(fields) <= _THREADS or fields[_SESSION] != session:
+    if len(fields) <= _THREADS or session not in (None, fields[_SESSION]):
         return None
     threads_count = int(fields[_THREADS])
     # A leader that ended before its threads looks like a zombie, but the process lives.
@@ -113,8 +113,11 @@ def _parse_member(path: bytes, data: bytes, session: bytes) -> _Member | None:
 
 
 def _members(session: int, proc_root: Path) -> Iterator[_Member]:
-    wanted = str(session).encode()
-    for path in _process_paths(proc_root):
+    return _read_paths(_process_paths(proc_root), str(session).encode())
+
+
+def _read_paths(paths: Iterable[bytes], wanted: bytes | None) -> Iterator[_Member]:
+    for path in paths:
         try:
             member = _parse_member(path, read_raw(path + b"/stat", 2048), wanted)
         except OSError:
@@ -201,7 +204,7 @@ def _read_memory(sums: _Sums, member: _Member) -> None:
         sums.add("read", 1)
 
 
-def _read_members(sums: _Sums, members: Iterable[_Member]) -> None:
+def _read_members(sums: _Sums, members: Iterable[_Member], *, memory: bool = True) -> None:
     for member in members:
         if member.is_zombie:
             sums.add("zombies", 1)
@@ -211,13 +214,26 @@ def _read_members(sums: _Sums, members: Iterable[_Member]) -> None:
             _read_living(sums, member)
         except OSError:
             continue  # it ended between the scan and now: not counted
-        _read_memory(sums, member)
+        if memory:
+            _read_memory(sums, member)
 
 
 def read_tree(session: int, proc_root: Path = PROC) -> TreeReading:
     """Read all processes whose session is `session`; all counts are 0 when there are none."""
     sums = _Sums()
     _read_members(sums, list(_members(session, proc_root)))
+    return _reading(sums, session)
+
+
+def read_processes(pids: Iterable[int], *, memory: bool = True, proc_root: Path = PROC) -> TreeReading:
+    """Read these processes, of whatever session; without memory nothing is read that takes long. Its session is 0."""
+    paths = [os.fsencode(proc_root / str(pid)) for pid in pids]
+    sums = _Sums()
+    _read_members(sums, list(_read_paths(paths, None)), memory=memory)
+    return _reading(sums, 0)
+
+
+def _reading(sums: _Sums, session: int) -> TreeReading:
     user, system, run = sums.get("user"), sums.get("system"), sums.get("run")
     return TreeReading(
         session=session,

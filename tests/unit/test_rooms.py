@@ -50,7 +50,7 @@ ROOMS: dict[str, str] = {
     "load": "servers experiments experiment runner events sinks results cli charts registry",
     "sinks": f"runner experiments registry native machine observe servers load tracing cli charts {PYTHON_HELPERS}",
     "charts": f"runner experiments native servers load tracing sinks cli fits {PYTHON_HELPERS}",
-    "cli": f"tracing load {PYTHON_HELPERS}",
+    "cli": f"load {PYTHON_HELPERS}",
     "__init__": "*",
     "__main__": "* +cli",
 }

@@ -1,0 +1,215 @@
+"""``trace``: what a command, or a running server, asks of the kernel, live."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from c10k_probe.cli import follow
+from c10k_probe.exits import ExitCode, UsageError
+from c10k_probe.parameters import Parameters, parameter
+from c10k_probe.tracing.choose import AUTO, CHOICES, OFF, open_tracer
+from c10k_probe.tracing.launch import find_program
+
+if TYPE_CHECKING:
+    from c10k_probe.cli.trace_show import Show
+    from c10k_probe.tracing.base import Target, Tracer
+    from c10k_probe.tracing.result import Trace
+
+_GRACE_S: Final = 1.0
+ENDED, TIME_UP, INTERRUPTED, LOST = "all its processes ended", "time is up", "interrupted", "the tracer was lost"
+
+
+@dataclass(frozen=True)
+class TraceParameters(Parameters):
+    """The options of ``trace``."""
+
+    pid: str = parameter("", "Trace these running processes and all their descendants.", dimension="text")
+    port: str = parameter("", "Trace whoever listens on this TCP port.", dimension="text")
+    trace: str = parameter(AUTO, "How to count; auto takes the best that works.", choices=CHOICES[:-1])
+    interval: int = parameter(
+        10**9, "How often to show and export.", dimension="duration", minimum=10**8, maximum=3600 * 10**9
+    )
+    duration: int | None = parameter(
+        None, "Stop after this long.", dimension="duration", minimum=10**8, maximum=follow.MAX_NS
+    )
+    top: int = parameter(12, "How many calls to show.", minimum=1, maximum=500)
+    calls: str = parameter("", "Calls to count by name, for perf.", dimension="text")
+    tasks: int | None = parameter(
+        None, "Room for so many tasks at once, else by the machine.", minimum=1, maximum=1 << 22
+    )
+    counts_only: bool = parameter(False, "No latencies, errors or accepts: costs less.", dimension="flag")
+    csv: str = parameter("", "Also write rows as CSV; - is stdout.", dimension="text")
+    json: str = parameter("", "Also write JSON lines; - is stdout.", dimension="text")
+    format: str = parameter("auto", "What is shown.", choices=follow.FORMATS)
+    quiet: bool = parameter(False, "Show nothing but errors.", dimension="flag")
+
+
+def trace_command(texts: Mapping[str, Any], command: Sequence[str]) -> int:
+    """Trace until its end, the duration or Ctrl-C; the exit code."""
+    options: TraceParameters = follow.parse_parameters(TraceParameters, dict(texts))
+    if options.trace == OFF:
+        raise UsageError("--trace off leaves nothing to do; choose another")
+    given = [
+        name for name, value in (("--pid", options.pid), ("--port", options.port), ("-- COMMAND", command)) if value
+    ]
+    if len(given) != 1:
+        what = " and ".join(given) + " exclude each other" if given else "nothing to trace"
+        raise UsageError(f"{what}; give one of --pid PID, --port PORT, or -- COMMAND...")
+    if command:
+        find_program(command[0])
+        return _Session(options, [], command).run()
+    return _Session(options, follow.find_roots(options.pid, options.port), ()).run()
+
+
+class _Session:
+    """One trace from its start to its summary."""
+
+    def __init__(self, options: TraceParameters, roots: Sequence[int], command: Sequence[str]) -> None:
+        self._options, self._roots, self._command = options, roots, command
+        duration_s = options.duration / 1e9 if options.duration else None
+        self._schedule = follow.Schedule(options.interval / 1e9, duration_s)
+        self._mode = follow.show_mode(options.format, quiet=options.quiet)
+        self._title = " ".join(command) if command else follow.name_of_tree(roots)
+        self._shows: list[Show] = []
+        self._output: follow.CommandOutput | None = None
+        self._last: Trace | None = None
+
+    def run(self) -> int:
+        """The exit code."""
+        from c10k_probe.interrupts import Interrupted, Interrupts
+
+        interrupts = Interrupts()
+        with interrupts.installed():
+            self._open_shows()
+            try:
+                with interrupts.armed():
+                    tracer = open_tracer(self._options.trace, self._target(), self._tracer_options())
+                return self._follow(tracer, interrupts)
+            except Interrupted:
+                return self._finish(None, INTERRUPTED)
+            finally:
+                for show in self._shows:
+                    show.close()
+                if self._output is not None:
+                    self._output.close()
+
+    def _follow(self, tracer: Tracer, interrupts: Any) -> int:
+        from c10k_probe.interrupts import Interrupted
+        from c10k_probe.native import HelperError
+
+        with tracer:
+            if self._output is not None:
+                self._output.started()
+            self._say_what_was_refused(tracer)
+            self._schedule.start()
+            try:
+                with interrupts.armed():
+                    ending = self._loop(tracer)
+            except Interrupted:
+                ending = INTERRUPTED
+                self._let_it_end(tracer)
+            except HelperError as error:
+                print(f"c10k-probe: {error}", file=sys.stderr)
+                ending = LOST
+            try:
+                whole = None if ending == LOST else tracer.stop()
+            except HelperError as error:
+                print(f"c10k-probe: {error}", file=sys.stderr)
+                whole, ending = None, LOST
+            if tracer.launched is not None and ending != ENDED:
+                tracer.launched.end()
+            if self._output is not None:
+                self._output.wait(0.0)
+            return self._finish(whole or self._last, ending, tracer)
+
+    def _loop(self, tracer: Tracer) -> str:
+        """Look at each interval until something ends it; what did."""
+        while True:
+            if tracer.is_over():
+                return ENDED
+            if self._schedule.is_over:
+                return TIME_UP
+            if self._schedule.is_due() and (whole := tracer.snapshot()) is not None:
+                self._show_interval(whole)
+            if self._output is not None:
+                self._output.wait(self._schedule.pause_s())
+            else:
+                time.sleep(self._schedule.pause_s())
+
+    def _show_interval(self, whole: Trace) -> None:
+        part = whole if self._last is None else whole.minus(self._last)
+        for show in self._shows:
+            show.interval(part, whole)
+        self._last = whole
+
+    def _let_it_end(self, tracer: Tracer) -> None:
+        """Ctrl-C is for the command too: what it does then is still counted."""
+        deadline = time.monotonic() + _GRACE_S
+        while self._command and not tracer.is_over() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _finish(self, whole: Trace | None, ending: str, tracer: Tracer | None = None) -> int:
+        if whole is not None:
+            for show in self._shows:
+                show.summary(whole, self._ending_text(ending, tracer))
+        elif self._mode != "none":
+            print(f"c10k-probe: {ending} before anything was counted", file=sys.stderr)
+        if ending == INTERRUPTED:
+            return ExitCode.INTERRUPTED
+        cut_short = ending == ENDED and not self._command and self._schedule.duration_s is not None
+        if ending == LOST or whole is None or cut_short:
+            return ExitCode.INCOMPLETE
+        return follow.incomplete_code(whole.dropped_count)
+
+    def _ending_text(self, ending: str, tracer: Tracer | None) -> str:
+        launched = None if tracer is None else tracer.launched
+        code = None if launched is None else launched.exit_code
+        if code:
+            how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
+            return f"{ending}; the command ended {how}"
+        return ending
+
+    # --- before ---------------------------------------------------------------------------------------------------
+
+    def _open_shows(self) -> None:
+        """Targets are opened, and refused, before anything is traced."""
+        from c10k_probe.cli import trace_show
+        from c10k_probe.sinks.exports import STDOUT, Target
+
+        if self._options.csv and self._options.csv == self._options.json:
+            where = "stdout" if self._options.csv == STDOUT else self._options.csv
+            raise UsageError(f"--csv and --json cannot both go to {where}; give one of them another file")
+        if self._options.csv:
+            self._shows.append(trace_show.CsvRows(Target("--csv", self._options.csv)))
+        if self._options.json:
+            facts = {"traced": self._title, "pids": list(self._roots), "options": dataclasses.asdict(self._options)}
+            self._shows.append(trace_show.JsonRows(Target("--json", self._options.json), facts))
+        if self._mode == "plain":
+            self._shows.append(trace_show.PlainLines(sys.stderr, f"tracing {self._title}", self._options.top))
+        elif self._mode == "live":
+            table = trace_show.LiveTable(self._title, self._options.top)
+            self._shows.append(table)
+            self._output = follow.CommandOutput(table.say) if self._command else None
+
+    def _target(self) -> Target:
+        from c10k_probe.tracing.base import Target
+
+        output = None if self._output is None else self._output.write_end
+        return Target(pids=self._roots, command=self._command, output=output)
+
+    def _tracer_options(self) -> Any:
+        from c10k_probe.tracing.base import Options
+
+        calls = tuple(word.strip() for word in self._options.calls.split(",") if word.strip())
+        latency = not self._options.counts_only
+        return Options(latency, self._options.tasks or 0, calls, self._options.interval / 1e9)
+
+    def _say_what_was_refused(self, tracer: Tracer) -> None:
+        if self._mode != "none":
+            for error in tracer.refused:
+                print(f"c10k-probe: {error}; taking {tracer.name}", file=sys.stderr)
