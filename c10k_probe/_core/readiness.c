@@ -12,7 +12,8 @@
  * sockets, non-blocking, registered in random order, visited in another random order. --active LIST: for each
  * count in it, in this order, one measurement on the same sockets. --writes W: tokens sent on in a pass of the
  * chain beyond the first ones, or connections in a pass of `short` (rounded up to whole rounds); by default 1000,
- * or one for each active socket if that is more.
+ * or one for each active socket if that is more. --pass-us T instead: whole rounds, as many as take about T; the
+ * passes that find out how many are the warm-up.
  *
  * --budget-ms M: all levels together, from the first pass on; what is left is divided evenly among the levels that
  * are left. Passes are whole, and each level has at least one (and its warm-up), at most --passes.
@@ -222,7 +223,7 @@ static void read_plan(int argc, char **argv, struct plan *plan)
     const char *names[MECHANISMS_MAX] = {NULL};
     static const char *const placements[] = {"one-cpu", "any-cpu", NULL};
     static const char *const workloads[] = {"chain", "short", NULL};
-    int64_t mechanism = 0, workload = 0;
+    int64_t mechanism = 0, workload = 0, pass_us = 0;
     const char *levels = NULL;
     struct passes_plan *passes = &plan->passes;
     const struct helper_option options[] = {
@@ -231,6 +232,7 @@ static void read_plan(int argc, char **argv, struct plan *plan)
         {.name = "--active", .text = &levels, .required = true},
         {.name = "--workload", .number = &workload, .choices = workloads},
         {.name = "--writes", .number = &passes->writes_count, .minimum = 1, .maximum = WRITES_MAX},
+        {.name = "--pass-us", .number = &pass_us, .minimum = 1, .maximum = 60 * 1000000},
         {.name = "--warmup", .number = &passes->warmup_count, .maximum = PASSES_MAX},
         {.name = "--passes", .number = &passes->passes_count, .minimum = 1, .maximum = PASSES_MAX},
         {.name = "--budget-ms", .number = &plan->budget_ms, .maximum = 3600 * 1000},
@@ -244,6 +246,10 @@ static void read_plan(int argc, char **argv, struct plan *plan)
     helper_parse("readiness", take_pause(argc, argv, plan), argv, options, ARRAY_COUNT(options));
     plan->mechanism = mechanisms[mechanism];
     plan->is_short = workload == 1;
+    passes->pass_ns = pass_us * 1000;
+    if (pass_us > 0 && passes->writes_count > 0) {
+        usage("--pass-us does not go with --writes");
+    }
     passes->workload = plan->is_short ? &workload_short : &workload_chain;
     read_levels(levels, plan);
     if (plan->cpu >= 0 && plan->is_any_cpu) {

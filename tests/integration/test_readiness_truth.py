@@ -54,7 +54,7 @@ def test_with_one_active_of_10_000_poll_costs_ten_times_epoll(ordered: list[Row]
 
 def test_with_one_active_of_1_000_select_costs_three_times_epoll(ordered: list[Row]) -> None:
     """select cannot be asked about 10,000: its sets end at FD_SETSIZE, 1,024. So the order is tested below that."""
-    assert only(ordered, mechanism="select", watched_count=10_000)["reason"].startswith("select-set: ")
+    assert only(ordered, mechanism="select", watched_count=10_000)["reason"].startswith("fd-setsize: ")
     assert event_ns(ordered, "select", 1000, "1") >= 3 * event_ns(ordered, "epoll", 1000, "1")
 
 

@@ -29,7 +29,7 @@ def walls_of(descriptors: int | None, system: int | None = None) -> list[Wall]:
     return [
         Wall(name, "administrative", limit, 0, "descriptors", scope, "test", None)
         for name, limit, scope in (("descriptors", descriptors, "process"), ("descriptors-system", system, "machine"))
-    ] + [Wall("select-set", "architectural", 1024, 3, "descriptors", "process", "test", None)]
+    ] + [Wall("fd-setsize", "architectural", 1024, 3, "descriptors", "process", "test", None)]
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_the_most_that_select_can_watch_has_room_and_one_pair_more_has_not(mecha
     walls = [limits.check(cell.needs, walls_of(20_000)) for cell in cells]
     assert [cell.key["watched_count"] for cell in cells] == [most, most + 2]
     assert walls[0] is None
-    assert walls[1] is not None and walls[1].name == "select-set"
+    assert walls[1] is not None and walls[1].name == "fd-setsize"
     assert 1000 <= most < 1021
 
 
@@ -141,7 +141,7 @@ def test_the_row_of_selects_wall_names_it() -> None:
         (cell.key["mechanism"], cell.key["watched_count"]): limits.check(cell.needs, walls_of(20_000)) for cell in cells
     }
     named = {key: wall.name for key, wall in walls.items() if wall}
-    assert named == {("select", 3000): "select-set"}
+    assert named == {("select", 3000): "fd-setsize"}
 
 
 # --- how many are active ----------------------------------------------------------------------------------------------
