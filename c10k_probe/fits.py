@@ -167,7 +167,7 @@ def _disturbed(
     generator = np.random.default_rng(seed)
     leverage = np.einsum("ij,ji->i", weighted, inverse)
     off_model = shares / np.maximum(1 - leverage, 1e-6)
-    drawn = generator.standard_normal((RESAMPLES, len(points))) * off_model
+    drawn: NDArray[np.float64] = generator.standard_normal((RESAMPLES, len(points))) * off_model
     for column, point in enumerate(points):
         medians = np.array(point.medians)
         again = np.median(generator.choice(medians, (RESAMPLES, medians.size)), axis=1)

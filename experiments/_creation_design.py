@@ -19,6 +19,7 @@ PYTHON_METHODS = (
     "threading.Thread",
     "asyncio.create_task",
 )
+BASE_METHOD = "pthread_create"  # what the others are compared with
 COPYING_METHODS = ("fork", "fork_exec_static", "fork_exec_dynamic")
 C_METHODS = (*PROCESS_METHODS, *THREAD_METHODS, *EXEC_METHODS)
 
@@ -80,12 +81,16 @@ def given_states(levels: Mapping[str, Sequence[int]], huge_pages: Sequence[str])
 
 
 def swept_states(method: str, linking: str) -> Iterator[State]:
-    """Each axis alone, all others at 0, which is the base. Other than by fork, only the far end is asked."""
+    """Each axis alone, all others at 0, which is the base. Other than by fork, only the far end is asked.
+
+    Beside live tasks every level is asked of threads too, which fork is compared with there.
+    """
     if method not in COPYING_METHODS and linking != "dynamic":
         return  # what is not copied is the same in every build
     levels = {axis.name: axis.levels for axis in AXES} | {"libraries": LIBRARY_LEVELS}
     for name, steps in levels.items():
-        for level in steps if method in COPYING_METHODS else steps[-1:]:
+        is_whole = method in COPYING_METHODS or (name, method) == ("alive", BASE_METHOD)
+        for level in steps if is_whole else steps[-1:]:
             yield at_level(name, level)
     for level in HUGE_LEVELS if method in COPYING_METHODS else HUGE_LEVELS[-1:]:
         yield State(axis="huge_pages", rss=level, huge_pages="on")
@@ -106,6 +111,11 @@ def joint_states(seed: int) -> Iterator[State]:
         values |= {axis.name: axis.joint * strata[axis.name][point] // (JOINT_POINTS - 1) for axis in AXES}
         for state in given_states(_single(values), ("off",)):
             yield dataclasses.replace(state, axis="joint")
+
+
+def is_at_rest(state: State) -> bool:
+    """Whether the parent holds nothing further."""
+    return dataclasses.replace(state, axis="", alive_kind="") == State(axis="")
 
 
 def with_kind(state: State, method: str, kind: str) -> State:

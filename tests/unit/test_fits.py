@@ -204,7 +204,7 @@ def test_intervals_cover_the_truth_where_launches_differ(monkeypatch: pytest.Mon
 def test_intervals_cover_the_truth_where_the_cells_lie_off_the_model(
     monkeypatch: pytest.MonkeyPatch, launches: int
 ) -> None:
-    """With launches of a cell that agree the model still does not hold: intervals of launches alone would be nothing."""
+    """Launches of a cell agree, and the model does not hold: an interval of launches alone would be of no width."""
     assert covered_share(monkeypatch, launches, 0.001, 0.1) >= 0.88
 
 
