@@ -56,9 +56,8 @@ def test_a_row_that_its_budget_cut_says_so(facts: dict[str, int], count: int, re
 @pytest.mark.parametrize("name", ["stall", "stall_after"])
 def test_a_stall_is_graded_by_its_interval(name: str) -> None:
     """One launch in two is three times as late."""
-    calm = launches(
-        {"stall": [200] * 50, "stall_after": [9000] * 5, "return": [50_000] * 5}, {"asked_samples_count": 0}
-    )
+    values = {"stall": [200] * 50, "stall_after": [9000] * 5, "return": [50_000] * 5}
+    calm = launches(values, {"asked_samples_count": 0})
     assert row_of(calm)["grade"] == "ok"
     restless = [
         Samples(item.key, item.block, {**values, name: [300 + 600 * (item.block % 2)] * 5}, item.facts) for item in calm
