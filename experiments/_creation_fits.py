@@ -86,7 +86,7 @@ def cell_text(key: Mapping[str, str | int]) -> str:
     for name, column in NUMERIC_COLUMNS.items():
         dimension = "bytes" if column.endswith("_bytes") else "count"
         if key[column]:
-            parts.append(f"{name.replace('_', ' ')} {units.format_exact(int(key[column]), dimension)}")
+            parts.append(f"{name.replace('_', ' ')} {units.format_quantity(int(key[column]), dimension)}")
     return " ".join(parts) or "with nothing further"
 
 

@@ -48,7 +48,9 @@ from . import _creation_judges as judges
 from . import _creation_rows as rows
 from ._creation_design import (
     C_METHODS,
+    HUGE_PAGE_BYTES,
     MIB,
+    MOST_RSS,
     NUMERIC,
     PROCESS_METHODS,
     PYTHON_METHODS,
@@ -66,7 +68,6 @@ PLACEMENTS = ("one-cpu", "any-cpu")
 DEFAULT_METHODS = (*PROCESS_METHODS, "pthread_create")
 SHOCK_SHARE = 5  # one sample of the aftershock for so many others
 STACK_PROBE = 16  # threads
-HUGE_PAGE_BYTES = 2 * MIB
 BASELINE = "none"
 
 
@@ -127,6 +128,14 @@ class ForkLatencyParameters(Parameters):
     )
     sweep: bool = parameter(False, "Vary each axis of the parent's state alone.", dimension="flag")
     fit: bool = parameter(False, "Vary the axes alone and together, and fit a cost model.", dimension="flag")
+    most_rss: int = parameter(
+        MOST_RSS,
+        "Memory of the largest parent of --sweep and --fit.",
+        dimension="bytes",
+        minimum=MIB,
+        maximum=1 << 40,
+        quick=MOST_RSS // 4,
+    )
     stall: bool = parameter(False, "Measure how late the parent's own loop is while it spawns.", dimension="flag")
     rate: int = parameter(100, "Creations per second with --stall.", minimum=1, maximum=100_000)
 
@@ -151,7 +160,7 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
             raise UsageError("--placement: auto chooses one by itself; name the others alone")
         _check_huge_pages(parameters)
         _check_python(parameters)
-        _check_stall(parameters)
+        _check_modes(parameters)
 
     def cells(self, parameters: ForkLatencyParameters) -> list[Cell]:
         """Method by linking by placement by state; what means the same twice is measured once."""
@@ -183,9 +192,9 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         levels: dict[str, Sequence[int]] = {name: getattr(parameters, name) for name in NUMERIC}
         states = list(given_states(levels, parameters.huge_pages))
         if parameters.sweep or parameters.fit:
-            states += swept_states(method, linking)
+            states += swept_states(method, linking, parameters.most_rss)
         if parameters.fit:
-            states += joint_states(0)
+            states += joint_states(0, parameters.most_rss)
         return states
 
     def _launch(self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench, count: int) -> Iterator[Samples]:
@@ -229,14 +238,16 @@ def _check_python(parameters: ForkLatencyParameters) -> None:
         raise UsageError(f"{flags}: an interpreter is measured in no state but its own; nothing to measure without 0")
 
 
-def _check_stall(parameters: ForkLatencyParameters) -> None:
-    """What counts only with --stall, or only without it, is refused rather than left unused."""
+def _check_modes(parameters: ForkLatencyParameters) -> None:
+    """What counts only in one way of measuring is refused in the others rather than left unused."""
     if parameters.stall and (parameters.sweep or parameters.fit):
         raise UsageError("--stall goes with neither --sweep nor --fit; run them one after the other")
     if parameters.stall and _is_chosen(parameters, "n"):
         raise UsageError("--n: with --stall there are as many creations as --rate and --budget give; use those")
     if not parameters.stall and _is_chosen(parameters, "rate"):
         raise UsageError("--rate counts only with --stall; add that, or leave it out")
+    if not (parameters.sweep or parameters.fit) and _is_chosen(parameters, "most_rss"):
+        raise UsageError("--most-rss counts only with --sweep or --fit; a size alone is typed with --rss")
 
 
 def _is_chosen(parameters: ForkLatencyParameters, name: str) -> bool:

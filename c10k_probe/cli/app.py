@@ -99,12 +99,17 @@ def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
         descriptors: Annotated[str, typer.Option(metavar="COUNT", help="Its further descriptors.")] = "0",
         alive: Annotated[str, typer.Option(metavar="COUNT", help="Its live children or threads.")] = "0",
         method: Annotated[str, typer.Option(metavar="NAME,...", help="Only these methods.")] = "",
+        placement: Annotated[str, typer.Option(metavar="NAME", help="one-cpu or any-cpu.")] = "one-cpu",
+        alive_kind: Annotated[
+            str, typer.Option("--alive-kind", metavar="KIND", help="What is alive: own, children or threads.")
+        ] = "own",
         run: Annotated[str, typer.Option(metavar="FOLDER", help="The run that holds the model, else the newest.")] = "",
     ) -> None:
-        from c10k_probe.cli.predict import predict_creation
+        from c10k_probe.cli.predict import Wanted, predict_creation
 
         texts = {"rss": rss, "file_rss": file_rss, "mappings": mappings, "descriptors": descriptors, "alive": alive}
-        predict_creation(subject, texts, method, run)
+        methods = tuple(part.strip() for part in method.split(",") if part.strip())
+        predict_creation(subject, texts, Wanted(methods, placement, alive_kind), run)
 
     @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
     def doctor(

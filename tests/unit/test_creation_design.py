@@ -18,7 +18,7 @@ from c10k_probe.parameters import build_parameters
 
 MIB = 1 << 20
 STATE = {name: f"asked_{name}_{'bytes' if 'rss' in name else 'count'}" for name in design.NUMERIC}
-AXES = {axis.name: axis for axis in design.AXES}
+AXES = {axis.name: axis for axis in design.axes()}
 
 
 def cells_of(**chosen: Any) -> list[Cell]:
@@ -161,6 +161,7 @@ def test_huge_pages_need_memory_to_lie_in() -> None:
         ({"stall": True, "n": 50}, ("--n", "--stall", "--rate")),
         ({"stall": True, "method": ("fork", "os.fork")}, ("--stall", "os.fork")),
         ({"rate": 50}, ("--rate", "--stall")),
+        ({"most_rss": MIB}, ("--most-rss", "--sweep", "--fit")),
         ({"placement": ("auto", "any-cpu")}, ("--placement", "auto")),
         ({"huge_pages": ("on",), "rss": (MIB,)}, ("--huge-pages", "2MiB", "--rss")),
         ({"huge_pages": ("off", "on"), "rss": (0, MIB, 64 * MIB)}, ("--huge-pages", "2MiB")),
@@ -226,12 +227,12 @@ def test_a_sweep_varies_each_axis_alone(method: str, linking: str) -> None:
     for name in by_axis.keys() - {"base", "huge_pages"}:
         assert [state_of(cell) for cell in by_axis[name]] == [{name: level} for level in levels[name]]
         assert {cell.key["huge_pages"] for cell in by_axis[name]} == {"off"}
-    assert [state_of(cell) for cell in by_axis["huge_pages"]] == [{"rss": level} for level in design.HUGE_LEVELS]
+    assert [state_of(cell) for cell in by_axis["huge_pages"]] == [{"rss": level} for level in design.huge_levels()]
     assert {cell.key["huge_pages"] for cell in by_axis["huge_pages"]} == {"on"}
 
 
 def test_huge_pages_are_compared_with_the_same_memory_in_small_ones() -> None:
-    assert set(design.HUGE_LEVELS) <= set(AXES["rss"].levels)
+    assert set(design.huge_levels()) <= set(AXES["rss"].levels)
 
 
 @pytest.mark.parametrize("method", ["vfork", "posix_spawn", "clone3", "pthread_create", "posix_spawn_static"])
@@ -302,9 +303,23 @@ def test_a_fit_has_the_base_every_axis_alone_and_all_together() -> None:
     assert [cell for cell in cells if cell.key["axis"] != "joint"] == sweep
 
 
-def test_quick_is_the_same_design_with_fewer_samples() -> None:
+def test_quick_is_the_same_design_with_fewer_samples_and_less_memory() -> None:
     quick = build_parameters(ForkLatencyParameters, {"sweep": "1"}, quick=True)
     full = build_parameters(ForkLatencyParameters, {"sweep": "1"}, quick=False)
     assert quick.n < full.n
     assert quick.budget < full.budget
-    assert [cell.key for cell in EXPERIMENT.cells(quick)] == [cell.key for cell in EXPERIMENT.cells(full)]
+    assert quick.most_rss < full.most_rss
+    few, many = EXPERIMENT.cells(quick), EXPERIMENT.cells(full)
+    assert values_of(few, "method", "linking", "axis") == values_of(many, "method", "linking", "axis")
+    assert [state_of(cell) for cell in few if "rss" not in str(state_of(cell))] == [
+        state_of(cell) for cell in many if "rss" not in str(state_of(cell))
+    ]
+
+
+@pytest.mark.parametrize("most", [MIB, 3 * MIB, 32 * MIB, 1 << 30])
+def test_the_largest_parent_of_a_sweep_may_be_chosen(most: int) -> None:
+    cells = cells_of(fit=True, method=("fork",), linking=("static",), most_rss=most)
+    assert max(int(cell.key["asked_rss_bytes"]) for cell in cells) == most
+    huge = [int(cell.key["asked_rss_bytes"]) for cell in cells if cell.key["huge_pages"] == "on"]
+    assert all(size >= 2 * MIB for size in huge)
+    assert bool(huge) == (most >= 2 * MIB)

@@ -167,7 +167,7 @@ def test_the_worst_cell_of_each_model_is_a_finding() -> None:
     taken += launches({"return": [200_000], "cycle": [112_000]}, axis="rss", asked_rss_bytes=4 * MIB)
     found = {item.subject: item for item in findings.made(taken, 1, is_fit=True) if isinstance(item, Finding)}
     worst = found["creation fork dynamic one-cpu none return"]
-    assert (worst.column, worst.note) == ("worst_residual_pct", "of the cell rss 4MiB")
+    assert (worst.column, worst.note) == ("worst_residual_pct", "of the cell rss 4.00 MiB")
     assert worst.value is not None and worst.value.middle > 10
     assert set(found) == {f"creation fork dynamic one-cpu none {response}" for response in ("return", "cycle")}
     assert findings.made(taken, 1, is_fit=False) == []
@@ -176,7 +176,7 @@ def test_the_worst_cell_of_each_model_is_a_finding() -> None:
 def test_every_cell_has_a_residual_with_its_name() -> None:
     (model,) = models_of(states(18_000)).values()
     names = [residual.cell for residual in model.residuals]
-    assert names == ["with nothing further", "rss 1MiB", "rss 4MiB", "rss 16MiB", "rss 64MiB"]
+    assert names == ["with nothing further", *(f"rss {size} MiB" for size in ("1.00", "4.00", "16.0", "64.0"))]
 
 
 # --- libraries --------------------------------------------------------------------------------------------------------
