@@ -347,7 +347,7 @@ def _stall_arguments(parameters: ForkLatencyParameters, cell: Cell) -> dict[str,
     return {
         "--method": "fork" if is_baseline else cell.key["method"],
         "--stall": 0 if is_baseline else parameters.rate,
-        "--warmup": parameters.warmup,
+        "--warmup": 0 if is_baseline else parameters.warmup,
         "--duration-ms": max(10, parameters.budget // 10**6),
         **_state_arguments(cell),
     }

@@ -1,4 +1,4 @@
-"""fork_latency --stack-probe: stacks that are mapped, as the kernel counts them, for threads kept and threads joined."""
+"""fork_latency --stack-probe: stacks mapped for threads kept alive and for joined ones, as the kernel counts them."""
 
 from __future__ import annotations
 
