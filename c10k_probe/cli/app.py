@@ -41,7 +41,7 @@ def build_app(entries: dict[str, Entry], arguments: list[str]) -> typer.Typer:
     app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name, entry in entries.items():
-        command = _experiment_command(entry) if name in arguments else _unnamed
+        command = _experiment_command(entry, arguments) if name in arguments else _unnamed
         app.command(name, help=_command_help(entry), short_help=entry.question)(command)
     _add_lookers(app, entries)
     return app
@@ -138,11 +138,18 @@ COMMON_SWITCHES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _experiment_command(entry: Entry) -> Callable[..., None]:
-    """A function whose signature Typer reads as the experiment's options; all values arrive as text."""
+def _experiment_command(entry: Entry, arguments: list[str]) -> Callable[..., None]:
+    """A function whose signature Typer reads as the experiment's options; all values arrive as text.
+
+    Raises ``UsageError`` for a list given twice: the parser would keep the last, and drop the others in silence.
+    """
     from c10k_probe.parameters import default_text, options_of
 
     experiment = load(entry)
+    given = [argument.partition("=")[0] for argument in arguments]
+    for name, _, option in options_of(experiment.parameters_type):
+        if option.many and given.count(_flag(name)) > 1:
+            raise UsageError(f"{_flag(name)}: it is given twice; give it once, its values separated by commas")
 
     def command(**texts: Any) -> None:
         from c10k_probe.cli.measure import run_experiment

@@ -260,37 +260,6 @@ def test_a_sweep_has_every_axis(tmp_path: Path) -> None:
         assert (drawn.code, drawn.stderr) == (0, "")
 
 
-# --- the parent's stall -----------------------------------------------------------------------------------------------
-
-
-def test_the_parents_stall(tmp_path: Path) -> None:
-    """A loop alone, and the same loop while it spawns: ticks in both, creations in the second only."""
-    arguments = ["--stall", "--rate", 200, "--budget", "100ms", "--repeats", 2, "--warmup", 3, "--rss", "1MiB"]
-    rows = measured(tmp_path, *arguments, "--method", "fork,vfork,pthread_create", "--linking", "static")
-    assert [row["method"] for row in rows].count("none") == 1
-    assert len(rows) == 4
-    for row in rows:
-        assert float(row["stall_p50_ns"]) <= float(row["stall_p99_ns"]) <= float(row["stall_max_ns"])
-        assert row["n_count"] == row["spawned_count"]
-        assert row["placement"] == "any-cpu"
-        assert (row["cycle_p50_ns"], row["aftershock_p50_ns"]) == ("", "")  # nobody waits in this loop
-        if row["method"] == "none":
-            assert (row["spawned_count"], row["return_p50_ns"], row["stall_after_p50_ns"]) == ("0", "", "")
-        else:
-            assert 0 < int(row["spawned_count"]) <= 200 * 2 // 10
-            for name in ("return", "started", "stall_after"):
-                assert float(row[f"{name}_p50_ns"]) > 0
-        assert "stall" in row["grade_reason"]  # two launches have no interval
-        assert "budget" not in row["grade_reason"]
-    launches = results.load(only_run_folder(tmp_path)).samples
-    assert len(launches) == 8
-    assert min(len(record["values"]["stall"]) for record in launches) > 0
-    warmups = {record["key"]["method"]: record["facts"]["warmups_count"] for record in launches}
-    assert warmups == {"none": 0, "fork": 3, "vfork": 3, "pthread_create": 3}
-    drawn = run("plot", only_run_folder(tmp_path), cwd=tmp_path)
-    assert drawn.stdout.startswith("How late the parent's first tick after a creation is")
-
-
 # --- bad input and walls ----------------------------------------------------------------------------------------------
 
 REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -307,6 +276,8 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--rate 50", ("--rate", "--stall")),
     ("--most-rss 1GiB", ("--most-rss", "--sweep")),
     ("--placement auto,one-cpu", ("--placement", "auto")),
+    ("--linking static --linking dynamic", ("--linking", "given twice", "commas")),
+    ("--rss=1MiB --n 5 --n 6 --rss 2MiB", ("--rss", "given twice")),
     ("--stall --rate 0", ("--rate", "at least 1")),
     ("--rss -1", ("--rss", "at least 0")),
     ("--rss lots", ("--rss", "'lots'", "64MiB")),
@@ -388,7 +359,7 @@ def test_a_state_beyond_a_wall_is_nothing_measured(tmp_path: Path, arguments: st
 
 
 def test_a_wall_in_a_list_costs_its_row_alone(tmp_path: Path) -> None:
-    """500 descriptors under a limit of 200: that state is skipped, with the wall, and the others are measured."""
+    """500 descriptors under a limit of 200: that state is skipped, with the wall; the others are measured."""
     arguments = ["--descriptors", "0,100,500", "--method", "fork", "--linking", "static", "--n", 3, "--repeats", 1]
     wrapper = limited("RLIMIT_NOFILE", 200)
     finished = run("fork-latency", *arguments, "--csv", "-", cwd=tmp_path, wrapper=wrapper)
