@@ -8,9 +8,9 @@ because tails are about single operations. Nothing is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,8 @@ RANK_DRAWS: Final = 4000
 MINIMUM_LAUNCHES: Final = 5  # below this a bootstrap over launches says nothing
 SAMPLES_BEYOND: Final = 5  # a quantile is given when at least this many samples lie beyond it
 SHAKY_RELATIVE_HALF_WIDTH: Final = 0.05
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,13 @@ def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence
     ratios = np.median(above[draws], axis=1) / np.median(below[draws], axis=1)
     low, high = np.quantile(ratios, (0.025, 0.975))
     return Interval(middle, float(low), float(high))
+
+
+def draws_of(items: Sequence[ItemT], seed: int) -> Iterator[list[ItemT]]:
+    """``RESAMPLES`` draws with replacement, as many as there are items each; none of fewer than five items."""
+    if len(items) >= MINIMUM_LAUNCHES:
+        for indices in _draws(len(items), seed).tolist():
+            yield [items[index] for index in indices]
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:
