@@ -242,8 +242,8 @@ class WinnerMap:
 
     ``contestant`` is the key column whose values compete. A win needs an interval (``low``, ``high``) that lies below
     that of every other contestant, whose value must be more than ``same_ratio`` times as high; else the cell is too
-    close to call. ``log_x`` and ``log_y`` space the cells of an image; ``where`` takes rows and ``at_end`` shows the map
-    after the run, as in ``Chart``.
+    close to call. ``log_x`` and ``log_y`` space the cells of an image; ``where`` takes rows and ``at_end`` shows the
+    map after the run, as in ``Chart``.
     """
 
     name: str
