@@ -84,9 +84,6 @@ void prepare_socket(int fd);
 /* A descriptor connected to 127.0.0.1:port, or -1 with the failure noted. */
 int open_connection(uint16_t port, int64_t *connect_ns, struct failure *failure);
 
-/* How many source addresses the held connections have, as the kernel says. */
-int64_t count_sources(void);
-
 /* ---- the commands, each in its file: answers with one line ---- */
 
 void command_ramp(const int64_t *arguments);
