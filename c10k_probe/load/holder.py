@@ -6,13 +6,11 @@ its own in 127/8 (a source address has about 28,000 ports per destination).
 
 from __future__ import annotations
 
-import contextlib
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from c10k_probe import native
 
@@ -53,7 +51,7 @@ class Echoes:
     echo_ns: Sequence[int]
 
 
-class Holder:
+class Holder(native.Helpers):
     """Client ends of connections, in one or more processes. Raises ``native.HelperError``."""
 
     def __init__(
@@ -67,19 +65,14 @@ class Holder:
 
         No answer is waited for longer than ``remaining_s()``.
         """
+        super().__init__()
         self._remaining_s = remaining_s or (lambda: float("inf"))
         self._room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
         processes = min(_MOST_HOLDERS, -(-most_count // self._room))
-        self._helpers: list[native.Helper] = []
         _, cpus = native.split_cpus()
         common = ["--port", port, "--window", window_count, "--timeout-ms", _TIMEOUT_MS]
-        try:
-            for base in range(processes):
-                helper = native.Helper("connection_holder", [*common, "--source-base", base], cpus=cpus)
-                self._helpers.append(helper)
-        except BaseException:
-            self.kill()
-            raise
+        for base in range(processes):
+            self._start("connection_holder", [*common, "--source-base", base], cpus)
 
     @property
     def sessions(self) -> tuple[int, ...]:
@@ -126,16 +119,12 @@ class Holder:
 
     def close(self) -> None:
         """Reset every connection, so that no TIME_WAIT is left, and end the processes."""
-        with contextlib.suppress(native.HelperError):
+        try:
             self.drop()
-            for helper in self._helpers:
-                helper.finish()
-        self.kill()
-
-    def kill(self) -> None:
-        """End the processes at once; their sockets are reset by the kernel."""
-        for helper in self._helpers:
-            helper.kill()
+        except native.HelperError:
+            self.kill()
+        else:
+            super().close()
 
     def cpu_ns(self) -> int | None:
         """CPU time of the processes so far, by the scheduler's account; cheap enough for just before a ramp."""
@@ -154,17 +143,6 @@ class Holder:
         shares = [min(self._room, max(0, target_count - index * self._room)) for index in range(len(self._helpers))]
         shares[-1] += target_count - sum(shares)
         return shares
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.kill()
 
 
 def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
