@@ -17,8 +17,8 @@ from ._readiness_design import C_MECHANISMS, PYTHON_MECHANISMS, SAME, WORKLOADS,
 BASE = "epoll"
 PYTHON_BASE = "select.epoll"
 FEWEST_EXPONENT_LEVELS = 3
-OTHERS_SHARE = 0.1
 GROWTH_ACTIVE = ("1", "100", "100%")
+MECHANISMS = (*C_MECHANISMS, *PYTHON_MECHANISMS)
 
 _Launch = Callable[[Samples], float | None]
 _Line = dict[int, dict[int, float]]  # watched -> block -> nanoseconds per event
@@ -132,8 +132,7 @@ def summarise(taken: Sequence[Samples], seed: int) -> list[Row]:
 def _order(key: tuple[str, int, int, str]) -> tuple[str, bool, int, int, int]:
     """Workload, C before Python, watched, active, then mechanisms as they are declared."""
     workload, watched, active, mechanism = key
-    mechanisms = (*C_MECHANISMS, *PYTHON_MECHANISMS)
-    return workload, mechanism in PYTHON_MECHANISMS, watched, active, mechanisms.index(mechanism)
+    return workload, mechanism in PYTHON_MECHANISMS, watched, active, MECHANISMS.index(mechanism)
 
 
 def _key(item: Samples) -> tuple[str, int, int, str]:
@@ -184,9 +183,9 @@ def _row(
 
 def _grade_quiet(launches: Sequence[Samples], grade: stats.Grade) -> stats.Grade:
     """Shaky also where much of the time was others': nothing here waits, so all of it should be CPU time of our own."""
-    cpu = _typical(launches, _cpu_ns)
-    if cpu and (others := 1 - cpu / statistics.median(map(cost_ns, launches))) > OTHERS_SHARE:
-        grade = grade.worse("shaky", f"others had the CPU for {100 * others:.0f} % of the time")
+    cpu, elapsed = _typical(launches, _cpu_ns), statistics.median(map(cost_ns, launches))
+    if cpu and elapsed > SAME * cpu:
+        grade = grade.worse("shaky", f"others had the CPU for {100 * (1 - cpu / elapsed):.0f} % of the time")
     return grade
 
 
@@ -277,10 +276,13 @@ def _lines(taken: Sequence[Samples], of: Callable[[Samples], float]) -> dict[tup
     for item in taken:
         line = lines.setdefault((str(item.key["workload"]), str(item.key["active"]), str(item.key["mechanism"])), {})
         line.setdefault(int(item.key["watched_count"]), {})[item.block] = of(item)
-    mechanisms = (*C_MECHANISMS, *PYTHON_MECHANISMS)
-    return dict(
-        sorted(lines.items(), key=lambda line: (WORKLOADS.index(line[0][0]), mechanisms.index(line[0][2]), line[0][1]))
-    )
+    return dict(sorted(lines.items(), key=lambda line: _line_order(*line[0])))
+
+
+def _line_order(workload: str, active: str, mechanism: str) -> tuple[int, bool, bool, float, int]:
+    """As rows stand: workload, C before Python, active (counts, then shares), then mechanisms as they are declared."""
+    share = active.endswith("%"), float(active.rstrip("%"))
+    return WORKLOADS.index(workload), mechanism in PYTHON_MECHANISMS, *share, MECHANISMS.index(mechanism)
 
 
 def _exponents(taken: Sequence[Samples], seed: int) -> Iterator[Finding]:
@@ -312,24 +314,17 @@ def exponent_subject(workload: str, active: str, mechanism: str) -> str:
 
 
 def _crossovers(taken: Sequence[Samples], seed: int, *, all_pairs: bool) -> Iterator[Finding]:
-    """For each pair: the count of watched descriptors from which the other one is the cheaper."""
+    """For each pair of one kind, C or Python: the count of watched descriptors from which the other is the cheaper."""
     lines = _lines(taken, cost_ns)
-    for workload, active in dict.fromkeys((workload, active) for workload, active, _ in lines):
-        names = [name for other_workload, other, name in lines if (other_workload, other) == (workload, active)]
-        same_kind = [pair for pair in itertools.combinations(names, 2) if _are_alike(*pair)]
-        pairs = same_kind if all_pairs else [pair for pair in same_kind if {BASE, PYTHON_BASE} & {*pair}]
-        for one, other in pairs:
-            if other in names:
-                found = _crossover(lines[workload, active, one], lines[workload, active, other], seed)
-                if found is not None:
-                    first, second = (one, other) if found.rises is False else (other, one)
-                    subject = f"{first} overtakes {second}, {workload}, {active} active"
-                    yield Finding(subject, "watched_count", found.watched)
-
-
-def _are_alike(one: str, other: str) -> bool:
-    """Both in C, or both in Python: only these are compared."""
-    return (one in PYTHON_MECHANISMS) == (other in PYTHON_MECHANISMS)
+    kinds = itertools.groupby(lines, key=lambda line: (line[0], line[1], line[2] in PYTHON_MECHANISMS))
+    for (workload, active, _), group in kinds:
+        pairs = itertools.combinations([name for *_, name in group], 2)
+        for one, other in (pair for pair in pairs if all_pairs or {BASE, PYTHON_BASE} & {*pair}):
+            found = _crossover(lines[workload, active, one], lines[workload, active, other], seed)
+            if found is not None:
+                first, second = (other, one) if found.rises else (one, other)
+                subject = f"{first} overtakes {second}, {workload}, {active} active"
+                yield Finding(subject, "watched_count", found.watched)
 
 
 class _Overtaking(NamedTuple):
@@ -355,8 +350,7 @@ def _crossover(line: _Line, other: _Line, seed: int) -> _Overtaking | None:
         each = crossing(watched, ratios)
         is_over = (ratios[-1] > 0) == found[1]
         ends.append(_clipped(each if each and each[1] == found[1] else None, watched, is_over=is_over))
-    interval = stats.median_interval(ends, seed)
-    return _Overtaking(interval, found[1])
+    return _Overtaking(stats.median_interval(ends, seed), found[1])
 
 
 def _decided(costs: Mapping[int, float], others: Mapping[int, float], seed: int) -> int:

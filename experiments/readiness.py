@@ -118,7 +118,7 @@ class Readiness(Experiment[ReadinessParameters]):
         most = max(parameters.fds)
         if not any(active_levels(_active(parameters), most, workload, "") for workload in parameters.workload):
             raise UsageError(
-                f"--active: more than can be: at most the {most:,} that are watched, and 1,000 short connections"
+                f"--active: more than can be: at most the {most:,} of --fds, and of short connections 1,000"
             )
 
     def charts_of(self, parameters: ReadinessParameters) -> tuple[AnyChart, ...]:
