@@ -38,9 +38,6 @@ class SchedulingRow(Row):
     switches_per_hop_ratio: float | None = column("context switches that the kernel counted, for one turn")
     switches_per_s: stats.Interval | None = estimate("switches_per_s", "context switches, all tasks together")
     lost_pct: stats.Interval | None = estimate("lost_pct", "of the work that is done without switches")
-    spin_lost_pct: stats.Interval | None = estimate(
-        "spin_lost_pct", "of one task's work, when so many spin without giving way"
-    )
     run: stats.Summary | None = spread("run", "time on the CPU without interruption")
     wait_max_ns: float | None = column("longest time that a task was ready and did not run")
     share_min_pct: float | None = column("CPU share of the task that got least, of an equal share, least of launches")
@@ -78,7 +75,6 @@ VIEWS = (
     View("harness", "harness_ns", "harness_lo_ns", "harness_hi_ns", group=_SWITCH, priority=2),
     View("of it memory", "refill_ns", "refill_lo_ns", "refill_hi_ns", group=_SWITCH, priority=3),
     View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
-    View("lost when spinning", "spin_lost_pct", group=_SWITCH, priority=4),
     View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
     View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
     View("run", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
@@ -303,7 +299,6 @@ def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -
     switch = _interval(launches, yield_ns, seed)
     return {
         "switch_ns": switch,
-        "spin_lost_pct": _interval(launches, _spin_lost_pct, seed),
         "n_count": _count(launches, "pass"),
         "grade": stats.grade_interval(switch, "switch"),
     }
@@ -313,11 +308,6 @@ def yield_ns(item: Samples) -> float | None:
     """Nanoseconds of CPU of one switch among tasks that all yield, in the median pass."""
     each = [time / count for time, count in zip(item.values["cpu"], item.values["switches"], strict=True) if count]
     return statistics.median(each) if each else None
-
-
-def _spin_lost_pct(item: Samples) -> float | None:
-    alone = item.facts["spin_alone_iterations_count"]
-    return 100 * (1 - float(item.facts["spin_iterations_count"] or 0) / float(alone)) if alone else None
 
 
 # --- the tick, and a fresh task ---------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ the same calls, goes through the same memory and does the same work, and is subt
 round trip is two switches. ``loss``: the same with work at each turn, as a share lost against the harness.
 ``slice`` and ``fairness``: CPU-bound processes on one CPU, each reading the clock in a loop; a gap of over 50 µs means
 that it was off the CPU. ``tick``: steps of the coarse clock, and the timer interrupts of a busy CPU. ``runnable``:
-tasks that all yield, their CPU time per switch that the kernel counted; and how much spinning tasks get done together
-over one alone. ``fresh``: the CPU time of a fresh process beside one that has been running for long, by schedstat.
+tasks that all yield, their CPU time per switch that the kernel counted. (What spinning tasks get done less than one
+alone is no measure of a switch: they are switched once a slice, and a switch is some 0.04 % of that.) ``fresh``: the
+CPU time of a fresh process beside one that has been running for long, by the scheduler's own account.
 
 Not timed: starting the tasks, faulting in their memory, warm-up passes, calibrating the work. Clock: CLOCK_MONOTONIC.
 
@@ -249,7 +250,7 @@ def _tick_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
 def _runnable_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
     for tasks in parameters.runnable:
         key: _Key = {"measure": "runnable", "method": "yield", "kind": "thread", "tasks_count": tasks}
-        yield _cell(key, 20 + 3 * parameters.budget / 10**6 + tasks / 10)
+        yield _cell(key, 20 + parameters.budget / 10**6 + tasks / 10)
 
 
 def _fresh_cells(parameters: SchedulingParameters) -> Iterator[Cell]:

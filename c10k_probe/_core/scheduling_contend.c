@@ -224,7 +224,7 @@ void contend_run(const struct scheduling_plan *plan)
     cpus_leave(contest.cpu);
     make_watchers(&contest);
     struct gang *gang = gang_start(KIND_PROCESSES, contest.tasks_count, contest.cpu, prepare, &contest);
-    contest.window = gang_run(gang, contend_job, contest.tasks_count, 0, plan->duration_ms * 1000000);
+    contest.window = gang_run(gang, contend_job, 0, plan->duration_ms * 1000000);
     gang_stop(gang);
     find_grid(&contest);
     measure_distances(&contest);

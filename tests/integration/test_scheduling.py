@@ -31,7 +31,7 @@ TOLD: Mapping[str, set[str]] = {
     "slice": {"run", "wait", "share", "fairness", "voluntary", "involuntary"},
     "fairness": {"run", "wait", "share", "fairness", "voluntary", "involuntary"},
     "tick": {"tick_coarse", "tick_interrupt"},
-    "runnable": {"switch", "spin"},
+    "runnable": {"switch"},
     "fresh": {"fresh"},
 }
 COLUMNS = {
@@ -40,7 +40,6 @@ COLUMNS = {
     "harness": "harness_ns",
     "switches_per_hop": "switches_per_hop_ratio",
     "lost": "lost_pct",
-    "spin": "spin_lost_pct",
     "switches_per_s": "switches_per_s",
     "run": "run_p50_ns",
     "wait": "wait_max_ns",

@@ -82,20 +82,13 @@ def contest(
     )
 
 
-def yields(switch_ns: float, tasks: int, block: int = 0, *, done: float = 1.0, kind: str = "thread") -> Samples:
-    """One launch of tasks that all yield, with half of the time on the CPU gone to others.
-
-    Spinning together they get ``done`` of what one gets done alone.
-    """
+def yields(switch_ns: float, tasks: int, block: int = 0, *, kind: str = "thread") -> Samples:
+    """One launch of tasks that all yield, with half of the time on the CPU gone to others."""
     switches = [1000, 500, 2000]
     cpu = [round(switch_ns * count) for count in switches]
     values = {"pass": [2 * time for time in cpu], "cpu": cpu, "switches": switches}
-    facts: dict[str, Scalar] = {
-        "dropped_count": 0,
-        "spin_iterations_count": round(done * 10**6),
-        "spin_alone_iterations_count": 10**6,
-    }
-    return Samples(key_of(measure="runnable", method="yield", kind=kind, tasks_count=tasks), block, values, facts)
+    key = key_of(measure="runnable", method="yield", kind=kind, tasks_count=tasks)
+    return Samples(key, block, values, {"dropped_count": 0})
 
 
 def tick(steps_ns: Sequence[int], interrupts: int | None, block: int = 0, duration_ns: int = 10**9) -> Samples:
