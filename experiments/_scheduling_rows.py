@@ -38,7 +38,7 @@ class SchedulingRow(Row):
     switches_per_hop_ratio: float | None = column("context switches that the kernel counted, for one turn")
     switches_per_s: stats.Interval | None = estimate("switches_per_s", "context switches, all tasks together")
     lost_pct: stats.Interval | None = estimate("lost_pct", "of the work that is done without switches")
-    run: stats.Summary | None = spread("run", "time on the CPU without interruption")
+    run: stats.Summary | None = spread("run", "time on the CPU from one switch to the next")
     wait_max_ns: float | None = column("longest time that a task was ready and did not run")
     share_min_pct: float | None = column("CPU share of the task that got least, of an equal share, least of launches")
     fairness_index: float | None = column("Jain's index of the tasks' CPU times, smallest of launches")
@@ -251,7 +251,7 @@ def _grade_points(value: stats.Interval | None) -> stats.Grade:
 
 
 def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    run = stats.summarise([_ended(item, "run") for item in launches], seed)
+    run = stats.summarise([item.values["run"] for item in launches], seed)
     waits = [max(item.values["longest_wait"]) for item in launches if item.values["longest_wait"]]
     return {
         "run": run,
@@ -263,12 +263,6 @@ def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> d
         "n_count": run.samples_count if run else 0,
         "grade": _grade_slice(launches, run),
     }
-
-
-def _ended(item: Samples, name: str) -> list[int]:
-    """Of the runs those that the scheduler ended; an interrupt, or the hypervisor, is no switch."""
-    pairs = zip(item.values[name], item.values["run_switches"], strict=True)
-    return [value for value, switches in pairs if switches]
 
 
 def _grade_slice(launches: Sequence[Samples], run: stats.Summary | None) -> stats.Grade:
@@ -291,7 +285,7 @@ def fairness(cpu: Sequence[int]) -> float:
 
 
 def _near_edge_pct(item: Samples) -> float | None:
-    distances = _ended(item, "edge_distance") if "edge_distance" in item.values else []
+    distances = item.values.get("edge_distance", ())
     return 100 * sum(value <= NEAR_EDGE_NS for value in distances) / len(distances) if distances else None
 
 

@@ -8,17 +8,20 @@ Timed, by --measure: ``switch``: passes of a token round a ring of tasks, per tu
 the same calls, goes through the same memory and does the same work, and is subtracted. Two tasks are a ping-pong: a
 round trip is two switches. ``loss``: the same with work at each turn, as a share lost against the harness.
 ``slice`` and ``fairness``: CPU-bound processes on one CPU, each reading the clock in a loop; a gap of over 50 µs means
-that it was off the CPU. ``tick``: steps of the coarse clock, and the timer interrupts of a busy CPU. ``runnable``:
-tasks that all yield, their CPU time per switch that the kernel counted. (What spinning tasks get done less than one
-alone is no measure of a switch: they are switched once a slice, and a switch is some 0.04 % of that.) ``fresh``: the
-CPU time of a fresh process beside one that has been running for long, by the scheduler's own account.
+that it was off the CPU, and where the kernel counted no switch meanwhile the run goes on after it. ``tick``: steps of
+the coarse clock, and the timer interrupts of a busy CPU. ``runnable``: tasks that all yield, their CPU time per switch
+that the kernel counted. (What spinning tasks get done less than one alone is no measure of a switch: they are switched
+once a slice, and a switch is some 0.04 % of that.) ``fresh``: the CPU time of a fresh process beside one that has been
+running for long, by the scheduler's own account.
 
 Not timed: starting the tasks, faulting in their memory, warm-up passes, calibrating the work. Clock: CLOCK_MONOTONIC.
 
-Known bias: on one CPU every turn is a switch; on two CPUs a turn is a wake-up of the other CPU, which may have gone
-idle, and the counted switches say what happened. A gap is also what the hypervisor or an interrupt takes, if over 50
-µs; steal is recorded with the run. Edges of the tick are read from the coarse clock, which one CPU advances; with
-skewed ticks another CPU's edges lie elsewhere. The tick is never derived from CLK_TCK, which is 100 on every kernel.
+Known bias: on two CPUs a turn is a wake-up of the other CPU, which may have gone idle, and the counted switches say
+what happened. What the hypervisor or an interrupt takes is no part of a run, but the other tasks wait longer for it;
+steal is recorded with the run. Among many runnable tasks the cost of a switch contains the caches that their stacks
+take from each other: there is no control for that. Edges of the tick are read from the coarse clock, which one CPU
+advances; with skewed ticks another CPU's edges lie elsewhere. Timers of programs interrupt too: interrupts come at the
+tick's rate or faster. The tick is never derived from CLK_TCK, which is 100 on every kernel.
 
 Sources: sched(7), futex(2), eventfd(2), clock_getres(2), proc(5) (schedstat, interrupts), kernel/sched/fair.c; McVoy
 and Staelin, "lmbench", USENIX 1996; Li, Ding and Shen, "Quantifying the cost of context switch", ExpCS 2007.
@@ -319,7 +322,7 @@ _ARRAYS = {
     "ring": {"pass": "pass_ns", "harness": "harness_pass_ns", "single_set": "harness_single_set_pass_ns"},
     "contend": {
         "run": "run_ns",
-        "run_switches": "run_switches_count",
+        "foreign": "foreign_ns",
         "edge_distance": "edge_distance_ns",
         "cpu": "cpu_ns",
         "longest_wait": "longest_wait_ns",

@@ -63,12 +63,10 @@ def contest(
     """One launch of tasks that contend for a CPU, to see their slices unless ``measure`` says otherwise.
 
     Runs end at an edge unless ``edges_ns`` says how far from it, or that none was seen (None).
-    With ``interrupted`` every second run was ended by something else than the scheduler; ``others_pct`` of the CPU
-    were used by others.
+    ``others_pct`` of the CPU were used by others.
     """
-    is_interrupted, others_pct = keys.pop("interrupted", 0), float(keys.pop("others_pct", 0))
-    ended = [0 if is_interrupted and index % 2 else 1 for index in range(len(runs_ns))]
-    values: dict[str, Sequence[int]] = {"run": runs_ns, "cpu": cpu_ns, "longest_wait": waits_ns, "run_switches": ended}
+    others_pct = float(keys.pop("others_pct", 0))
+    values: dict[str, Sequence[int]] = {"run": runs_ns, "cpu": cpu_ns, "longest_wait": waits_ns}
     if edges_ns is not None:
         values["edge_distance"] = edges_ns or [0] * len(runs_ns)
     facts: dict[str, Scalar] = {

@@ -192,18 +192,6 @@ def test_near_an_edge_is_within_200_us(distances: list[int], share: float) -> No
     assert row.near_edge_pct == exactly(share)
 
 
-def test_only_runs_that_the_scheduler_ended_count() -> None:
-    """An interrupt or the hypervisor takes the CPU without a switch."""
-    taken = [
-        contest([4, 9, 4, 9, 4], edges_ns=[0, 10**6, 0, 10**6, 0], block=block, interrupted=1)
-        for block in range(BLOCKS)
-    ]
-    row = row_of(taken)
-    assert row.run is not None
-    assert (row.run.p50.middle, row.run.maximum, row.n_count) == (4, 4, 3 * BLOCKS)
-    assert row.near_edge_pct == exactly(100)
-
-
 @pytest.mark.parametrize(("others", "grade"), [(0, "ok"), (2, "ok"), (4, "shaky"), (50, "shaky")])
 @pytest.mark.parametrize("measure", ["slice", "fairness"])
 def test_shares_of_a_cpu_that_others_used_too_are_shaky(measure: str, others: int, grade: str) -> None:
