@@ -5,8 +5,10 @@ long is the tick; how long does a task run until another takes its turn, and whe
 cost more with many runnable tasks; is an old CPU hog set back; how many switches a second does useful work stand?
 
 Timed, by --measure: ``switch``: passes of a token round a ring of tasks, per turn; the harness is one task that makes
-the same calls, goes through the same memory and does the same work, and is subtracted. Two tasks are a ping-pong: a
-round trip is two switches. ``loss``: the same with work at each turn, as a share lost against the harness.
+the same calls, goes through the same memory and does the same work, and is subtracted. On one CPU the rest is divided
+by the switches that the kernel counted in a turn: one for two tasks (a ping-pong: a round trip is two switches), and
+some more for more, as one that is woken may run before its waker sleeps. ``loss``: the same with work at each turn,
+as a share lost against the harness.
 ``slice`` and ``fairness``: CPU-bound processes on one CPU, each reading the clock in a loop; a gap of over 50 µs means
 that it was off the CPU, and where the kernel counted no switch meanwhile the run goes on after it. ``tick``: steps of
 the coarse clock, and the timer interrupts of a busy CPU. ``runnable``: tasks that all yield, their CPU time per switch
@@ -156,7 +158,7 @@ class SchedulingParameters(Parameters):
 class Scheduling(Experiment[SchedulingParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = SchedulingParameters
     row_type = rows.SchedulingRow
     views = rows.VIEWS

@@ -50,7 +50,21 @@ def test_switches_of_a_turn_are_those_of_the_turns_that_they_were_counted_in() -
     """The kernel's counts also hold the turns between the timed passes."""
     row = row_of([ring(2500, 700, block, switches=1.25) for block in range(BLOCKS)])
     assert row.switches_per_hop_ratio == pytest.approx(1.25)
+    assert row.switch_ns == exactly(1800 / 1.25)
     assert row.involuntary_switches_count == 3 * BLOCKS
+
+
+def test_on_two_cpus_a_turn_is_one_wake_up() -> None:
+    """However often a CPU went idle meanwhile."""
+    row = row_of([ring(2500, 700, block, switches=1.8, cpus_count=2) for block in range(BLOCKS)])
+    assert row.switch_ns == exactly(1800)
+
+
+@pytest.mark.parametrize("switches", [0, None])
+def test_a_switch_that_was_not_counted_has_no_cost(switches: int | None) -> None:
+    facts = {"voluntary_switches_count": switches, "involuntary_switches_count": switches}
+    one = ring(2500, 700)
+    assert row_of([Samples(one.key, 0, one.values, one.facts | facts)]).switch_ns is None
 
 
 def test_refilling_is_what_all_tasks_memory_costs_over_one_tasks_own() -> None:
