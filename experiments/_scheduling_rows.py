@@ -1,4 +1,4 @@
-"""The rows of scheduling: columns, tables and charts, and how launches become rows."""
+"""The rows of scheduling: their columns, and how launches become rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from c10k_probe import stats
-from c10k_probe.experiment import Chart, Row, Samples, Scalar, View, column, estimate, spread
+from c10k_probe.experiment import Row, Samples, Scalar, column, estimate, spread
 
 OWN_CPU_SHARE = 0.97
 NEAR_EDGE_NS = 200_000
@@ -62,102 +62,6 @@ class SchedulingRow(Row):
     dropped_count: int | None = column("samples lost for want of room")
 
 
-_SWITCH, _LOSS, _SLICE, _TICK, _FRESH = (
-    "",
-    "work lost to switches",
-    "time slices",
-    "the tick",
-    "a fresh task beside an old one",
-)
-VIEWS = (
-    View("switch", "switch_ns", "switch_lo_ns", "switch_hi_ns", group=_SWITCH),
-    View("whole turn", "hop_ns", "hop_lo_ns", "hop_hi_ns", group=_SWITCH, priority=2),
-    View("harness", "harness_ns", "harness_lo_ns", "harness_hi_ns", group=_SWITCH, priority=2),
-    View("of it memory", "refill_ns", "refill_lo_ns", "refill_hi_ns", group=_SWITCH, priority=3),
-    View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
-    View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
-    View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
-    View("run", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
-    View("run p99", "run_p99_ns", group=_SLICE, priority=3),
-    View("longest wait", "wait_max_ns", group=_SLICE, priority=2),
-    View("fairness", "fairness_index", group=_SLICE, priority=2),
-    View("near a tick", "near_edge_pct", "near_edge_lo_pct", "near_edge_hi_pct", group=_SLICE, priority=2),
-    View("configured", "tick_config_ns", group=_TICK),
-    View("coarse clock", "tick_coarse_ns", "tick_coarse_lo_ns", "tick_coarse_hi_ns", group=_TICK, priority=2),
-    View("interrupts", "tick_interrupt_ns", "tick_interrupt_lo_ns", "tick_interrupt_hi_ns", group=_TICK, priority=2),
-    View("always ticked", "tick_always", group=_TICK, priority=2),
-    View("scheduler", "scheduler", group=_TICK, priority=2),
-    View("fresh", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
-)
-CHARTS = (
-    Chart(
-        "switch",
-        "One context switch",
-        "method",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind", "cpus_count"),
-        where=(("measure", "switch"), ("tasks_count", 2), ("working_set_bytes", 0)),
-    ),
-    Chart(
-        "ring",
-        "One switch by the number of tasks in the ring",
-        "tasks_count",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind",),
-        log_x=True,
-        where=(("measure", "switch"), ("cpus_count", 1), ("working_set_bytes", 0), ("method", "pipe")),
-    ),
-    Chart(
-        "working-set",
-        "A task's turn by the memory that it goes through",
-        "working_set_bytes",
-        "hop_ns",
-        "hop_lo_ns",
-        "hop_hi_ns",
-        ("kind",),
-        log_y=True,
-        where=(("measure", "switch"), ("cpus_count", 1), ("tasks_count", 2), ("method", "pipe")),
-    ),
-    Chart(
-        "lost",
-        "Work lost by the rate of switches",
-        "switches_per_s",
-        "lost_pct",
-        "lost_lo_pct",
-        "lost_hi_pct",
-        ("kind", "working_set_bytes"),
-        log_x=True,
-        where=(("measure", "loss"),),
-    ),
-    Chart(
-        "slices",
-        "Time on the CPU without interruption",
-        "tasks_count",
-        "run_p50_ns",
-        "run_p50_lo_ns",
-        "run_p50_hi_ns",
-        ("method",),
-        log_x=True,
-        where=(("measure", "slice"),),
-    ),
-    Chart(
-        "runnable",
-        "One switch by the number of runnable tasks",
-        "tasks_count",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind",),
-        log_x=True,
-        where=(("measure", "runnable"),),
-    ),
-)
-
-
 def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> list[SchedulingRow]:
     """One row for each cell that has samples; ``facts`` are those of the machine that the tick is read from."""
     by_key: dict[tuple[Scalar, ...], list[Samples]] = {}
@@ -176,7 +80,7 @@ def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) ->
     return SchedulingRow(
         **launches[0].key,  # type: ignore[arg-type]
         **values,  # type: ignore[arg-type]
-        launches_count=len(launches),
+        launches_count=len({item.block for item in launches}),
         dropped_count=sum(int(count or 0) for count in dropped),
         grade=grade.level,
         grade_reason=grade.reason,
@@ -343,18 +247,33 @@ def _interrupt_ns(item: Samples) -> float | None:
 
 
 def _fresh(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    shares = [
-        100 * fresh / (fresh + hog)
-        for item in launches
-        for fresh, hog in zip(item.values["fresh_cpu"], item.values["hog_cpu"], strict=True)
-        if fresh + hog
-    ]
+    """Each trial has samples of its own; where some are missing, the row says why."""
+    trials = [item for item in launches if item.values]
+    shares = [value for item in trials if (value := _fresh_share_pct(item)) is not None]
     share = stats.median_interval(shares, seed) if shares else None
     return {
         "fresh_share_pct": share,
         "n_count": len(shares),
         "grade": stats.grade_interval(share, "share of the fresh task"),
+        **_end_of_trials(launches, len(trials)),
     }
+
+
+def _fresh_share_pct(item: Samples) -> float | None:
+    """The fresh task's part of what both got."""
+    (fresh,), (hog,) = item.values["fresh_cpu"], item.values["hog_cpu"]
+    return 100 * fresh / (fresh + hog) if fresh + hog else None
+
+
+def _end_of_trials(launches: Sequence[Samples], done: int) -> dict[str, object]:
+    """Status and reason of trials that were broken off, by a failure or from outside; nothing when all were made."""
+    asked = max(int(item.facts.get("trials_count") or 0) for item in launches)
+    failures = [str(item.facts["failure"]) for item in launches if "failure" in item.facts]
+    if done >= asked and not failures:
+        return {}
+    told = f"{done} of {asked} trials were measured before the end"
+    status = "failed" if failures else "interrupted"
+    return {"status": status, "reason": "; ".join((*failures, told))}
 
 
 _ROWS: Mapping[str, Callable[[Sequence[Samples], int, Mapping[str, Scalar]], dict[str, object]]] = {

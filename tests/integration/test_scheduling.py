@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import kernel
 import pytest
 from command import Finished, complaint_of, limited, only_run_folder, rows_of, run, run_folders, started
 from conftest import cannot_run
@@ -280,15 +281,27 @@ def test_without_a_second_cpu_its_rows_are_skipped(tmp_path: Path) -> None:
     assert "CPU" in rows["2"]["reason"]
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+# --- Ctrl-C, the end of the time, a helper's death --------------------------------------------------------------------
+
+TRIALS = ("--hog", "100ms", "--trials", 1000, "--share", "100ms", "--seed", 1, "--repeats", 1, "--csv", "rows.csv")
+
+
+def fresh_of(cwd: Path) -> Row:
+    """The row of the fresh task, which tells of the trials that were finished; their samples are kept too."""
+    rows = {row["measure"]: row for row in rows_of((cwd / "rows.csv").read_text(encoding="utf-8"))}
+    row = rows["fresh"]
+    assert int(row["n_count"]) > 0
+    assert f"{row['n_count']} of 1000 trials were measured before the end" in row["reason"]
+    assert 0 < float(row["fresh_share_pct"]) < 100
+    kept = [record for record in results.load(only_run_folder(cwd)).samples if record["key"]["measure"] == "fresh"]
+    assert sum(bool(record["values"]) for record in kept) == int(row["n_count"])
+    return row
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     """With this seed the tick is measured first; then come trials for minutes, each a process beside an old one."""
-    arguments = ["--measure", "tick,fresh", "--window", "20ms", "--hog", "100ms", "--trials", 1000, "--share", "100ms"]
-    common = ["--seed", 1, "--repeats", 1, "--csv", "rows.csv"]
-    with started("scheduling", *arguments, *common, cwd=tmp_path) as command:
+    with started("scheduling", "--measure", "tick,fresh", "--window", "20ms", *TRIALS, cwd=tmp_path) as command:
         command.until(lambda: "of 1000" in command.stderr, "a finished trial")
         command.until(lambda: len(command.living()) >= 4, "a fresh process beside the hog")
         command.signal(number)
@@ -297,8 +310,26 @@ def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, nu
     assert finished.code == 130, finished.stderr
     assert "Traceback" not in finished.stderr
     rows = {row["measure"]: row for row in rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))}
-    assert (rows["tick"]["status"], rows["fresh"]["status"]) == ("ok", "interrupted")
+    assert rows["tick"]["status"] == "ok"
     assert float(rows["tick"]["tick_coarse_ns"]) > 0
-    assert "interrupted while this was measured" in rows["fresh"]["reason"]
-    assert (rows["fresh"]["grade"], rows["fresh"]["fresh_share_pct"]) == ("void", "")
+    assert fresh_of(tmp_path)["status"] == "interrupted"
     assert results.load(only_run_folder(tmp_path)).state == "interrupted"
+
+
+def test_trials_that_the_time_suffices_for_are_kept(tmp_path: Path) -> None:
+    finished = run("scheduling", "--measure", "fresh", "--timeout", "3s", *TRIALS, cwd=tmp_path)
+    assert finished.code == 3, finished.stderr
+    assert fresh_of(tmp_path)["status"] == "interrupted"
+
+
+def test_trials_before_the_helper_died_are_kept_and_the_row_has_failed(tmp_path: Path) -> None:
+    with started("scheduling", "--measure", "fresh", *TRIALS, cwd=tmp_path) as command:
+        command.until(lambda: "of 1000" in command.stderr, "a finished trial")
+        pid = command.until(lambda: kernel.leader_running("scheduling", command.living()), "the helper")
+        os.kill(pid, signal.SIGKILL)
+        finished = command.finish(20)
+        assert command.living() == []
+    assert finished.code == 3, finished.stderr
+    row = fresh_of(tmp_path)
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("scheduling was killed by SIGKILL; ")

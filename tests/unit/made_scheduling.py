@@ -100,11 +100,15 @@ def tick(steps_ns: Sequence[int], interrupts: int | None, block: int = 0, durati
     return Samples(key_of(measure="tick", tasks_count=1), block, {"coarse_step": steps_ns}, facts)
 
 
-def fresh(fresh_ns: Sequence[int], hog_ns: Sequence[int]) -> Samples:
-    """One launch with a trial for each pair."""
-    values = {
-        "fresh_cpu": fresh_ns,
-        "hog_cpu": hog_ns,
-        "window": [a + b for a, b in zip(fresh_ns, hog_ns, strict=True)],
+def fresh(fresh_ns: Sequence[int], hog_ns: Sequence[int], *, trials: int | None = None) -> list[Samples]:
+    """The trials of one launch, one for each pair; ``trials`` were asked for if not so many."""
+    key = key_of(measure="fresh", method="other", tasks_count=2)
+    facts: dict[str, Scalar] = {
+        "dropped_count": 0,
+        "trials_count": len(fresh_ns) if trials is None else trials,
+        "hog_burned_ns": 10**10,
     }
-    return Samples(key_of(measure="fresh", method="other", tasks_count=2), 0, values, {"dropped_count": 0})
+    return [
+        Samples(key, 0, {"fresh_cpu": [mine], "hog_cpu": [other], "window": [10**9]}, facts)
+        for mine, other in zip(fresh_ns, hog_ns, strict=True)
+    ]

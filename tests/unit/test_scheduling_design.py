@@ -8,8 +8,9 @@ from unittest import mock
 
 import pytest
 from c10k_probe.experiments import _scheduling_rows as rows
-from c10k_probe.experiments import scheduling
-from c10k_probe.experiments.scheduling import EXPERIMENT, SchedulingParameters
+from c10k_probe.experiments._scheduling_design import MEASURES, SchedulingParameters, hops
+from c10k_probe.experiments._scheduling_launch import scheduler_of
+from c10k_probe.experiments.scheduling import EXPERIMENT
 
 from c10k_probe import native
 from c10k_probe.experiment import Bench, Cell, Row, Samples, columns
@@ -24,7 +25,7 @@ def test_each_axis_is_varied_alone_and_no_cell_twice(quick: bool) -> None:
     keys = [item.name for item in columns(rows.SchedulingRow) if item.key]
     assert all(list(cell.key) == keys and cell.weight > 0 for cell in cells)
     counts = Counter(str(cell.key["measure"]) for cell in cells)
-    assert set(counts) == set(scheduling.MEASURES)
+    assert set(counts) == set(MEASURES)
     tasks, memory = len(parameters.tasks) - 1, len(parameters.working_set) - 1
     assert counts["switch"] == 3 * 2 * 2 + 2 * (tasks + memory)
     assert counts["loss"] == 2 * (memory + 1) * len(parameters.work)
@@ -32,7 +33,7 @@ def test_each_axis_is_varied_alone_and_no_cell_twice(quick: bool) -> None:
     assert (counts["tick"], counts["fairness"], counts["fresh"]) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("name", scheduling.MEASURES)
+@pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_that_is_asked_for_is_the_only_one(name: str) -> None:
     cells = EXPERIMENT.cells(SchedulingParameters(measure=(name,)))
     assert {cell.key["measure"] for cell in cells} == {name}
@@ -79,10 +80,10 @@ def test_what_takes_long_is_launched_in_one_block_only(name: str) -> None:
     ("tasks", "memory", "work"), [(2, 0, 0), (4096, 0, 0), (2, 8 << 20, 0), (2, 0, 300_000), (256, 1 << 20, 10**9)]
 )
 def test_a_pass_is_whole_rounds_and_not_too_long(tasks: int, memory: int, work: int) -> None:
-    hops = scheduling._hops(Cell({"tasks_count": tasks, "working_set_bytes": memory, "work_ns": work}))
-    assert hops % tasks == 0
-    assert hops >= tasks
-    assert hops == tasks or hops * (work + memory / 8) < 6e6
+    turns = hops(Cell({"tasks_count": tasks, "working_set_bytes": memory, "work_ns": work}))
+    assert turns % tasks == 0
+    assert turns >= tasks
+    assert turns == tasks or turns * (work + memory / 8) < 6e6
 
 
 @pytest.mark.parametrize(
@@ -100,4 +101,4 @@ def test_a_pass_is_whole_rounds_and_not_too_long(tasks: int, memory: int, work: 
     ],
 )
 def test_the_scheduler_by_the_kernels_release(release: str, name: str | None) -> None:
-    assert scheduling._scheduler(release) == name
+    assert scheduler_of(release) == name

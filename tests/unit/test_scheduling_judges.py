@@ -322,7 +322,7 @@ def launches_of(measure: str) -> list[Samples]:
         "fairness": lambda block: [contest([10**7] * 9, [1] * 8, measure="fairness")] if block == 0 else [],
         "tick": lambda block: [tick([10**7] * 9, 100, block)],
         "runnable": lambda block: [yields(1000 + block, tasks, block) for tasks in (2, 64, 4096)],
-        "fresh": lambda block: [fresh([1] * 5, [1] * 5)] if block == 0 else [],
+        "fresh": lambda block: fresh([1] * 5, [1] * 5) if block == 0 else [],
     }
     return [item for block in range(BLOCKS) for item in made[measure](block)]
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from c10k_probe.experiments import _scheduling_charts as charts
 from c10k_probe.experiments import _scheduling_findings as findings
 from c10k_probe.experiments import _scheduling_rows as rows
-from c10k_probe.experiments import scheduling
+from c10k_probe.experiments._scheduling_design import MEASURES
 from hypothesis import given
 from hypothesis import strategies as st
 from made_scheduling import BLOCKS, FACTS, contest, fresh, loss, ring, tick, yields
@@ -316,16 +317,30 @@ def test_a_launch_that_saw_no_step_does_not_end_the_run() -> None:
 
 
 def test_the_share_of_a_fresh_task_is_of_what_both_got() -> None:
-    row = row_of([fresh([50, 60, 50, 40, 50], [50, 40, 50, 60, 50])])
+    row = row_of(fresh([50, 60, 50, 40, 50], [50, 40, 50, 60, 50]))
     assert row.fresh_share_pct is not None
     assert row.fresh_share_pct.middle == 50
     assert (row.fresh_share_pct.low or 0) >= 40
-    assert row.n_count == 5
+    assert (row.n_count, row.launches_count, row.status) == (5, 1, "ok")
 
 
 def test_a_trial_in_which_nobody_ran_does_not_count() -> None:
-    row = row_of([fresh([50, 0], [150, 0])])
+    row = row_of(fresh([50, 0], [150, 0]))
     assert (row.n_count, row.fresh_share_pct) == (1, Interval(25, None, None))
+
+
+def test_trials_before_an_interruption_are_a_row_that_says_how_many() -> None:
+    row = row_of(fresh([50, 50], [50, 50], trials=30))
+    assert (row.n_count, row.status) == (2, "interrupted")
+    assert row.reason == "2 of 30 trials were measured before the end"
+
+
+def test_trials_before_a_failure_are_a_row_that_says_which() -> None:
+    taken = fresh([50, 50], [50, 50], trials=30)
+    taken.append(Samples(taken[0].key, 0, {}, {"dropped_count": 0, "failure": "scheduling was killed by SIGKILL"}))
+    row = row_of(taken)
+    assert (row.n_count, row.launches_count, row.status) == (2, 1, "failed")
+    assert row.reason == "scheduling was killed by SIGKILL; 2 of 30 trials were measured before the end"
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -333,7 +348,7 @@ def test_a_trial_in_which_nobody_ran_does_not_count() -> None:
 
 def test_rows_of_all_measures_in_their_order_by_memory_and_tasks() -> None:
     taken = [
-        fresh([1], [1]),
+        *fresh([1], [1]),
         yields(1000, 64),
         yields(1000, 2),
         tick([4], 1),
@@ -345,10 +360,10 @@ def test_rows_of_all_measures_in_their_order_by_memory_and_tasks() -> None:
         ring(9, 1),
     ]
     made = rows.summarise(taken, SEED, FACTS)
-    assert [row.measure for row in made] == [*["switch"] * 3, *scheduling.MEASURES[1:5], *["runnable"] * 2, "fresh"]
+    assert [row.measure for row in made] == [*["switch"] * 3, *MEASURES[1:5], *["runnable"] * 2, "fresh"]
     assert [(row.working_set_bytes, row.tasks_count) for row in made[:3]] == [(0, 2), (0, 64), (1 << 20, 2)]
     assert [row.tasks_count for row in made if row.measure == "runnable"] == [2, 64]
-    assert set(rows._ROWS) == set(scheduling.MEASURES)
+    assert set(rows._ROWS) == set(MEASURES)
 
 
 def test_samples_that_were_dropped_are_told() -> None:
@@ -363,9 +378,9 @@ def test_without_samples_there_is_nothing() -> None:
 
 def test_views_and_charts_name_columns_that_there_are() -> None:
     names = {item.name for item in columns(rows.SchedulingRow)}
-    for view in rows.VIEWS:
+    for view in charts.VIEWS:
         assert {view.column, view.low, view.high} - {""} <= names
-    for chart in rows.CHARTS:
+    for chart in charts.CHARTS:
         assert {chart.x, chart.y, chart.low, chart.high, *chart.series, *(name for name, _ in chart.where)} - {
             ""
         } <= names
