@@ -63,13 +63,11 @@ class SchedulingRow(Row):
 
 
 def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> list[SchedulingRow]:
-    """One row for each cell that has samples; ``facts`` are those of the machine that the tick is read from."""
+    """One row for each cell that has samples, in their order; ``facts`` are those of the machine."""
     by_key: dict[tuple[Scalar, ...], list[Samples]] = {}
     for item in taken:
         by_key.setdefault(tuple(item.key.values()), []).append(item)
-    made = [_row(launches, seed, facts) for launches in by_key.values()]
-    order = {name: index for index, name in enumerate(_ROWS)}
-    return sorted(made, key=lambda row: (order[row.measure], row.working_set_bytes, row.tasks_count, row.work_ns))
+    return [_row(launches, seed, facts) for launches in by_key.values()]
 
 
 def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> SchedulingRow:

@@ -77,11 +77,17 @@ class Scheduling(Experiment[SchedulingParameters]):
 
     def summarise(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell that has samples."""
-        return [*summarise(samples, seed, kernel_facts())]
+        return [*summarise(_in_order(parameters, samples), seed, kernel_facts())]
 
     def fit(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """The rate at which 5 % of the work is lost; how a switch grows with what is runnable."""
-        return findings(samples, seed)
+        return findings(_in_order(parameters, samples), seed)
+
+
+def _in_order(parameters: SchedulingParameters, samples: Sequence[Samples]) -> list[Samples]:
+    """The samples in the order in which their cells were asked for; they were taken in a shuffled one."""
+    places = {tuple(cell.key.values()): place for place, cell in enumerate(EXPERIMENT.cells(parameters))}
+    return sorted(samples, key=lambda item: (places[tuple(item.key.values())], item.block))
 
 
 EXPERIMENT = Scheduling()
