@@ -20,6 +20,8 @@ VIEWS = (
     View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
     View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
     View("run", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
+    View("base slice", "base_slice_ns", group=_SLICE, priority=2),
+    View("in whole ticks", "whole_slice_ns", group=_SLICE, priority=3),
     View("run p99", "run_p99_ns", group=_SLICE, priority=3),
     View("longest wait", "wait_max_ns", group=_SLICE, priority=2),
     View("fairness", "fairness_index", group=_SLICE, priority=2),

@@ -61,11 +61,11 @@ def trials_of(helper: native.Helper, cell: Cell, bench: Bench, count: int, patie
 
 @cache
 def kernel_facts() -> dict[str, Scalar]:
-    """The configured tick, whether a running task is always ticked, and which scheduler this is."""
+    """The configured tick and slice, whether a running task is always ticked, and which scheduler this is."""
     known = machine.facts()
-    hertz = known["kernel_tick_hz"]
+    numbers = {name: known[name] for name in ("kernel_tick_hz", "sched_base_slice_ns")}
     return {
-        "kernel_tick_hz": hertz if isinstance(hertz, int) else None,
+        **{name: value if isinstance(value, int) else None for name, value in numbers.items()},
         "tick_always": _tick_always(),
         "scheduler": scheduler_of(os.uname().release),
     }

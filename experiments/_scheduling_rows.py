@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class SchedulingRow(Row):
     switches_per_s: stats.Interval | None = estimate("switches_per_s", "context switches, all tasks together")
     lost_pct: stats.Interval | None = estimate("lost_pct", "of the work that is done without switches")
     run: stats.Summary | None = spread("run", "time on the CPU from one switch to the next")
+    base_slice_ns: float | None = column("slice that the kernel gives a task; only debugfs tells")
+    whole_slice_ns: float | None = column("the same rounded up to a tick, at which its end is noticed")
     wait_max_ns: float | None = column("longest time that a task was ready and did not run")
     share_min_pct: float | None = column("CPU share of the task that got least, of an equal share, least of launches")
     fairness_index: float | None = column("Jain's index of the tasks' CPU times, smallest of launches")
@@ -161,11 +164,12 @@ def _grade_points(value: stats.Interval | None) -> stats.Grade:
 # --- tasks that contend for a CPU -------------------------------------------------------------------------------------
 
 
-def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
+def _slice(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> dict[str, object]:
     run = stats.summarise([item.values["run"] for item in launches], seed)
     waits = [max(item.values["longest_wait"]) for item in launches if item.values["longest_wait"]]
     return {
         "run": run,
+        **_slices(facts["sched_base_slice_ns"], launches[0].facts["coarse_resolution_ns"]),
         "wait_max_ns": float(max(waits)) if waits else None,
         "fairness_index": min(map(fairness, (item.values["cpu"] for item in launches))),
         "share_min_pct": min(100 * min(cpu) * len(cpu) / sum(cpu) for cpu in (item.values["cpu"] for item in launches)),
@@ -174,6 +178,17 @@ def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> d
         "n_count": run.samples_count if run else 0,
         "grade": _grade_slice(launches, run),
     }
+
+
+def _slices(base_ns: Scalar, tick_ns: Scalar) -> dict[str, object]:
+    """The base slice, and the whole ticks that it takes: preemption of a running task is decided at the tick.
+
+    Source: kernel/sched/fair.c (entity_tick, update_deadline). A kernel with SCHED_HRTICK stops it in time.
+    """
+    base = float(base_ns) if base_ns else None
+    tick = float(tick_ns) if tick_ns else None
+    whole = math.ceil(base / tick) * tick if base and tick else None
+    return {"base_slice_ns": base, "whole_slice_ns": whole}
 
 
 def _grade_slice(launches: Sequence[Samples], run: stats.Summary | None) -> stats.Grade:

@@ -17,7 +17,12 @@ REST: dict[str, str | int] = {
     "work_ns": 0,
     "cpus_count": 1,
 }
-FACTS: dict[str, Scalar] = {"kernel_tick_hz": 250, "tick_always": "yes, no nohz_full", "scheduler": "EEVDF"}
+FACTS: dict[str, Scalar] = {
+    "kernel_tick_hz": 250,
+    "sched_base_slice_ns": None,
+    "tick_always": "yes, no nohz_full",
+    "scheduler": "EEVDF",
+}
 Key = str | int
 
 
@@ -74,6 +79,7 @@ def contest(
         "voluntary_switches_count": 1,
         "involuntary_switches_count": 10,
         "window_ns": sum(cpu_ns) / (1 - others_pct / 100),
+        "coarse_resolution_ns": 4_000_000,
     }
     return Samples(
         key_of(**{"measure": "slice", "method": "other", "tasks_count": len(cpu_ns), **keys}), block, values, facts

@@ -199,6 +199,16 @@ def test_runs_waits_and_shares_of_contending_tasks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("base", "whole"),
+    [(None, None), (2_800_000, 4e6), (4_000_000, 4e6), (4_000_001, 8e6), (100_000, 4e6)],
+)
+@pytest.mark.parametrize("measure", ["slice", "fairness"])
+def test_a_slice_ends_at_a_tick(measure: str, base: int | None, whole: float | None) -> None:
+    row = row_of([contest([4], measure=measure)], sched_base_slice_ns=base)
+    assert (row.base_slice_ns, row.whole_slice_ns) == (base, whole)
+
+
+@pytest.mark.parametrize(
     ("distances", "share"),
     [([0, 0], 100), ([200_000], 100), ([200_001], 0), ([0, 200_000, 200_001, 10**6], 50), ([10**6] * 3, 0)],
 )
