@@ -79,7 +79,15 @@ class SchedulingParameters(Parameters):
     policy: tuple[str, ...] = parameter(POLICIES, "Scheduling policies, for slice.", choices=POLICIES, many=True)
     window: int = parameter(
         500_000_000,
-        "Length of one launch of slice and tick.",
+        "Length of one launch of slice.",
+        dimension="duration",
+        minimum=10**7,
+        maximum=600 * 10**9,
+        quick=100_000_000,
+    )
+    tick: int = parameter(
+        10**9,
+        "Length of one launch of tick.",
         dimension="duration",
         minimum=10**7,
         maximum=600 * 10**9,
@@ -174,7 +182,7 @@ def _fairness_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
 
 
 def _tick_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    yield _cell({"measure": "tick", "tasks_count": 1}, parameters.window / 10**6)
+    yield _cell({"measure": "tick", "tasks_count": 1}, parameters.tick / 10**6)
 
 
 def _runnable_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
@@ -225,7 +233,7 @@ def arguments(parameters: SchedulingParameters, cell: Cell) -> tuple[dict[str, o
         window_ms = _slice_ms(parameters, tasks) if is_slice else parameters.fairness // 10**6
         return {"--mode": "contend", "--tasks": tasks, "--policy": key["method"], "--duration-ms": window_ms}, "contend"
     if measure == "tick":
-        return {"--mode": "tick", "--duration-ms": parameters.window // 10**6}, "tick"
+        return {"--mode": "tick", "--duration-ms": parameters.tick // 10**6}, "tick"
     if measure == "runnable":
         return {
             "--mode": "yield",

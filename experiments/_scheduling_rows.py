@@ -60,6 +60,10 @@ class SchedulingRow(Row):
     fresh_share_pct: stats.Interval | None = estimate(
         "fresh_share_pct", "CPU share of a fresh task beside one that has long been running"
     )
+    burned_ns: float | None = column(
+        "CPU time that the old task had used when the first fresh one came, least of launches"
+    )
+    window_ns: float | None = column("how long was watched in one launch, or one trial, least of them")
     n_count: int | None = column("samples: passes, runs or trials")
     launches_count: int | None = column("fresh processes that they come from")
     dropped_count: int | None = column("samples lost for want of room")
@@ -175,6 +179,7 @@ def _slice(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) 
         "share_min_pct": min(100 * min(cpu) * len(cpu) / sum(cpu) for cpu in (item.values["cpu"] for item in launches)),
         "near_edge_pct": _interval(launches, _near_edge_pct, seed),
         **_switch_counts(launches),
+        "window_ns": _least(launches, "window_ns"),
         "n_count": run.samples_count if run else 0,
         "grade": _grade_slice(launches, run),
     }
@@ -242,6 +247,7 @@ def _tick(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -
         "tick_interrupt_ns": _interval(launches, _interrupt_ns, seed),
         "tick_always": str(facts["tick_always"]) if facts["tick_always"] else None,
         "scheduler": str(facts["scheduler"]) if facts["scheduler"] else None,
+        "window_ns": _least(launches, "duration_ns"),
         "n_count": _count(launches, "coarse_step"),
         "grade": stats.grade_interval(coarse, "step of the coarse clock"),
     }
@@ -266,6 +272,8 @@ def _fresh(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> d
     share = stats.median_interval(shares, seed) if shares else None
     return {
         "fresh_share_pct": share,
+        "burned_ns": _least(trials, "hog_burned_ns"),
+        "window_ns": float(min(item.values["window"][0] for item in trials)),
         "n_count": len(shares),
         "grade": stats.grade_interval(share, "share of the fresh task"),
         **_end_of_trials(launches, len(trials)),
@@ -312,6 +320,12 @@ def _interval(launches: Sequence[Samples], of: _Of, seed: int) -> stats.Interval
 def _typical(launches: Iterable[Samples], of: _Of) -> float | None:
     values = [value for item in launches if (value := of(item)) is not None]
     return statistics.median(values) if values else None
+
+
+def _least(launches: Iterable[Samples], fact: str) -> float | None:
+    """The smallest of the launches' numbers of this name; None unless every launch has it."""
+    found = [item.facts.get(fact) for item in launches]
+    return None if None in found else min(float(value or 0) for value in found)
 
 
 def _count(launches: Iterable[Samples], name: str) -> int:

@@ -22,18 +22,31 @@ CLAIMS = ("C11", "C12", "C13", "C14", "C15", "C16", "C17", "C28", "C57")
 VERDICTS = {"CONFIRMED", "REFUTED", "PARTLY", "INCONCLUSIVE", "NOT-MEASURED", "NOT-FALSIFIABLE"}
 SMALL = (
     *("--quick", "--tasks", "2,8", "--working-set", "0,64KiB", "--work", "3us,30us", "--contenders", "2,4"),
-    *("--runnable", "2,8,64", "--window", "100ms", "--budget", "2ms", "--hog", "100ms", "--trials", 5),
+    *(
+        "--runnable",
+        "2,8,64",
+        "--window",
+        "100ms",
+        "--tick",
+        "100ms",
+        "--budget",
+        "2ms",
+        "--hog",
+        "100ms",
+        "--trials",
+        5,
+    ),
     *("--share", "100ms", "--fairness", "500ms", "--repeats", 5),
 )
 # What each measure has numbers for, by the columns' first words; everything else is empty.
 TOLD: Mapping[str, set[str]] = {
     "switch": {"switch", "hop", "harness", "switches_per_hop", "voluntary", "involuntary"},
     "loss": {"lost", "switches_per_s", "voluntary", "involuntary"},
-    "slice": {"run", "wait", "share", "fairness", "voluntary", "involuntary"},
-    "fairness": {"run", "wait", "share", "fairness", "voluntary", "involuntary"},
-    "tick": {"tick_coarse", "tick_interrupt"},
+    "slice": {"run", "wait", "share", "fairness", "voluntary", "involuntary", "window"},
+    "fairness": {"run", "wait", "share", "fairness", "voluntary", "involuntary", "window"},
+    "tick": {"tick_coarse", "tick_interrupt", "window"},
     "runnable": {"switch"},
-    "fresh": {"fresh"},
+    "fresh": {"fresh", "burned", "window"},
 }
 COLUMNS = {
     "switch": "switch_ns",
@@ -49,6 +62,8 @@ COLUMNS = {
     "tick_coarse": "tick_coarse_ns",
     "tick_interrupt": "tick_interrupt_ns",
     "fresh": "fresh_share_pct",
+    "burned": "burned_ns",
+    "window": "window_ns",
     "voluntary": "voluntary_switches_count",
     "involuntary": "involuntary_switches_count",
 }
@@ -176,7 +191,7 @@ def test_three_ways_to_read_the_tick_agree(tmp_path: Path, others: int) -> None:
     Timers of other programs interrupt too: where the machine was not quiet, interrupts may come more often.
     """
     with busy(max(os.sched_getaffinity(0)), others):
-        arguments = ("--measure", "tick", "--window", "500ms", "--repeats", 3, "--csv", "-")
+        arguments = ("--measure", "tick", "--tick", "500ms", "--repeats", 3, "--csv", "-")
         finished = run("scheduling", *arguments, cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     (row,) = rows_of(finished.stdout)
@@ -233,6 +248,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--hog 1ms", ("--hog", "at least 100ms")),
     ("--trials 0", ("--trials", "at least 1")),
     ("--window 1ms", ("--window", "at least 10ms")),
+    ("--tick 1ms", ("--tick", "at least 10ms")),
     ("--budget 0", ("--budget", "at least 1ms")),
     ("--cpus 3", ("--cpus", "at most 2")),
     ("--working-set -1", ("--working-set", "at least 0")),
@@ -301,7 +317,7 @@ def fresh_of(cwd: Path) -> Row:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     """With this seed the tick is measured first; then come trials for minutes, each a process beside an old one."""
-    with started("scheduling", "--measure", "tick,fresh", "--window", "20ms", *TRIALS, cwd=tmp_path) as command:
+    with started("scheduling", "--measure", "tick,fresh", "--tick", "20ms", *TRIALS, cwd=tmp_path) as command:
         command.until(lambda: "of 1000" in command.stderr, "a finished trial")
         command.until(lambda: len(command.living()) >= 4, "a fresh process beside the hog")
         command.signal(number)

@@ -1,10 +1,12 @@
-"""Launches of scheduling with known numbers, made up for the tests of its rows and judges."""
+"""Launches and rows of scheduling with known numbers, made up for the tests of its rows and judges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from c10k_probe.experiment import Samples, Scalar
+from c10k_probe.experiments.scheduling import EXPERIMENT
+
+from c10k_probe.experiment import FlatRow, Judge, Made, Samples, Scalar, columns
 
 BLOCKS = 5
 HOPS = 100  # of each pass
@@ -24,6 +26,8 @@ FACTS: dict[str, Scalar] = {
     "scheduler": "EEVDF",
 }
 Key = str | int
+NAMES = [item.name for item in columns(EXPERIMENT.row_type)]
+Ends = tuple[float, float | None, float | None]
 
 
 def key_of(**keys: Key) -> dict[str, str | int]:
@@ -118,3 +122,27 @@ def fresh(fresh_ns: Sequence[int], hog_ns: Sequence[int], *, trials: int | None 
         Samples(key, 0, {"fresh_cpu": [mine], "hog_cpu": [other], "window": [10**9]}, facts)
         for mine, other in zip(fresh_ns, hog_ns, strict=True)
     ]
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def row(measure: str, **values: Scalar) -> dict[str, Scalar]:
+    """One row with these values; everything else is at rest, or was not measured."""
+    assert values.keys() <= set(NAMES)
+    return dict.fromkeys(NAMES) | REST | {"measure": measure, "status": "ok", "grade": "ok"} | values
+
+
+def ends_of(stem: str, suffix: str, ends: Ends) -> dict[str, Scalar]:
+    return dict(zip((f"{stem}{suffix}", f"{stem}_lo{suffix}", f"{stem}_hi{suffix}"), ends, strict=True))
+
+
+def verdict_of(judge: Judge, found: Sequence[FlatRow], made: Sequence[Made] = ()) -> str:
+    return judge(found, made).verdict
+
+
+def tick_row(config: float | None, coarse: float | None, interrupts: float | None, **values: Scalar) -> FlatRow:
+    known: dict[str, Scalar] = {"tick_always": "yes, this kernel has no nohz_full", "scheduler": "EEVDF"}
+    known |= {"window_ns": 1e9, "launches_count": 5}
+    numbers = {"tick_config_ns": config, "tick_coarse_ns": coarse, "tick_interrupt_ns": interrupts}
+    return row("tick", tasks_count=1, **(known | numbers | values))

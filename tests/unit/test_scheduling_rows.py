@@ -334,6 +334,14 @@ def test_the_share_of_a_fresh_task_is_of_what_both_got() -> None:
     assert (row.n_count, row.launches_count, row.status) == (5, 1, "ok")
 
 
+def test_what_the_rules_ask_for_stands_in_the_rows() -> None:
+    """How long was watched, and how old the old task was: the least, as each launch has to do."""
+    assert row_of([tick([4_000_000], 1, duration_ns=duration) for duration in (9, 7, 8)]).window_ns == 7
+    assert row_of([contest([4], cpu, block=block) for block, cpu in enumerate([(9, 1), (4, 4)])]).window_ns == 8
+    found = row_of(fresh([1, 1], [1, 1]))
+    assert (found.burned_ns, found.window_ns) == (10**10, 10**9)
+
+
 def test_a_trial_in_which_nobody_ran_does_not_count() -> None:
     row = row_of(fresh([50, 0], [150, 0]))
     assert (row.n_count, row.fresh_share_pct) == (1, Interval(25, None, None))
