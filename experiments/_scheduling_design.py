@@ -63,7 +63,7 @@ class SchedulingParameters(Parameters):
         minimum=100,
         maximum=10**9,
         many=True,
-        quick=(3_000, 30_000),
+        quick=(3_000, 30_000, 300_000),
     )
     contenders: tuple[int, ...] = parameter(
         (2, 4, 16, 256), "CPU-bound tasks on one CPU, for slice.", minimum=2, maximum=4096, many=True, quick=(2, 16)

@@ -239,12 +239,20 @@ def judge_c17(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
         "saturation, a fixed job loses ≥5 %; this run finds the rate at which 5 % are lost, not the server's"
     )
     found = [item for item in made if isinstance(item, Finding) and item.subject.startswith(f"{LOST_PCT:g} % of")]
-    known = [item for item in found if item.value is not None]
-    if not known:
-        return Verdict("C17", restated, rule, NOT_MEASURED, "needs --measure loss at several --work")
-    texts = [(item.subject, format_column("x_per_s", item.value.middle)) for item in known if item.value]
-    evidence = "; ".join(f"{subject} from {rate}" for subject, rate in texts)
-    return Verdict("C17", restated, rule, "INCONCLUSIVE", f"{evidence}; the server's own rate is not part of this run")
+    if not found:
+        return Verdict("C17", restated, rule, NOT_MEASURED, "needs --measure loss")
+    told = (f"{item.subject}{f' from {_rate_text(item)}' if item.value else f': {item.note}'}" for item in found)
+    evidence = "; ".join((*told, "the server's own rate is not part of this run"))
+    return Verdict("C17", restated, rule, "INCONCLUSIVE", evidence)
+
+
+def _rate_text(item: Finding) -> str:
+    """The rate with its interval, of which an end may be open; without one when there are too few launches."""
+    assert item.value is not None
+    middle, low, high = (
+        format_column(item.column, end) or "open" for end in (item.value.middle, item.value.low, item.value.high)
+    )
+    return middle if (low, high) == ("open", "open") else f"{middle} [{low}, {high}]"
 
 
 def judge_c28(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:

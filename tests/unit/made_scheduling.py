@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from c10k_probe.experiments.scheduling import EXPERIMENT
 
 from c10k_probe.experiment import FlatRow, Judge, Made, Samples, Scalar, columns
+from c10k_probe.stats import Interval
 
 BLOCKS = 5
 HOPS = 100  # of each pass
@@ -135,6 +137,11 @@ def row(measure: str, **values: Scalar) -> dict[str, Scalar]:
 
 def ends_of(stem: str, suffix: str, ends: Ends) -> dict[str, Scalar]:
     return dict(zip((f"{stem}{suffix}", f"{stem}_lo{suffix}", f"{stem}_hi{suffix}"), ends, strict=True))
+
+
+def exactly(value: float) -> Interval:
+    """An estimate without any spread, to be compared with."""
+    return Interval(*[pytest.approx(value)] * 3)
 
 
 def verdict_of(judge: Judge, found: Sequence[FlatRow], made: Sequence[Made] = ()) -> str:

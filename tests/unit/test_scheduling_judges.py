@@ -133,13 +133,27 @@ def lost_at(rate: Ends | None, who: str = "two threads with 0 KiB each") -> Find
 def test_c17_finds_the_rate_and_leaves_the_servers_part_open() -> None:
     verdict = judges.judge_c17([], [lost_at((24_000, 23_000, 25_000)), lost_at(None, "two processes with 0 KiB each")])
     assert verdict.verdict == "INCONCLUSIVE"
-    assert "two threads with 0 KiB each are lost to pipe switches from 24,000/s" in verdict.evidence
-    assert "processes" not in verdict.evidence
+    assert (
+        "two threads with 0 KiB each are lost to pipe switches from 24,000/s [23,000/s, 25,000/s];" in verdict.evidence
+    )
+    assert "two processes with 0 KiB each are lost to pipe switches: not reached;" in verdict.evidence
     assert "the server's own rate is not part of this run" in verdict.evidence
 
 
-@pytest.mark.parametrize("made", [[], [lost_at(None)], growth((1, 0, 2), (1, 1, 1))])
-def test_c17_without_a_rate_is_not_measured(made: Sequence[Made]) -> None:
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        ((24_000, 23_000, None), "24,000/s [23,000/s, open]"),
+        ((24_000, None, 25_000), "24,000/s [open, 25,000/s]"),
+        ((24_000, None, None), "24,000/s;"),
+    ],
+)
+def test_c17_tells_an_open_end(rate: Ends, told: str) -> None:
+    assert told in judges.judge_c17([], [lost_at(rate)]).evidence
+
+
+@pytest.mark.parametrize("made", [[], growth((1, 0, 2), (1, 1, 1))])
+def test_c17_without_work_that_is_lost_is_not_measured(made: Sequence[Made]) -> None:
     assert verdict_of(judges.judge_c17, [], made) == NOT_MEASURED
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from c10k_probe.experiments import _scheduling_charts as charts
-from c10k_probe.experiments import _scheduling_findings as findings
 from c10k_probe.experiments import _scheduling_rows as rows
 from c10k_probe.experiments._scheduling_design import MEASURES
 from hypothesis import given
 from hypothesis import strategies as st
-from made_scheduling import BLOCKS, FACTS, contest, fresh, loss, ring, tick, yields
+from made_scheduling import BLOCKS, FACTS, contest, exactly, fresh, loss, ring, tick, yields
 
-from c10k_probe.experiment import Finding, Samples, columns
+from c10k_probe.experiment import Samples, columns
 from c10k_probe.stats import Interval
 
 SEED = 1
@@ -25,10 +23,6 @@ def row_of(taken: Sequence[Samples], **facts: Any) -> rows.SchedulingRow:
     """The one row that these launches make."""
     (row,) = rows.summarise(taken, SEED, FACTS | facts)
     return row
-
-
-def exactly(value: float) -> Interval:
-    return Interval(*[pytest.approx(value)] * 3)
 
 
 # --- switches ---------------------------------------------------------------------------------------------------------
@@ -90,71 +84,6 @@ def test_a_small_loss_is_graded_by_percentage_points(lost: Sequence[float], grad
     row = row_of([loss(10_000, share, 3000, block) for block, share in enumerate(lost)])
     assert row.grade == grade
     assert ("percentage points" in row.grade_reason) == (grade == "shaky")
-
-
-# --- the rate at which 5 % are lost -----------------------------------------------------------------------------------
-
-
-def lost_rates(taken: Sequence[Samples]) -> dict[str, Finding]:
-    return {item.subject: item for item in findings.findings(taken, SEED) if item.column == "switches_per_s"}
-
-
-SUBJECT = "5 % of the work of two threads with 0 KiB each are lost to pipe switches"
-
-
-def test_the_rate_is_interpolated_on_a_logarithmic_axis() -> None:
-    """2 % at 1,000 and 8 % at 100,000 a second: 5 % half-way between, at 10,000."""
-    taken = [
-        loss(rate, lost, work, block)
-        for block in range(BLOCKS)
-        for rate, lost, work in ((10**3, 2, 10**6), (10**5, 8, 10**4), (10**6, 60, 10**3))
-    ]
-    found = lost_rates(taken)
-    assert list(found) == [SUBJECT]
-    value = found[SUBJECT].value
-    assert value is not None
-    assert [value.middle, value.low, value.high] == [pytest.approx(10**4, rel=1e-3)] * 3
-
-
-@given(st.floats(1e3, 1e5), st.floats(2, 50), st.floats(0.1, 4.9), st.floats(5.1, 80))
-def test_the_rate_lies_between_its_neighbours(rate: float, factor: float, below: float, above: float) -> None:
-    taken = [loss(rate, below, 9), loss(rate * factor, above, 8)]
-    value = lost_rates(taken)[SUBJECT].value
-    assert value is not None
-    share = (5 - below) / (above - below)
-    assert value.middle == pytest.approx(rate * factor**share, rel=0.02)
-
-
-@pytest.mark.parametrize("lost", [(1, 2, 4.9), (6, 20, 60)])
-def test_where_5_pct_is_not_crossed_no_rate_is_made_up(lost: Sequence[float]) -> None:
-    taken = [
-        loss(10.0 ** (3 + step), share, 10 ** (6 - step), block)
-        for block in range(BLOCKS)
-        for step, share in enumerate(lost)
-    ]
-    found = lost_rates(taken)[SUBJECT]
-    assert (found.value, found.note) == (None, "not reached, or always, at the rates of this run")
-
-
-def test_a_launch_that_did_not_cross_it_leaves_no_rate() -> None:
-    taken = [loss(10**3, 2, 9, block) for block in range(BLOCKS)]
-    taken += [loss(10**5, 8 if block else 4, 8, block) for block in range(BLOCKS)]
-    assert lost_rates(taken)[SUBJECT].value is None
-
-
-def test_each_kind_of_task_and_memory_has_its_rate() -> None:
-    taken = [
-        loss(rate, lost, work, block, kind=kind, working_set_bytes=memory)
-        for block in range(BLOCKS)
-        for kind, memory, high in (("thread", 0, 10**5), ("process", 0, 10**4), ("thread", 1 << 20, 10**6))
-        for rate, lost, work in ((10**3, 1, 9), (high, 9, 8))
-    ]
-    found = {subject: item.value.middle for subject, item in lost_rates(taken).items() if item.value}
-    assert found == {
-        SUBJECT: pytest.approx(10**4, rel=1e-3),
-        SUBJECT.replace("threads", "processes"): pytest.approx(math.sqrt(10**7), rel=1e-3),
-        SUBJECT.replace("0 KiB", "1,024 KiB"): pytest.approx(math.sqrt(10**9), rel=1e-3),
-    }
 
 
 # --- slices and fairness ----------------------------------------------------------------------------------------------
@@ -260,45 +189,6 @@ def test_passes_without_a_switch_have_no_cost() -> None:
     assert row_of([none]).switch_ns is None
 
 
-def slopes(taken: Sequence[Samples]) -> dict[str, Finding]:
-    wanted = findings.runnable_subject("thread")
-    return {item.column: item for item in findings.findings(taken, SEED) if item.subject == wanted}
-
-
-def test_the_slope_is_for_each_doubling_and_the_ratio_from_end_to_end() -> None:
-    """1,000 ns for two tasks and 100 more at each doubling, on machines of different speed."""
-    taken = [
-        yields(1000 + 100 * (math.log2(tasks) - 1) + 50 * block, tasks, block)
-        for block in range(BLOCKS)
-        for tasks in (2, 16, 128, 1024)
-    ]
-    found = slopes(taken)
-    assert found["growth_ns"].value == Interval(*[pytest.approx(100, abs=0.5)] * 3)
-    ratio = found["switch_ratio"].value
-    assert ratio is not None
-    assert ratio.middle == pytest.approx(2000 / 1100, rel=1e-3)
-    assert (ratio.low or 0) < ratio.middle < (ratio.high or 0)
-    assert found["growth_ns"].note == "for each doubling, from 2 to 1,024"
-    assert found["switch_ratio"].note == "1,024 over 2"
-
-
-def test_a_switch_that_costs_the_same_has_no_slope() -> None:
-    taken = [yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 64, 4096)]
-    found = slopes(taken)
-    assert found["growth_ns"].value == Interval(*[pytest.approx(0, abs=1e-6)] * 3)
-    assert found["switch_ratio"].value == exactly(1)
-
-
-def test_two_counts_are_no_line() -> None:
-    assert slopes([yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 4096)]) == {}
-
-
-def test_counts_that_not_every_launch_has_are_left_out() -> None:
-    taken = [yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 64, 512)]
-    taken.append(yields(10**6, 4096, 0))
-    assert slopes(taken)["switch_ratio"].note == "512 over 2"
-
-
 # --- the tick, and a fresh task ---------------------------------------------------------------------------------------
 
 
@@ -378,7 +268,6 @@ def test_samples_that_were_dropped_are_told() -> None:
 
 def test_without_samples_there_is_nothing() -> None:
     assert rows.summarise([], SEED, FACTS) == []
-    assert findings.findings([], SEED) == []
 
 
 def test_views_and_charts_name_columns_that_there_are() -> None:
