@@ -78,14 +78,15 @@ def test_launches_that_did_not_reach_it_open_the_interval_above() -> None:
     assert found.value is not None
     assert (found.value.middle, found.value.low) == (pytest.approx(10**4, rel=1e-3), pytest.approx(10**4, rel=1e-3))
     assert found.value.high is None
-    assert found.note.startswith("interval open above, from 9,9")
-    assert found.note.endswith("/s; not reached in 2 of 5 launches: 3.50 % at the highest rate, 100,000/s")
+    beyond = "not reached in 2 of 5 launches: 3.50 % at the highest rate, 100,000/s"
+    assert found.note == f"interval open above, from 10,000/s; {beyond}"
 
 
 def test_launches_that_always_lose_more_open_it_below() -> None:
     found = crossing(9, 9, 9, 9, 9, lowest_pct=(1, 1, 1, 6, 8))
     assert found.value is not None
     assert (found.value.low, found.value.high) == (None, pytest.approx(10**4, rel=1e-3))
+    assert found.note.startswith("interval open below, up to 10,000/s; ")
     assert found.note.endswith("always in 2 of 5 launches: 7.00 % already at the lowest rate, 1,000/s")
 
 
@@ -93,7 +94,7 @@ def test_launches_on_both_sides_leave_a_rate_without_ends() -> None:
     found = crossing(9, 9, 9, 9, 4, lowest_pct=(1, 1, 1, 8, 1))
     assert found.value is not None
     assert (found.value.low, found.value.high) == (None, None)
-    assert found.note.startswith("interval open; not reached in 1 of 5 launches: ")
+    assert found.note.startswith("not reached in 1 of 5 launches: ")
     assert "; always in 1 of 5 launches: " in found.note
 
 
