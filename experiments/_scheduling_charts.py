@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from c10k_probe.experiment import Chart, View
+from c10k_probe.units import column_suffix
+
+from ._scheduling_design import SchedulingParameters
 
 _SWITCH, _LOSS, _SLICE, _TICK, _FRESH = (
     "",
@@ -33,70 +38,85 @@ VIEWS = (
     View("scheduler", "scheduler", group=_TICK, priority=2),
     View("fresh", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
 )
-CHARTS = (
-    Chart(
-        "switch",
-        "One context switch",
-        "method",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind", "cpus_count"),
-        where=(("measure", "switch"), ("tasks_count", 2), ("working_set_bytes", 0)),
-    ),
-    Chart(
-        "ring",
-        "One switch by the number of tasks in the ring",
-        "tasks_count",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind",),
-        log_x=True,
-        where=(("measure", "switch"), ("cpus_count", 1), ("working_set_bytes", 0), ("method", "pipe")),
-    ),
-    Chart(
-        "working-set",
-        "A task's turn by the memory that it goes through",
-        "working_set_bytes",
-        "hop_ns",
-        "hop_lo_ns",
-        "hop_hi_ns",
-        ("kind",),
-        log_y=True,
-        where=(("measure", "switch"), ("cpus_count", 1), ("tasks_count", 2), ("method", "pipe")),
-    ),
-    Chart(
-        "lost",
-        "Work lost by the rate of switches",
-        "switches_per_s",
-        "lost_pct",
-        "lost_lo_pct",
-        "lost_hi_pct",
-        ("kind", "working_set_bytes"),
-        log_x=True,
-        where=(("measure", "loss"),),
-    ),
-    Chart(
-        "slices",
-        "Time on the CPU without interruption",
-        "tasks_count",
-        "run_p50_ns",
-        "run_p50_lo_ns",
-        "run_p50_hi_ns",
-        ("method",),
-        log_x=True,
-        where=(("measure", "slice"),),
-    ),
-    Chart(
-        "runnable",
-        "One switch by the number of runnable tasks",
-        "tasks_count",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind",),
-        log_x=True,
-        where=(("measure", "runnable"),),
-    ),
-)
+
+
+def _chart(name: str, title: str, x: str, y: str, series: tuple[str, ...], **more: Any) -> Chart:
+    """A chart with the ends of its interval, unless it has ``ends=False``."""
+    suffix = column_suffix(y) or ""
+    stem = y.removesuffix(suffix)
+    low, high = (f"{stem}_lo{suffix}", f"{stem}_hi{suffix}") if more.pop("ends", True) else ("", "")
+    return Chart(name, title, x, y, low, high, series, **more)
+
+
+def charts_of(asked: SchedulingParameters) -> tuple[Chart, ...]:
+    """The charts of what was asked for. The tick and the fresh task are a number each, which a picture adds nothing to.
+
+    More tasks and more memory were measured with the first token, on the first choice of CPUs.
+    """
+    few, least = ("tasks_count", min(asked.tasks)), ("working_set_bytes", min(asked.working_set))
+    first = (("measure", "switch"), ("method", asked.token[0]), ("cpus_count", asked.cpus[0]))
+    slices: dict[str, Any] = {
+        "x": "tasks_count",
+        "series": ("method",),
+        "log_x": True,
+        "where": (("measure", "slice"),),
+    }
+    found = {
+        "switch": (
+            _chart(
+                "switch",
+                "One context switch",
+                "method",
+                "switch_ns",
+                ("kind", "cpus_count"),
+                where=(("measure", "switch"), few, least),
+            ),
+            _chart(
+                "ring",
+                f"One switch by the number of tasks in the ring, {asked.token[0]}",
+                "tasks_count",
+                "switch_ns",
+                ("kind",),
+                log_x=True,
+                where=(*first, least),
+            ),
+            _chart(
+                "working-set",
+                f"A task's turn by the memory that it goes through, {asked.token[0]}",
+                "working_set_bytes",
+                "hop_ns",
+                ("kind",),
+                log_y=True,
+                where=(*first, few),
+            ),
+        ),
+        "loss": (
+            _chart(
+                "lost",
+                "Work lost by the rate of switches",
+                "switches_per_s",
+                "lost_pct",
+                ("kind", "working_set_bytes"),
+                log_x=True,
+                where=(("measure", "loss"),),
+            ),
+        ),
+        "slice": (
+            _chart("slices", "Time on the CPU without interruption", y="run_p50_ns", **slices),
+            _chart("near-tick", "Interruptions within 0.2 ms of the tick", y="near_edge_pct", **slices),
+            _chart("waits", "Longest wait for a turn", y="wait_max_ns", ends=False, log_y=True, **slices),
+            _chart("shares", "CPU share of the task that got least", y="share_min_pct", ends=False, **slices),
+        ),
+        "runnable": (
+            _chart(
+                "runnable",
+                "One switch by the number of runnable tasks",
+                "tasks_count",
+                "switch_ns",
+                ("kind",),
+                log_x=True,
+                where=(("measure", "runnable"),),
+            ),
+        ),
+    }
+    return tuple(chart for measure in asked.measure for chart in found.get(measure, ()))

@@ -34,9 +34,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from c10k_probe import native
-from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+from c10k_probe.experiment import AnyChart, Bench, Cell, Experiment, Made, Row, Samples
 
-from ._scheduling_charts import CHARTS, VIEWS
+from ._scheduling_charts import VIEWS, charts_of
 from ._scheduling_design import CELLS, SchedulingParameters, arguments
 from ._scheduling_findings import findings
 from ._scheduling_judges import JUDGES
@@ -51,10 +51,14 @@ class Scheduling(Experiment[SchedulingParameters]):
     parameters_type = SchedulingParameters
     row_type = SchedulingRow
     views = VIEWS
-    charts = CHARTS
+    charts = charts_of(SchedulingParameters())
     judges = JUDGES
     repeats = 5
     quick_repeats = 5
+
+    def charts_of(self, parameters: SchedulingParameters) -> tuple[AnyChart, ...]:
+        """The charts of what was asked for."""
+        return charts_of(parameters)
 
     def cells(self, parameters: SchedulingParameters) -> list[Cell]:
         """What was asked to be measured, each axis alone."""

@@ -270,11 +270,7 @@ def test_without_samples_there_is_nothing() -> None:
     assert rows.summarise([], SEED, FACTS) == []
 
 
-def test_views_and_charts_name_columns_that_there_are() -> None:
+def test_views_name_columns_that_there_are() -> None:
     names = {item.name for item in columns(rows.SchedulingRow)}
     for view in charts.VIEWS:
         assert {view.column, view.low, view.high} - {""} <= names
-    for chart in charts.CHARTS:
-        assert {chart.x, chart.y, chart.low, chart.high, *chart.series, *(name for name, _ in chart.where)} - {
-            ""
-        } <= names
