@@ -138,13 +138,27 @@ def test_runs_and_gaps_tile_the_window(tasks: int, policy: str) -> None:
     found = contend(tasks, 300, "--policy", policy)
 
     assert (found["tasks_count"], found["cpu"], found["window_ns"]) == (tasks, last_cpu(), 300 * 10**6)
-    each = zip(
-        by_task(found, "run_ns"), by_task(found, "gap_ns"), found["first_part_ns"], found["last_part_ns"], strict=True
-    )
-    for runs, gaps, first, last in each:
-        assert sum(runs) + sum(gaps) + first + last == found["window_ns"]
+    assert_tiled(found)
     assert all(gap > found["gap_limit_ns"] == 50_000 for gap in found["gap_ns"])
     assert all(run >= 0 for run in found["run_ns"])
+    assert all(foreign == 0 or foreign > found["gap_limit_ns"] for foreign in found["foreign_ns"])
+
+
+def assert_tiled(found: Message) -> None:
+    """What a task did in the window is all of the window."""
+    pooled = (by_task(found, name) for name in ("run_ns", "foreign_ns", "gap_ns"))
+    for runs, foreign, gaps, first, last in zip(*pooled, found["first_part_ns"], found["last_part_ns"], strict=True):
+        assert sum(runs) + sum(foreign) + sum(gaps) + first + last == found["window_ns"]
+
+
+def test_an_interrupt_does_not_end_a_run() -> None:
+    """Over 2 µs is many a timer interrupt: it is no switch, and the run goes on after it."""
+    found = contend(2, 500, "--gap-us", "2")
+
+    assert_tiled(found)
+    assert found["run_ns"]
+    assert min(found["run_switches_count"]) > 0
+    assert len(found["run_ns"]) <= sum(found["voluntary_switches_count"]) + sum(found["involuntary_switches_count"])
 
 
 @pytest.mark.parametrize("tasks", [2, 16])
