@@ -165,7 +165,7 @@ def _log_places(low: float, high: float, most: int, dimension: str) -> list[floa
         return best
     if high / low < _SHORT_RANGE:
         return _linear_places(low, high, most, dimension)
-    return choices[0][:: math.ceil(len(choices[0]) / most)]
+    return choices[0][:: max(1, math.ceil(len(choices[0]) / most))] or _linear_places(low, high, most, dimension)
 
 
 def _powers(low: float, high: float, base: int, apart: int, multiples: tuple[float, ...]) -> list[float]:
