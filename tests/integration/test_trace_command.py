@@ -161,6 +161,18 @@ def test_a_duration_ends_the_command_too(tmp_path: Path) -> None:
     assert "time is up; the command ended by signal 15" in finished.stderr
 
 
+def test_proc_keeps_what_descendants_did_that_nobody_waited_for(tmp_path: Path) -> None:
+    program = tmp_path / "sleeper.py"
+    program.write_text("import time\nfor _ in range(400): time.sleep(0.002)\n")
+    line = f"{sys.executable} {program} & sleep 1.5"
+    finished = run(
+        "trace", "--trace", "proc", "--interval", "200ms", "--csv", "-", "--", "sh", "-c", line, cwd=tmp_path
+    )
+    (whole,) = {row["voluntary_switches_count"] for row in rows_of(finished.stdout) if row["span"] == "whole"}
+    assert finished.code == 0
+    assert int(whole) >= 200  # of 400 sleeps, those that a look met
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
