@@ -8,7 +8,7 @@ because tails are about single operations. Nothing is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -112,6 +112,18 @@ def median_interval(launch_medians: Sequence[float], seed: int) -> Interval:
     resampled = np.median(values[_draws(values.size, seed)], axis=1)
     low, high = np.quantile(resampled, (0.025, 0.975))
     return Interval(middle, float(low), float(high))
+
+
+def interval_of_all(launch_values: Iterable[float | None], seed: int) -> Interval | None:
+    """``median_interval`` of one value per launch; None unless every launch has it: a part would pass for the whole."""
+    values = list(launch_values)
+    known = [value for value in values if value is not None]
+    return median_interval(known, seed) if known and len(known) == len(values) else None
+
+
+def median_of_known(values: Iterable[float | None]) -> float | None:
+    """The median of the values that are known; None when none is."""
+    return median([value for value in values if value is not None])
 
 
 def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]], seed: int) -> Interval | None:

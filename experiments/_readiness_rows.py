@@ -147,7 +147,7 @@ def _row(
     first = launches[0]
     workload, watched, active, mechanism = _key(first)
     base = by_key.get((workload, watched, active, PYTHON_BASE if mechanism in PYTHON_MECHANISMS else BASE), ())
-    event = _interval(launches, cost_ns, seed)
+    event = stats.interval_of_all(map(cost_ns, launches), seed)
     grade = _grade_quiet(launches, stats.grade_interval(event, "time per event"))
     dropped = sum(int(item.facts["dropped_count"] or 0) for item in launches)
     if dropped:
@@ -163,12 +163,12 @@ def _row(
         event_ns=event,
         over_epoll_ratio=stats.paired_ratio(_by_block(launches), _by_block(base), seed) if base else None,
         over_best_ratio=_over_best(launches, by_key, seed),
-        calls_per_event=_typical(launches, lambda item: _per_event(item, "calls_count")),
-        cpu_ns=_typical(launches, _cpu_ns) if None not in cpu else None,
-        system_pct=_typical(launches, _system_pct),
-        register_ns=_interval(launches, _register_ns, seed),
-        setup_ns=_interval(launches, _setup_ns, seed),
-        kernel_bytes_per_descriptor=_interval(launches, _kernel_bytes, seed),
+        calls_per_event=stats.median_of_known(_per_event(item, "calls_count") for item in launches),
+        cpu_ns=stats.median_of_known(map(_cpu_ns, launches)) if None not in cpu else None,
+        system_pct=stats.median_of_known(map(_system_pct, launches)),
+        register_ns=stats.interval_of_all(map(_register_ns, launches), seed),
+        setup_ns=stats.interval_of_all(map(_setup_ns, launches), seed),
+        kernel_bytes_per_descriptor=stats.interval_of_all(map(_kernel_bytes, launches), seed),
         calls=str(first.facts["calls"]) if first.facts["calls"] else None,
         events_count=events,
         passes_count=sum(len(item.values["pass"]) for item in launches),
@@ -183,7 +183,7 @@ def _row(
 
 def _grade_quiet(launches: Sequence[Samples], grade: stats.Grade) -> stats.Grade:
     """Shaky also where much of the time was others': nothing here waits, so all of it should be CPU time of our own."""
-    cpu, elapsed = _typical(launches, _cpu_ns), statistics.median(map(cost_ns, launches))
+    cpu, elapsed = stats.median_of_known(map(_cpu_ns, launches)), statistics.median(map(cost_ns, launches))
     if cpu and elapsed > SAME * cpu:
         grade = grade.worse("shaky", f"others had the CPU for {100 * (1 - cpu / elapsed):.0f} % of the time")
     return grade
@@ -239,17 +239,6 @@ def _setup_ns(item: Samples) -> float | None:
 def _kernel_bytes(item: Samples) -> float | None:
     value = item.facts["kernel_bytes"]
     return None if value is None else float(value) / int(item.key["watched_count"])
-
-
-def _interval(launches: Sequence[Samples], of: _Launch, seed: int) -> stats.Interval | None:
-    """The median of launches with its interval; None unless every launch has the number."""
-    values = [value for item in launches if (value := of(item)) is not None]
-    return stats.median_interval(values, seed) if len(values) == len(launches) else None
-
-
-def _typical(launches: Sequence[Samples], of: _Launch) -> float | None:
-    values = [value for item in launches if (value := of(item)) is not None]
-    return statistics.median(values) if values else None
 
 
 def _total(launches: Iterable[Samples], fact: str) -> int | None:

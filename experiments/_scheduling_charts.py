@@ -49,74 +49,49 @@ def _chart(name: str, title: str, x: str, y: str, series: tuple[str, ...], **mor
 
 
 def charts_of(asked: SchedulingParameters) -> tuple[Chart, ...]:
-    """The charts of what was asked for. The tick and the fresh task are a number each, which a picture adds nothing to.
+    """The charts of what was asked for; the tick and the fresh task are a number each, which is no picture."""
+    found = {"switch": _switch_charts(asked), **_FIXED}
+    return tuple(chart for measure in asked.measure for chart in found.get(measure, ()))
 
-    More tasks and more memory were measured with the first token, on the first choice of CPUs.
-    """
+
+def _switch_charts(asked: SchedulingParameters) -> tuple[Chart, ...]:
+    """More tasks and more memory were measured with the first token, on the first choice of CPUs."""
     few, least = ("tasks_count", min(asked.tasks)), ("working_set_bytes", min(asked.working_set))
     first = (("measure", "switch"), ("method", asked.token[0]), ("cpus_count", asked.cpus[0]))
-    slices: dict[str, Any] = {
-        "x": "tasks_count",
-        "series": ("method",),
-        "log_x": True,
-        "where": (("measure", "slice"),),
-    }
-    found = {
-        "switch": (
-            _chart(
-                "switch",
-                "One context switch",
-                "method",
-                "switch_ns",
-                ("kind", "cpus_count"),
-                where=(("measure", "switch"), few, least),
-            ),
-            _chart(
-                "ring",
-                f"One switch by the number of tasks in the ring, {asked.token[0]}",
-                "tasks_count",
-                "switch_ns",
-                ("kind",),
-                log_x=True,
-                where=(*first, least),
-            ),
-            _chart(
-                "working-set",
-                f"A task's turn by the memory that it goes through, {asked.token[0]}",
-                "working_set_bytes",
-                "hop_ns",
-                ("kind",),
-                log_y=True,
-                where=(*first, few),
-            ),
+    pairs: dict[str, Any] = {"where": (("measure", "switch"), few, least)}
+    ring: dict[str, Any] = {"log_x": True, "where": (*first, least)}
+    memory: dict[str, Any] = {"log_y": True, "where": (*first, few)}
+    ring_title = f"One switch by the number of tasks in the ring, {asked.token[0]}"
+    memory_title = f"A task's turn by the memory that it goes through, {asked.token[0]}"
+    return (
+        _chart("switch", "One context switch", "method", "switch_ns", ("kind", "cpus_count"), **pairs),
+        _chart("ring", ring_title, "tasks_count", "switch_ns", ("kind",), **ring),
+        _chart("working-set", memory_title, "working_set_bytes", "hop_ns", ("kind",), **memory),
+    )
+
+
+def _by_tasks(name: str, title: str, y: str, measure: str, **more: Any) -> Chart:
+    series = ("method",) if measure == "slice" else ("kind",)
+    return _chart(name, title, "tasks_count", y, series, log_x=True, where=(("measure", measure),), **more)
+
+
+_FIXED = {
+    "loss": (
+        _chart(
+            "lost",
+            "Work lost by the rate of switches",
+            "switches_per_s",
+            "lost_pct",
+            ("kind", "working_set_bytes"),
+            log_x=True,
+            where=(("measure", "loss"),),
         ),
-        "loss": (
-            _chart(
-                "lost",
-                "Work lost by the rate of switches",
-                "switches_per_s",
-                "lost_pct",
-                ("kind", "working_set_bytes"),
-                log_x=True,
-                where=(("measure", "loss"),),
-            ),
-        ),
-        "slice": (
-            _chart("slices", "Time on the CPU without interruption", y="run_p50_ns", **slices),
-            _chart("near-tick", "Interruptions within 0.2 ms of the tick", y="near_edge_pct", **slices),
-            _chart("waits", "Longest wait for a turn", y="wait_max_ns", ends=False, log_y=True, **slices),
-            _chart("shares", "CPU share of the task that got least", y="share_min_pct", ends=False, **slices),
-        ),
-        "runnable": (
-            _chart(
-                "runnable",
-                "One switch by the number of runnable tasks",
-                "tasks_count",
-                "switch_ns",
-                ("kind",),
-                log_x=True,
-                where=(("measure", "runnable"),),
-            ),
-        ),
-    }
-    return tuple(chart for measure in asked.measure for chart in found.get(measure, ()))
+    ),
+    "slice": (
+        _by_tasks("slices", "Time on the CPU without interruption", "run_p50_ns", "slice"),
+        _by_tasks("near-tick", "Interruptions within 0.2 ms of the tick", "near_edge_pct", "slice"),
+        _by_tasks("waits", "Longest wait for a turn", "wait_max_ns", "slice", ends=False, log_y=True),
+        _by_tasks("shares", "CPU share of the task that got least", "share_min_pct", "slice", ends=False),
+    ),
+    "runnable": (_by_tasks("runnable", "One switch by the number of runnable tasks", "switch_ns", "runnable"),),
+}

@@ -96,13 +96,15 @@ def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) ->
 
 
 def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    switch = _interval(launches, _switch_ns, seed)
+    switch = stats.interval_of_all(map(_switch_ns, launches), seed)
     return {
         "switch_ns": switch,
-        "hop_ns": _interval(launches, lambda item: _hop(item, "pass"), seed),
-        "harness_ns": _interval(launches, lambda item: _hop(item, "harness"), seed),
-        "refill_ns": _interval(launches, _refill, seed) if launches[0].key["working_set_bytes"] else None,
-        "switches_per_hop_ratio": _typical(launches, _switches_per_hop),
+        "hop_ns": stats.interval_of_all((_hop(item, "pass") for item in launches), seed),
+        "harness_ns": stats.interval_of_all((_hop(item, "harness") for item in launches), seed),
+        "refill_ns": stats.interval_of_all(map(_refill, launches), seed)
+        if launches[0].key["working_set_bytes"]
+        else None,
+        "switches_per_hop_ratio": stats.median_of_known(map(_switches_per_hop, launches)),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
         "grade": stats.grade_interval(switch, "switch"),
@@ -110,10 +112,10 @@ def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> di
 
 
 def _loss(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    lost = _interval(launches, lost_pct, seed)
+    lost = stats.interval_of_all(map(lost_pct, launches), seed)
     return {
         "lost_pct": lost,
-        "switches_per_s": _interval(launches, rate_per_s, seed),
+        "switches_per_s": stats.interval_of_all(map(rate_per_s, launches), seed),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
         "grade": _grade_points(lost),
@@ -177,7 +179,7 @@ def _slice(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) 
         "wait_max_ns": float(max(waits)) if waits else None,
         "fairness_index": min(map(fairness, (item.values["cpu"] for item in launches))),
         "share_min_pct": min(100 * min(cpu) * len(cpu) / sum(cpu) for cpu in (item.values["cpu"] for item in launches)),
-        "near_edge_pct": _interval(launches, _near_edge_pct, seed),
+        "near_edge_pct": stats.interval_of_all(map(_near_edge_pct, launches), seed),
         **_switch_counts(launches),
         "window_ns": _least(launches, "window_ns"),
         "n_count": run.samples_count if run else 0,
@@ -221,7 +223,7 @@ def _near_edge_pct(item: Samples) -> float | None:
 
 
 def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    switch = _interval(launches, yield_ns, seed)
+    switch = stats.interval_of_all(map(yield_ns, launches), seed)
     return {
         "switch_ns": switch,
         "n_count": _count(launches, "pass"),
@@ -239,12 +241,12 @@ def yield_ns(item: Samples) -> float | None:
 
 
 def _tick(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> dict[str, object]:
-    coarse = _interval(launches, _coarse_step_ns, seed)
+    coarse = stats.interval_of_all(map(_coarse_step_ns, launches), seed)
     hertz = facts["kernel_tick_hz"]
     return {
         "tick_config_ns": 1e9 / float(hertz) if hertz else None,
         "tick_coarse_ns": coarse,
-        "tick_interrupt_ns": _interval(launches, _interrupt_ns, seed),
+        "tick_interrupt_ns": stats.interval_of_all(map(_interrupt_ns, launches), seed),
         "tick_always": str(facts["tick_always"]) if facts["tick_always"] else None,
         "scheduler": str(facts["scheduler"]) if facts["scheduler"] else None,
         "window_ns": _least(launches, "duration_ns"),
@@ -309,17 +311,6 @@ _ROWS: Mapping[str, Callable[[Sequence[Samples], int, Mapping[str, Scalar]], dic
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
-
-
-def _interval(launches: Sequence[Samples], of: _Of, seed: int) -> stats.Interval | None:
-    """The median of launches with its interval; None unless every launch has the number."""
-    values = [value for item in launches if (value := of(item)) is not None]
-    return stats.median_interval(values, seed) if len(values) == len(launches) else None
-
-
-def _typical(launches: Iterable[Samples], of: _Of) -> float | None:
-    values = [value for item in launches if (value := of(item)) is not None]
-    return statistics.median(values) if values else None
 
 
 def _least(launches: Iterable[Samples], fact: str) -> float | None:

@@ -308,7 +308,7 @@ def _calls_text(trace: Trace, requests: int) -> str | None:
 
 
 def _row(launches: Sequence[Samples], seed: int) -> ContextSwitchesRow:
-    voluntary = _interval(launches, _per_request("voluntary_switches_count"), seed)
+    voluntary = stats.interval_of_all(map(_per_request("voluntary_switches_count"), launches), seed)
     latencies = [statistics.median(item.values["latency"]) for item in launches if len(item.values["latency"])]
     grade = stats.grade_interval(voluntary, "voluntary switches")
     client_pct = statistics.median(float(item.facts["client_cpu_pct"] or 0) for item in launches)
@@ -319,13 +319,15 @@ def _row(launches: Sequence[Samples], seed: int) -> ContextSwitchesRow:
         grade = grade.worse("void", f"{dropped:,} events could not be counted")
     return ContextSwitchesRow(
         **launches[0].key,  # type: ignore[arg-type]
-        requests_per_s=_interval(launches, lambda item: float(item.values["rate"][0]), seed),
+        requests_per_s=stats.interval_of_all((float(item.values["rate"][0]) for item in launches), seed),
         voluntary_switches_per_request=voluntary,
-        involuntary_switches_per_request=_interval(launches, _per_request("involuntary_switches_count"), seed),
-        calls_per_request=_interval(launches, _per_request("calls_count"), seed),
-        runqueue_wait_ns=_interval(launches, _per_request("runqueue_wait_ns"), seed),
-        switches_per_s=_interval(launches, _fact("switches_per_s"), seed),
-        lost_pct=_interval(launches, _fact("lost_pct"), seed),
+        involuntary_switches_per_request=stats.interval_of_all(
+            map(_per_request("involuntary_switches_count"), launches), seed
+        ),
+        calls_per_request=stats.interval_of_all(map(_per_request("calls_count"), launches), seed),
+        runqueue_wait_ns=stats.interval_of_all(map(_per_request("runqueue_wait_ns"), launches), seed),
+        switches_per_s=stats.interval_of_all(map(_fact("switches_per_s"), launches), seed),
+        lost_pct=stats.interval_of_all(map(_fact("lost_pct"), launches), seed),
         traced_over_off_ratio=stats.paired_ratio(
             {item.block: item.values["traced_rate"] for item in launches},
             {item.block: item.values["rate"] for item in launches},
@@ -354,12 +356,6 @@ def _per_request(name: str) -> _Of:
     return lambda item: (
         None if item.facts[name] is None else float(item.facts[name] or 0) / float(item.facts["answered_count"] or 1)
     )
-
-
-def _interval(launches: Sequence[Samples], of: _Of, seed: int) -> stats.Interval | None:
-    """The median of launches with its interval; None unless every launch has the number."""
-    values = [value for item in launches if (value := of(item)) is not None]
-    return stats.median_interval(values, seed) if len(values) == len(launches) else None
 
 
 EXPERIMENT = ContextSwitches()

@@ -110,7 +110,6 @@
 enum {
     SAMPLES_MAX = 1000000,
     METHODS_MAX = 32,
-    CPU_SETS = 8, /* 8 x 1024 CPUs: the kernel refuses a mask that is smaller than its own */
     ALIVE_MAX = 1000000,
     COUNT_MAX = 10000000,
     STACK_PROBE_MAX = 1000,
@@ -133,27 +132,6 @@ struct plan {
     struct stall_plan stall;
     struct process_facts at_main; /* before anything was done */
 };
-
-/* Pins this process to one CPU and returns its number; `cpu` -1 means the last one that it may use now. */
-static int pin_to_cpu(int cpu)
-{
-    cpu_set_t allowed[CPU_SETS];
-    const size_t bytes = sizeof(allowed);
-    CPU_ZERO_S(bytes, allowed);
-    if (cpu < 0) {
-        CHECK(sched_getaffinity(0, bytes, allowed));
-        for (cpu = CPU_SETS * CPU_SETSIZE - 1; !CPU_ISSET_S(cpu, bytes, allowed); cpu--) {
-        }
-    }
-    CPU_ZERO_S(bytes, allowed);
-    CPU_SET_S(cpu, bytes, allowed);
-    if (sched_setaffinity(0, bytes, allowed) == -1) {
-        char text[32];
-        snprintf(text, sizeof(text), "0, CPU %d", cpu);
-        fail_call("sched_setaffinity", text, errno);
-    }
-    return cpu;
-}
 
 /* ---- the facts ---- */
 
@@ -328,7 +306,7 @@ static void read_plan(int argc, char **argv, struct plan *plan)
         {.name = "--stack-probe", .number = &plan->stack_probe_count, .maximum = STACK_PROBE_MAX},
         {.name = "--budget-ms", .number = &plan->budget_ms, .maximum = 3600 * 1000},
         {.name = "--placement", .number = &plan->is_one_cpu, .choices = placements},
-        {.name = "--cpu", .number = &plan->cpu, .maximum = CPU_SETS * CPU_SETSIZE - 1},
+        {.name = "--cpu", .number = &plan->cpu, .maximum = HELPER_CPUS_MAX - 1},
         {.name = "--spawn-target", .text = &target},
         {.name = "--rss", .number = &state->rss_bytes, .maximum = BYTES_MAX},
         {.name = "--huge-pages", .number = &state->huge_pages, .choices = switches},
@@ -363,7 +341,7 @@ int main(int argc, char **argv)
     }
     helper_start("fork_latency");
     if (plan.is_one_cpu) {
-        plan.cpu = pin_to_cpu((int)plan.cpu);
+        plan.cpu = helper_pin_to_cpu((int)plan.cpu);
     }
     plan.method->prepare();
     state_set_up(&plan.state);

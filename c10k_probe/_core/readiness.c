@@ -52,7 +52,6 @@ enum {
     WATCHED_MAX = 10000000,
     WRITES_MAX = 100000000,
     PASSES_MAX = 100000,
-    CPU_SETS = 8, /* 8 x 1024 CPUs: the kernel refuses a mask that is smaller than its own */
 };
 
 struct plan {
@@ -67,26 +66,6 @@ struct plan {
     int64_t is_any_cpu, cpu; /* cpu -1: none given */
     bool is_paused;
 };
-
-/* Pins this process to one CPU; -1 means the last one that it may use now. */
-static void pin_to_cpu(int cpu)
-{
-    cpu_set_t allowed[CPU_SETS];
-    const size_t bytes = sizeof allowed;
-    CPU_ZERO_S(bytes, allowed);
-    if (cpu < 0) {
-        CHECK(sched_getaffinity(0, bytes, allowed));
-        for (cpu = CPU_SETS * CPU_SETSIZE - 1; !CPU_ISSET_S(cpu, bytes, allowed); cpu--) {
-        }
-    }
-    CPU_ZERO_S(bytes, allowed);
-    CPU_SET_S(cpu, bytes, allowed);
-    if (sched_setaffinity(0, bytes, allowed) == -1) {
-        char text[32];
-        snprintf(text, sizeof text, "0, CPU %d", cpu);
-        fail_call("sched_setaffinity", text, errno);
-    }
-}
 
 /* ---- the run ---- */
 
@@ -238,7 +217,7 @@ static void read_plan(int argc, char **argv, struct plan *plan)
         {.name = "--budget-ms", .number = &plan->budget_ms, .maximum = 3600 * 1000},
         {.name = "--seed", .number = &plan->seed, .maximum = INT64_MAX},
         {.name = "--placement", .number = &plan->is_any_cpu, .choices = placements},
-        {.name = "--cpu", .number = &plan->cpu, .maximum = CPU_SETS * CPU_SETSIZE - 1},
+        {.name = "--cpu", .number = &plan->cpu, .maximum = HELPER_CPUS_MAX - 1},
     };
     for (size_t i = 0; i < MECHANISMS_MAX - 1 && mechanisms[i] != NULL; i++) {
         names[i] = mechanisms[i]->name;
@@ -264,7 +243,7 @@ int main(int argc, char **argv)
     read_plan(argc, argv, &plan);
     helper_start("readiness");
     if (!plan.is_any_cpu) {
-        pin_to_cpu((int)plan.cpu);
+        helper_pin_to_cpu((int)plan.cpu);
     }
     sockets_plan((uint32_t)plan.watched_count, plan.active_count, plan.is_short ? plan.active_count : 0,
                  (uint64_t)plan.seed);

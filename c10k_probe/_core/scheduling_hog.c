@@ -105,7 +105,7 @@ static pid_t start_hog(struct stage *stage, int cpu)
     pid_t child = (pid_t)CHECK(fork());
     if (child == 0) {
         helper_die_with_parent();
-        cpus_pin(cpu);
+        helper_pin_to_cpu(cpu);
         say_running(stage);
         spin();
     }
@@ -119,7 +119,7 @@ static pid_t start_fresh(struct stage *stage, int cpu, clockid_t hog)
         helper_die_with_parent();
         stage->start = read_all(CLOCK_PROCESS_CPUTIME_ID, hog);
         say_running(stage);
-        cpus_pin(cpu);
+        helper_pin_to_cpu(cpu);
         spin();
     }
     return child;

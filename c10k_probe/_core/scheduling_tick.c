@@ -106,7 +106,7 @@ void tick_run(const struct scheduling_plan *plan)
     int cpu = -1;
     int64_t *steps_ns = memory_private(STEPS_MAX * sizeof(*steps_ns));
     cpus_choose(plan->cpu, 1, &cpu);
-    cpus_pin(cpu);
+    helper_pin_to_cpu(cpu);
     int64_t before_count = read_timer_interrupts(cpu);
     int64_t start_ns = now_ns();
     size_t steps_count = watch(start_ns + plan->duration_ms * 1000000, steps_ns, STEPS_MAX);

@@ -87,9 +87,8 @@ class ProcTracer(Tracer):
 
     def is_over(self) -> bool:
         """Whether no process that was seen lives."""
-        if self.launched is not None:
-            self.launched.has_ended()
-        return not any(processes.is_alive(pid, self._root) for pid in self._known)
+        is_reaped = self._is_reaped()
+        return is_reaped and not any(processes.is_alive(pid, self._root) for pid in self._known)
 
     def stop(self) -> Trace:
         """The last look."""

@@ -325,3 +325,12 @@ def test_draws_are_with_replacement_and_follow_from_the_seed() -> None:
     assert any(len(set(draw)) < len(items) for draw in drawn)
     assert drawn == list(stats.draws_of(items, 3)) != list(stats.draws_of(items, 4))
     assert list(stats.draws_of(items[:4], 3)) == []  # as few as say nothing
+
+
+def test_an_interval_needs_every_launch_and_a_median_what_is_known() -> None:
+    values = [3.0, 1.0, 2.0, 5.0, 4.0]
+    assert stats.interval_of_all(iter(values), 1) == stats.median_interval(values, 1)
+    assert stats.interval_of_all([*values, None], 1) is None
+    assert stats.interval_of_all([], 1) is None
+    assert stats.median_of_known([None, 4.0, 2.0]) == 3.0
+    assert stats.median_of_known([None]) is None
