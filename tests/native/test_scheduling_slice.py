@@ -73,7 +73,7 @@ def test_the_coarse_clock_moves_by_ticks() -> None:
     assert found["cpu"] == last_cpu()
     assert found["duration_ns"] >= 500 * 10**6
     steps, resolution = found["coarse_steps_ns"], found["coarse_resolution_ns"]
-    assert 0 < len(steps) == found["steps_count"]
+    assert 0 < len(steps) <= found["steps_count"]
     # the clock is slewed by NTP, at most 500 ppm, and a step may be of several ticks
     assert all(abs(step - round(step / resolution) * resolution) <= 0.001 * step for step in steps)
     assert all(step >= 0.999 * resolution for step in steps)
@@ -109,7 +109,8 @@ def test_steps_are_stored_up_to_a_bound() -> None:
     hertz = configured_hertz()
     found = tick(1200 * 1000 // hertz)
 
-    assert len(found["coarse_steps_ns"]) == min(found["steps_count"], 1000)
+    assert 0 < len(found["coarse_steps_ns"]) <= min(found["steps_count"], 1000)
+    assert found["steps_count"] > 1000
 
 
 # --- the slice --------------------------------------------------------------------------------------------------------
