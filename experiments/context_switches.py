@@ -49,7 +49,7 @@ from c10k_probe.experiment import (
 from c10k_probe.limits import Needs
 from c10k_probe.load import Holder, Pumped
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import MODELS, ReferenceServer
+from c10k_probe.servers import BASIC_MODELS, MODELS, Server, ServerOptions
 from c10k_probe.tracing.base import Target
 from c10k_probe.tracing.choose import OFF, open_tracer
 from c10k_probe.tracing.result import Trace
@@ -69,7 +69,7 @@ class ContextSwitchesParameters(Parameters):
     """What may be chosen on the command line."""
 
     model: tuple[str, ...] = parameter(
-        tuple(MODELS), "Ways to serve a connection, comma-separated.", choices=tuple(MODELS), many=True
+        BASIC_MODELS, "Ways to serve a connection, comma-separated, or all.", choices=tuple(MODELS), many=True
     )
     concurrency: tuple[int, ...] = parameter(
         (1, 100, 1000), "Requests under way at a time.", minimum=1, maximum=10_000, many=True, quick=(1, 100)
@@ -209,7 +209,7 @@ class ContextSwitches(Experiment[ContextSwitchesParameters]):
         """A fresh server and its connections; a traced and an untraced window, which of them first by turns."""
         model, count = str(cell.key["model"]), int(cell.key["concurrency_count"])
         with (
-            ReferenceServer(model) as server,
+            MODELS[model].start(ServerOptions()) as server,
             Holder(server.port, count, count, bench.remaining_s) as holder,
         ):
             _open(holder, count)
@@ -242,9 +242,7 @@ def _open(holder: Holder, count: int) -> None:
         raise native.HelperError(f"{ramped.opened_count} of {count} connections opened: {ramped.failure.message}")
 
 
-def _window(
-    holder: Holder, server: ReferenceServer, count: int, choice: str, window_s: float
-) -> tuple[Pumped, Trace | None]:
+def _window(holder: Holder, server: Server, count: int, choice: str, window_s: float) -> tuple[Pumped, Trace | None]:
     """One window of load, with what was counted of the server meanwhile."""
     holder.pump(count, window_s / 5)  # warm before the tracer counts
     if choice == OFF:

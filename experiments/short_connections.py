@@ -41,7 +41,7 @@ from c10k_probe.limits import Needs
 from c10k_probe.load import Holder
 from c10k_probe.observe import tree
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import MODELS, ReferenceServer
+from c10k_probe.servers import BASIC_MODELS, MODELS, Server, ServerOptions
 
 WINDOW = 50
 TICK_NS = 10_000_000
@@ -57,7 +57,7 @@ class ShortConnectionsParameters(Parameters):
 
     n: int = parameter(15_000, "Connections per launch.", minimum=1, maximum=1_000_000, quick=2000)
     model: tuple[str, ...] = parameter(
-        tuple(MODELS), "Ways to serve a connection, comma-separated.", choices=tuple(MODELS), many=True
+        BASIC_MODELS, "Ways to serve a connection, comma-separated, or all.", choices=tuple(MODELS), many=True
     )
 
 
@@ -140,14 +140,18 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
         """One cell per model; no more than a window is open at a time."""
         window = MODELS[BASE_MODEL].per_connection.times(WINDOW)
         return [
-            Cell({"model": model}, MODELS[model].fixed.plus(window).plus(Needs(descriptors_count=16)), _WEIGHTS[model])
+            Cell(
+                {"model": model},
+                MODELS[model].fixed.plus(window).plus(Needs(descriptors_count=16)),
+                _WEIGHTS.get(model, 1.0),
+            )
             for model in parameters.model
         ]
 
     def measure(self, parameters: ShortConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, a window as warm-up, then n connections in windows."""
         with (
-            ReferenceServer(str(cell.key["model"])) as server,
+            MODELS[str(cell.key["model"])].start(ServerOptions()) as server,
             Holder(server.port, WINDOW, WINDOW, bench.remaining_s) as holder,
         ):
             _window(holder, WINDOW)
@@ -217,7 +221,7 @@ def _windows(total: int) -> Iterator[int]:
         yield total % WINDOW
 
 
-def _cpu_ns(server: ReferenceServer) -> int:
+def _cpu_ns(server: Server) -> int:
     """CPU time of the server's tree so far, children that were waited for included. Raises ``HelperError``."""
     reading = tree.read_tree(server.session)
     if reading.cpu_user_s is None or reading.cpu_system_s is None:
