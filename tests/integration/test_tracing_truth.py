@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_reported_as_dropped(require_backend: Callable[[str
     """With room for 64 tasks, 200 threads leave 137 untold: each one a failed update."""
     require_backend("bcc")
     trace = traced("bcc", "threads", 200, tasks_count=64)
-    assert trace.dropped_count == 200 - 63
+    assert (trace.dropped_tasks_count, trace.dropped_events_count) == (200 - 63, 0)
     assert counts(trace, ("getppid",)) == {"getppid": 3 * 63}
 
 
