@@ -98,6 +98,11 @@ def split_cpus() -> tuple[frozenset[int], frozenset[int]]:
     return (frozenset(usable[:-1]) or frozenset(usable), frozenset(usable[-1:]))
 
 
+def running_pids() -> set[int]:
+    """Process ids of the helpers that run, each of which leads a session of its own."""
+    return {helper.pid for helper in tuple(_running)}
+
+
 def kill_all() -> None:
     """Kill every running helper with its whole process group; safe in a signal handler."""
     for helper in tuple(_running):

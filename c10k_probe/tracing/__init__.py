@@ -8,6 +8,8 @@
     strace     strace -c: exact counts by stopping every task at every call
     proc       /proc: switches, faults, CPU and waits without any privilege
     launch     a command that waits until its tracer is ready
+    tree       the living processes of a target
+    lift       what to type when rights are missing
     syscalls   numbers and names
 
 Nothing here knows an experiment or prints.
