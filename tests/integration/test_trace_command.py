@@ -80,10 +80,16 @@ def test_csv_and_json_of_a_command(bcc: None, tmp_path: Path) -> None:
     parts = [row for row in rows if row["span"] == "interval" and row["call"] == ""]
     whole = next(row for row in rows if row["span"] == "whole" and row["call"] == "")
     assert len(parts) >= 3
-    assert sum(int(row["count"]) for row in parts) <= int(whole["count"])
+    for name in (
+        "count",
+        "forks_count",
+        "voluntary_switches_count",
+    ):  # also of the last part
+        assert sum(int(row[name]) for row in parts) == int(whole[name])
+    assert all(float(row["interval_s"]) > 0 for row in parts)
     assert int(whole["forks_count"]) == 16
     assert int(whole["exits_count"]) == 17
-    assert int(whole["dropped_count"]) == 0
+    assert (whole["dropped_tasks_count"], whole["dropped_events_count"]) == ("0", "0")
     assert whole["cpu_s"] == ""  # bcc does not know
     calls = [row for row in rows if row["span"] == "whole" and row["call"]]
     assert sum(int(row["count"]) for row in calls) == int(whole["count"])
