@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import backends
 import pytest
 from command import Finished, on_terminal, run, started, wait_for, without_escapes
-from conftest import cannot_run
 
 from c10k_probe.observe.processes import is_alive
-from c10k_probe.tracing.choose import try_backend
 
 ECHO_LOOP = "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done"
 # listens on both families, holds what it accepts, and says its port
@@ -34,9 +33,7 @@ while True:
 
 @pytest.fixture
 def bcc() -> None:
-    trial = try_backend("bcc")
-    if not trial.works:
-        cannot_run(f"bcc does not work here: {trial.reason}; {trial.lift}")
+    backends.require("bcc")
 
 
 @pytest.fixture
@@ -140,8 +137,8 @@ def test_a_process_that_ends_early_keeps_its_data_and_says_so(bcc: None, tmp_pat
 @pytest.mark.parametrize("backend", ["auto", "perf", "strace", "proc"])
 def test_ctrl_c_ends_with_a_summary(backend: str, tmp_path: Path) -> None:
     """Also of the command that was started, which nobody would end otherwise."""
-    if backend != "auto" and not (trial := try_backend(backend)).works:
-        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    if backend != "auto":
+        backends.require(backend)
     arguments = ("trace", "--trace", backend, "--csv", "-", "--", "/bin/sleep", "600")
     with started(*arguments, cwd=tmp_path) as command:
         command.until(lambda: any(is_sleep(pid) for pid in command.living()), "the command runs")
@@ -170,8 +167,7 @@ def test_a_duration_ends_the_command_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["proc", "strace"])
 def test_a_duration_ends_what_the_command_started_too(backend: str, tmp_path: Path) -> None:
-    if not (trial := try_backend(backend)).works:
-        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    backends.require(backend)
     line = f"sleep 600 & echo $! > {tmp_path / 'pid'}; sleep 600; true"
     finished = run("trace", "--trace", backend, "--duration", "500ms", "--", "sh", "-c", line, cwd=tmp_path)
     assert finished.code == 0

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import backends
 import pytest
 from command import COMMAND, environment, started, wait_for
 from conftest import cannot_run
 
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
-from c10k_probe.tracing.choose import open_tracer, try_backend
+from c10k_probe.tracing.choose import open_tracer
 from c10k_probe.tracing.result import Trace
 
 PROGRAM = Path(__file__).with_name("known_calls.py")
@@ -31,13 +32,7 @@ PATIENCE_S = 60.0
 @pytest.fixture
 def require_backend() -> Callable[[str], None]:
     """Skip, with the backend's own reason, where it does not work."""
-
-    def require(name: str) -> None:
-        trial = try_backend(name)
-        if not trial.works:
-            cannot_run(f"{name} does not work here: {trial.reason}; {trial.lift}")
-
-    return require
+    return backends.require
 
 
 @contextmanager
