@@ -87,9 +87,13 @@ class BccTracer(Tracer):
         self._helper = self._attach()
         if self.target.command:
             self.launched = Launched.suspended(self.target.command, self.target.output)
-            following = self._ask(f"launch {self.launched.pid}", "following")
+            whom = f"launch {self.launched.pid}"
         else:
-            following = self._ask("follow " + " ".join(map(str, self.target.pids)), "following")
+            whom = "follow " + " ".join(map(str, self.target.pids))
+        try:
+            following = self._ask(whom, "following")
+        except HelperError as error:
+            raise _unavailable(error) from None
         # what was counted while other tasks were not followed yet belongs to no time: it is taken off all readings
         self._baseline = self._trace(following)
         if self.launched is not None:

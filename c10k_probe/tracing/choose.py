@@ -27,7 +27,7 @@ _AUTOMATIC: Final = ("bcc", "perf", "proc")
 SEES: Final[Mapping[str, str]] = {
     "bcc": "calls, errors, latencies, switches, run-queue waits, forks, faults, TCP",
     "perf": "calls of chosen names, errors, switches, forks, faults",
-    "strace": "calls and errors, at the end; slows every call down",
+    "strace": "calls that return and errors, at the end; slows every call down",
     "proc": "switches, faults, CPU, run-queue waits of what lives long enough",
 }
 _TRIAL: Final = ("/bin/sh", "-c", "exit 0")

@@ -1,7 +1,8 @@
-"""The strace backend: exact counts and errors of every call, by stopping every task at every call (ptrace(2)).
+"""The strace backend: exact counts and errors of every call that returns, by stopping every task at it (ptrace(2)).
 
 Needs no root for one's own processes. Slows calls down by an order of magnitude or two, so that times are not shown:
-they would be strace's own. Tells at the end only. Sees no switches, faults or waits.
+they would be strace's own. Tells at the end only. Sees no switches, faults or waits, and no call that has not returned
+at its end or never does (exit_group).
 Source: strace(1), -c.
 """
 
@@ -19,7 +20,10 @@ from c10k_probe.tracing.lift import lift_by_root
 from c10k_probe.tracing.result import Call, Trace, add_known
 from c10k_probe.tracing.tool import ToolTracer
 
-_NOTE: Final = "strace stops every task at every call: rates and times under it are not those without it"
+_NOTES: Final = (
+    "strace stops every task at every call: rates and times under it are not those without it",
+    "strace counts calls when they return: exit_group and calls in progress are not among them",
+)
 _COMPAT_TABLE: Final = "summary for 32 bit mode"
 _COLUMNS_COUNT: Final = 5  # % time, seconds, usecs/call, calls, [errors,] syscall
 
@@ -64,7 +68,7 @@ class StraceTracer(ToolTracer):
             calls_count=sum(call.count for call in calls.values()),
             call_errors_count=sum(call.errors_count or 0 for call in calls.values()),
             accepts_count=accepted(calls),
-            notes=(_NOTE,),
+            notes=_NOTES,
         )
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from c10k_probe.cli import follow
 from c10k_probe.exits import UsageError, UserError
+from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
 from c10k_probe.tracing import lift, perf, proc
 from c10k_probe.tracing.base import Options, Target, TracerUnavailable
@@ -122,6 +123,17 @@ def test_what_was_counted_while_tasks_were_being_followed_is_in_no_rate(monkeypa
     assert trace.runqueue.count == 400
     assert (trace.dropped_tasks_count, trace.dropped_events_count, trace.dropped_count) == (2, 0, 2)
     assert any(COMPAT in note for note in trace.notes)
+
+
+def test_a_helper_that_cannot_follow_is_a_backend_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: str, answer: str) -> Mapping[str, Any]:
+        raise HelperError("bcc_helper said nothing for 15 s and was killed")
+
+    tracer = BccTracer(Target(pids=[1]), Options())
+    monkeypatch.setattr(tracer, "_attach", SimpleNamespace)
+    monkeypatch.setattr(tracer, "_ask", fail)
+    with pytest.raises(TracerUnavailable, match="said nothing for 15 s"):
+        tracer.start()
 
 
 # --- trees ------------------------------------------------------------------------------------------------------------
