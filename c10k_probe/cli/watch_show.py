@@ -175,16 +175,11 @@ FIGURES: Final = (
 def notes_of(looks: Looks, lift: str) -> dict[str, str]:
     """What the figures leave out, kind -> one line. ``lift``: what shows what is hidden."""
     look, notes = looks.last, {}
-    if look.hidden_processes_count:
-        notes["hidden"] = (
-            f"memory or sockets of {look.hidden_processes_count} of {look.processes_count} processes are hidden from"
-            f" this user; {lift}"
-        )
+    if hidden_count := look.hidden_processes_count:
+        many = "process" if hidden_count == 1 else "processes"
+        notes["hidden"] = f"memory or sockets of {hidden_count} {many} could not be read by this user; {lift}"
     if look.sockets_source is not None and "PID" in look.sockets_source:
-        notes["space"] = (
-            "its sockets are in another network namespace (a container's), read from /proc/PID/net, which does not tell"
-            " how long the accept queue may be"
-        )
+        notes["space"] = "sockets of another network namespace: how long the queue may be is not told"
     if any(figure.is_least(looks) and figure.value(looks) is not None for figure in FIGURES):
         notes["least"] = f"{LEAST}: the least; a thread that ended, seen or not, took its last figures with it"
     return notes

@@ -22,7 +22,7 @@ from c10k_probe.observe.procfs import PROC, raw_field, read_raw
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # position after the command name in /proc/PID/stat (the manual's number less 3)
-_STATE, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM, _START = 0, 11, 12, 13, 14, 19
+_STATE, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM, _THREADS, _START = 0, 11, 12, 13, 14, 17, 19
 _SIGCHLD_BIT: Final = 1 << 16  # of SigIgn in /proc/PID/status: ended children are handed to nobody
 
 
@@ -147,24 +147,33 @@ def _read_process(pid: int, proc_root: Path) -> Process | None:
         start_ticks = int(fields[_START])
     except (OSError, IndexError, ValueError):
         return None
-    tasks, run_ns = {}, 0
-    for tid in processes.threads_of(pid, proc_root):
-        folder = os.fsencode(proc_root / str(pid) / "task" / str(tid))
-        task = _read_task(folder)
-        if task is not None:
-            tasks[tid] = task
-            run_ns += _run_ns(folder)
+    if fields[_THREADS] == b"1":  # what is read by the thousand: the process's own files are its thread's
+        alone = _task_of(status)
+        tasks, run_ns = ({} if alone is None else {pid: alone}), _run_ns(os.fsencode(proc_root / str(pid)))
+    else:
+        tasks, run_ns = _read_tasks(pid, proc_root)
     # ticks hold threads that have ended, schedstat holds parts of a tick: each is the least
     own_s = max((ticks[0] + ticks[1]) / _TICKS_PER_S, run_ns / 1e9)
     is_zombie = fields[_STATE] in (b"Z", b"X") and len(tasks) <= 1
     return Process(start_ticks, own_s, (ticks[2] + ticks[3]) / _TICKS_PER_S, _ignores(status), is_zombie, tasks)
 
 
-def _read_task(folder: bytes) -> Task | None:
-    try:
-        status = read_raw(folder + b"/status")
-    except OSError:
-        return None
+def _read_tasks(pid: int, proc_root: Path) -> tuple[dict[int, Task], int]:
+    """Every thread, and the time on a CPU of all of them, ns."""
+    tasks, run_ns = {}, 0
+    for tid in processes.threads_of(pid, proc_root):
+        folder = os.fsencode(proc_root / str(pid) / "task" / str(tid))
+        try:
+            task = _task_of(read_raw(folder + b"/status"))
+        except OSError:
+            continue  # this thread has ended
+        if task is not None:
+            tasks[tid] = task
+            run_ns += _run_ns(folder)
+    return tasks, run_ns
+
+
+def _task_of(status: bytes) -> Task | None:
     counts = [raw_field(status, b"\n" + kind + b"voluntary_ctxt_switches:") for kind in (b"", b"non")]
     if counts[0] is None or counts[1] is None:
         return None
