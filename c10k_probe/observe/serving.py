@@ -24,9 +24,10 @@ from c10k_probe.observe.memory import read_slab_caches
 from c10k_probe.observe.procfs import PROC, read_meminfo, read_text
 from c10k_probe.observe.sockets import listen_queue, read_established
 from c10k_probe.observe.tree import TreeReading, read_processes
-from c10k_probe.observe.work import Work, read_work
+from c10k_probe.observe.work import Reading, Work, read_work
 
 _PAUSE_FACTOR: Final = 50  # between two readings of memory, in times of what one takes: 2 % of a core
+_MOMENT_S: Final = 0.05  # a reading of memory that took longer saw connections come and go
 # slab caches that grow with connections: the socket, what names it, epoll's items (net/core, fs/eventpoll.c)
 _SOCKET_CACHES: Final = ("TCP", "TCPv6", "sock_inode_cache", "eventpoll_epi", "eventpoll_pwq", "filp", "dentry")
 
@@ -94,15 +95,15 @@ class _Budgeted:
     """Says when something that takes long may be done again: at most one part in ``_PAUSE_FACTOR`` of the time."""
 
     def __init__(self) -> None:
-        self.at_s = self._cost_s = 0.0
+        self.at_s = self.cost_s = 0.0
         self._is_done = False
 
     def is_due(self) -> bool:
-        return not self._is_done or time.monotonic() - self.at_s >= _PAUSE_FACTOR * self._cost_s
+        return not self._is_done or time.monotonic() - self.at_s >= _PAUSE_FACTOR * self.cost_s
 
     def done(self, started_s: float) -> None:
         self.at_s = time.monotonic()
-        self._cost_s, self._is_done = self.at_s - started_s, True
+        self.cost_s, self._is_done = self.at_s - started_s, True
 
 
 class Server:
@@ -122,13 +123,13 @@ class Server:
 
     def look(self) -> Look:
         """One look."""
-        found = processes.with_descendants(self._roots, (os.getpid(),), self._root)
-        pids = self._living(found)
+        reading = self._read()
+        pids = reading.living
         self._find_ports(pids)
         values: _Values = self._sockets() | self._overflows() | self._kernel_memory()
         time_s = time.monotonic()
         if pids:
-            values |= self._tasks(found)
+            values |= self._tasks(reading)
             values |= self._user_memory(pids, values["connections_count"])
         return Look(time_s=time_s, **values)  # type: ignore[arg-type]
 
@@ -136,13 +137,13 @@ class Server:
         """Whether all processes have ended; of ports alone, whether nobody listened at the last look."""
         if not self._roots:
             return not self._is_listening
-        known = [pid for pid in self._roots if processes.is_alive(pid, self._root)]
-        return not known and not self._living(processes.with_descendants(self._roots, (os.getpid(),), self._root))
+        return not any(processes.is_alive(pid, self._root) for pid in self._roots) and not self._read().living
 
-    def _living(self, found: Sequence[int]) -> list[int]:
-        living = [pid for pid in found if processes.is_alive(pid, self._root)]
-        self._roots = living or self._roots  # so that they are still known when their parent ends
-        return living
+    def _read(self) -> Reading:
+        """The trees as they are now, zombies too, and what their processes did."""
+        reading = read_work(processes.with_descendants(self._roots, (os.getpid(),), self._root), self._root)
+        self._roots = reading.living or self._roots  # so that they are still known when their parent ends
+        return reading
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
@@ -192,11 +193,10 @@ class Server:
 
     # --- processes and memory -----------------------------------------------------------------------------------------
 
-    def _tasks(self, pids: Sequence[int]) -> _Values:
-        """What processes and threads there are and what they did; zombies still tell what they did."""
-        reading = read_work(pids, self._root)
+    def _tasks(self, reading: Reading) -> _Values:
+        """What processes and threads there are and what they did."""
         self._work.add(reading)
-        living = [process for process in reading.processes.values() if not process.is_zombie]
+        living = [reading.processes[pid] for pid in reading.living]
         names = [name for name in self._work.__dataclass_fields__ if not name.startswith("_")]
         return {
             "processes_count": len(living),
@@ -236,7 +236,8 @@ class Server:
         # what was not read has ended meanwhile, or may not be read
         missing = () if self._memory.is_complete else pids
         self._hidden_memory_count = sum(_is_hidden(self._root / str(pid) / "smaps_rollup") for pid in missing)
-        after = self._sockets()["connections_count"]
+        is_long = self._memory_budget.cost_s > _MOMENT_S
+        after = self._sockets()["connections_count"] if is_long else connections_before
         known = isinstance(connections_before, int) and isinstance(after, int)
         self._memory_connections_count = round((connections_before + after) / 2) if known else None  # type: ignore[operator]
 

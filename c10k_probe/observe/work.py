@@ -54,6 +54,11 @@ class Reading:
     processes: dict[int, Process]
     forks_after: int | None
 
+    @property
+    def living(self) -> list[int]:
+        """Those that are no zombies."""
+        return [pid for pid, process in self.processes.items() if not process.is_zombie]
+
 
 @dataclass
 class Work:
@@ -140,35 +145,38 @@ def tasks_started(proc_root: Path = PROC) -> int | None:
 
 
 def _read_process(pid: int, proc_root: Path) -> Process | None:
+    folder = f"{proc_root}/{pid}".encode()  # no Path: read by the thousand
     try:
         fields = processes.stat_fields(pid, proc_root)
-        status = read_raw(os.fsencode(proc_root / str(pid) / "status"))
+        status = read_raw(folder + b"/status")
         ticks = [int(fields[column]) for column in (_USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM)]
-        start_ticks = int(fields[_START])
+        start_ticks, is_alone = int(fields[_START]), fields[_THREADS] == b"1"
+        tasks, run_ns = _read_alone(pid, folder, status) if is_alone else _read_tasks(folder)
     except (OSError, IndexError, ValueError):
         return None
-    if fields[_THREADS] == b"1":  # what is read by the thousand: the process's own files are its thread's
-        alone = _task_of(status)
-        tasks, run_ns = ({} if alone is None else {pid: alone}), _run_ns(os.fsencode(proc_root / str(pid)))
-    else:
-        tasks, run_ns = _read_tasks(pid, proc_root)
     # ticks hold threads that have ended, schedstat holds parts of a tick: each is the least
     own_s = max((ticks[0] + ticks[1]) / _TICKS_PER_S, run_ns / 1e9)
     is_zombie = fields[_STATE] in (b"Z", b"X") and len(tasks) <= 1
     return Process(start_ticks, own_s, (ticks[2] + ticks[3]) / _TICKS_PER_S, _ignores(status), is_zombie, tasks)
 
 
-def _read_tasks(pid: int, proc_root: Path) -> tuple[dict[int, Task], int]:
-    """Every thread, and the time on a CPU of all of them, ns."""
+def _read_alone(pid: int, folder: bytes, status: bytes) -> tuple[dict[int, Task], int]:
+    """What ``_read_tasks`` gives for a process of one thread, which is spared some reading: there may be thousands."""
+    task = _task_of(status)
+    return ({} if task is None else {pid: task}), _run_ns(folder)
+
+
+def _read_tasks(process_folder: bytes) -> tuple[dict[int, Task], int]:
+    """Every thread, and the time on a CPU of all of them, ns; raises ``OSError`` when the process has gone."""
     tasks, run_ns = {}, 0
-    for tid in processes.threads_of(pid, proc_root):
-        folder = os.fsencode(proc_root / str(pid) / "task" / str(tid))
+    for name in os.listdir(process_folder + b"/task"):  # noqa: PTH208 -- thousands of names, as bytes
+        folder = process_folder + b"/task/" + name
         try:
             task = _task_of(read_raw(folder + b"/status"))
         except OSError:
             continue  # this thread has ended
         if task is not None:
-            tasks[tid] = task
+            tasks[int(name)] = task
             run_ns += _run_ns(folder)
     return tasks, run_ns
 
