@@ -134,7 +134,7 @@ def _only_without(field: str, value: _Value) -> _Value:
     return lambda looks: None if getattr(looks.last, field) is not None else value(looks)
 
 
-_SWITCHES_LOST: Final = _any_grown("ended_tasks_count", "unseen_tasks_count")
+_SWITCHES_LOST: Final = _any_grown("ended_tasks_count", "unseen_signs_count")
 FIGURES: Final = (
     _Figure("connections", "connections_count", _now("connections_count")),
     _Figure("accept queue", "accept_queue_count", _now("accept_queue_count"), most="backlog_count"),

@@ -37,7 +37,7 @@ class Look:
     """One look; None is unknown. Counts without a word more are as they are now.
 
     overflows_count, drops_count: of all listeners in the server's network namespace, since the first look.
-    ended_*_count, unseen_tasks_count, unwaited_count, cpu_s, *_switches_count: since the first look, see ``work.Work``.
+    ended_*_count, unseen_*_count, unwaited_count, cpu_s, *_switches_count: since the first look, see ``work.Work``.
     private_bytes: user memory that ending the server would free; shared_bytes: its share of what is shared (PSS).
     memory_age_s, memory_connections_count: how old these and page_tables_bytes are, and the connections of that moment.
     kernel_stacks_bytes, slab_bytes, tcp_buffers_bytes: the machine's. socket_slab_bytes: the machine's slab in sockets
@@ -56,6 +56,7 @@ class Look:
     ended_processes_count: int | None = None
     ended_tasks_count: int | None = None
     unseen_tasks_count: int | None = None
+    unseen_signs_count: int | None = None
     unwaited_count: int | None = None
     cpu_s: float | None = None
     voluntary_switches_count: int | None = None

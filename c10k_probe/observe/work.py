@@ -2,10 +2,12 @@
 
 A task that has ended takes its switches with it: /proc keeps none of a thread or process that is gone. Two sums over
 what lives would lose them in silence, so every task is compared with itself: one that lives at both looks gives its
-growth, one that began in between all it has done. What is lost is counted: tasks that were seen and have ended, and the
-most that can have come and gone unseen, from the machine's own number of tasks started. Where both are 0 the sums are
-whole, else they are the least. CPU time of ended processes is not lost where a parent waited for them.
-Sources: proc_pid_stat(5), proc_pid_status(5), proc_stat(5) (processes), sched-stats.rst (schedstat).
+growth, one that began in between all it has done. What is lost is told: tasks that were seen and have ended, and signs
+of others that came and went between two looks. A process shows these by the page faults of children it waited for, and
+by CPU time that belongs to none of its living threads, which the kernel counts to the nanosecond. Children that nobody
+waits for leave no sign; where they are ignored (SIGCHLD), what the machine has started counts as one. With neither the
+sums are whole, else they are the least. CPU time of ended processes is not lost where a parent waited for them.
+Sources: proc_pid_stat(5), proc_pid_status(5), proc_stat(5) (processes), clock_getcpuclockid(3), sched-stats.rst.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from c10k_probe.observe.procfs import PROC, raw_field, read_raw
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # position after the command name in /proc/PID/stat (the manual's number less 3)
 _STATE, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM, _THREADS, _START = 0, 11, 12, 13, 14, 17, 19
+_CHILDREN_MINOR, _CHILDREN_MAJOR = 8, 10  # page faults of children that were waited for
 _SIGCHLD_BIT: Final = 1 << 16  # of SigIgn in /proc/PID/status: ended children are handed to nobody
 
 
@@ -35,7 +38,11 @@ class Task(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A process: when it began (ticks since boot), CPU seconds of its own and of children waited for, its tasks."""
+    """A process: when it began (ticks since boot), CPU seconds of its own and of children waited for, its tasks.
+
+    children_faults_count: page faults of children waited for, at least one each. ended_threads_ns: CPU time that its
+    ended threads have had, at least and at most, since threads that run are not read all at once; None unknown.
+    """
 
     start_ticks: int
     own_s: float
@@ -43,6 +50,8 @@ class Process(NamedTuple):
     ignores_children: bool
     is_zombie: bool
     tasks: dict[int, Task]
+    children_faults_count: int = 0
+    ended_threads_ns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ class Work:
     """What a tree did since the first reading. Counts and seconds only grow.
 
     ended_tasks_count: seen, and gone with what they did last. unseen_tasks_count: the most that can have come and gone
-    between two readings, of the whole machine; None when the kernel does not tell. unwaited_count: ended processes
+    between two readings, of the whole machine; None when the kernel does not tell. unseen_signs_count: how often a
+    process of the tree showed that some did. unwaited_count: ended processes
     whose CPU time nobody took over, so that cpu_s is the least.
     """
 
@@ -75,6 +85,7 @@ class Work:
     ended_tasks_count: int = 0
     ended_processes_count: int = 0
     unseen_tasks_count: int | None = 0
+    unseen_signs_count: int = 0
     unwaited_count: int = 0
     _before: Reading | None = field(default=None, repr=False)
     _debt_s: float = field(default=0.0, repr=False)
@@ -85,6 +96,8 @@ class Work:
         if before is not None:
             self._add_switches(before, now)
             self._add_cpu(before, now)
+            signs = (_shows_unseen(before, now, pid) for pid in now.processes if _is_new(before, now, pid))
+            self.unseen_signs_count += sum(signs) + self._unseen_of_ignoring(before, now)
 
     def _add_switches(self, before: Reading, now: Reading) -> None:
         old, new = _tasks(before), _tasks(now)
@@ -151,13 +164,28 @@ def _read_process(pid: int, proc_root: Path) -> Process | None:
         status = read_raw(folder + b"/status")
         ticks = [int(fields[column]) for column in (_USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM)]
         start_ticks, is_alone = int(fields[_START]), fields[_THREADS] == b"1"
+        faults_count = int(fields[_CHILDREN_MINOR]) + int(fields[_CHILDREN_MAJOR])
+        before_ns = _clock_ns(pid, proc_root)
         tasks, run_ns = _read_alone(pid, folder, status) if is_alone else _read_tasks(folder)
+        after_ns = _clock_ns(pid, proc_root)
     except (OSError, IndexError, ValueError):
         return None
-    # ticks hold threads that have ended, schedstat holds parts of a tick: each is the least
-    own_s = max((ticks[0] + ticks[1]) / _TICKS_PER_S, run_ns / 1e9)
+    ended_ns = None if before_ns is None or after_ns is None else (before_ns - run_ns, after_ns - run_ns)
+    # the clock is exact; else ticks hold threads that have ended, schedstat holds parts of a tick: each is the least
+    own_s = max((ticks[0] + ticks[1]) / _TICKS_PER_S, run_ns / 1e9) if before_ns is None else before_ns / 1e9
+    children_s = (ticks[2] + ticks[3]) / _TICKS_PER_S
     is_zombie = fields[_STATE] in (b"Z", b"X") and len(tasks) <= 1
-    return Process(start_ticks, own_s, (ticks[2] + ticks[3]) / _TICKS_PER_S, _ignores(status), is_zombie, tasks)
+    return Process(start_ticks, own_s, children_s, _ignores(status), is_zombie, tasks, faults_count, ended_ns)
+
+
+def _clock_ns(pid: int, proc_root: Path) -> int | None:
+    """CPU time of a process and all its threads, ended ones too: its CPU clock (linux/posix-timers_types.h)."""
+    if proc_root != PROC:
+        return None
+    try:
+        return time.clock_gettime_ns((~pid << 3) | 2)  # CPUCLOCK_SCHED; what clock_getcpuclockid(3) gives
+    except OSError:
+        return None  # it has ended
 
 
 def _read_alone(pid: int, folder: bytes, status: bytes) -> tuple[dict[int, Task], int]:
@@ -220,6 +248,18 @@ def _tasks(reading: Reading) -> dict[tuple[int, int, int], Task]:
 def _is_same(before: Reading, pid: int, new: Process) -> bool:
     old = before.processes.get(pid)
     return old is not None and old.start_ticks == new.start_ticks
+
+
+def _shows_unseen(before: Reading, now: Reading, pid: int) -> bool:
+    """Whether children or threads of this process ended since the reading before, or since it began."""
+    new = now.processes[pid]
+    old = before.processes[pid] if _is_same(before, pid, new) else None
+    if new.children_faults_count > (old.children_faults_count if old else 0):
+        return True
+    most_before_ns = 0 if old is None else None if old.ended_threads_ns is None else old.ended_threads_ns[1]
+    if new.ended_threads_ns is None or most_before_ns is None:
+        return False
+    return new.ended_threads_ns[0] > most_before_ns
 
 
 def _is_new(before: Reading, now: Reading, pid: int) -> bool:

@@ -71,7 +71,7 @@ def test_memory_is_divided_by_the_connections_of_its_own_moment() -> None:
 
 
 def test_what_lacks_ended_tasks_is_shown_as_the_least_and_not_kept_as_the_whole(tmp_path: Path) -> None:
-    counts = {"ended_tasks_count": 0, "unseen_tasks_count": 0, "unwaited_count": 0}
+    counts = {"ended_tasks_count": 0, "unseen_signs_count": 0, "unwaited_count": 0}
     one = look(0.0, **counts, voluntary_switches_count=0, involuntary_switches_count=0, cpu_s=0.0)
     two = look(1.0, **counts, voluntary_switches_count=70, involuntary_switches_count=0, cpu_s=0.5)
     ended = {**counts, "ended_tasks_count": 3}

@@ -141,7 +141,45 @@ def test_the_switches_of_a_real_child_are_known_and_its_end_is_seen() -> None:
         assert (work.ended_tasks_count, work.ended_processes_count) == (1, 1)
         ask(parent, "new")
         ask(parent, "end")  # came and went between two readings
+        signs = work.unseen_signs_count
         work.add(read(parent))
         assert work.ended_tasks_count == 1
+        assert work.unseen_signs_count == signs + 1
+        work.add(read(parent))
+        assert work.unseen_signs_count == signs + 1
         assert work.unseen_tasks_count is not None and work.unseen_tasks_count >= 1
         parent.send_signal(signal.SIGKILL)
+
+
+def test_threads_that_come_and_go_between_two_looks_leave_a_sign() -> None:
+    """In a process that has one thread whenever it is looked at; one that only works leaves none."""
+    program = """
+import sys, threading
+for line in sys.stdin:
+    if line == "threads\\n":
+        thread = threading.Thread(target=int); thread.start(); thread.join()
+    else:
+        sum(range(200_000))
+    print(0, flush=True)
+"""
+    arguments = [sys.executable, "-ISc", program]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        work = Work()
+        ask(process, "work")
+        work.add(read_asleep(process))
+        for word, signs_count in (("work", 0), ("threads", 1), ("work", 1), ("threads", 2)):
+            ask(process, word)
+            work.add(read_asleep(process))
+            assert work.unseen_signs_count == signs_count, word
+        process.kill()
+    assert work.ended_tasks_count == 0
+
+
+def read_asleep(process: subprocess.Popen[str]) -> Reading:
+    """A reading during which it did not run: it waits for the next line."""
+    while True:
+        reading = read(process)
+        ended_ns = reading.processes[process.pid].ended_threads_ns
+        assert ended_ns is not None
+        if ended_ns[0] == ended_ns[1] and processes.stat_fields(process.pid)[0] == b"S":
+            return reading
