@@ -94,7 +94,7 @@ def _target(options: WatchParameters) -> _Target:
 def _lift(options: WatchParameters) -> str:
     """What shows more."""
     if os.geteuid() == 0:
-        return "this root lacks the right to look at others' processes (CAP_SYS_PTRACE)"
+        return "root may not either: CAP_SYS_PTRACE is missing, or a security module forbids it"
     name = ("--pid", options.pid) if options.pid else ("--port", options.port)
     return f"all is shown by: {follow.as_root('watch', *name)}"
 

@@ -18,7 +18,7 @@ from c10k_probe.sinks.exports import Target
 from c10k_probe.units import column_suffix, format_column
 
 _HISTORY_COUNT: Final = 60
-_WIDE, _TITLE_WIDTH, _NUMBER_WIDTH = 100, 36, 15  # columns of the terminal; what is left is for the history
+_WIDE, _TITLE_WIDTH, _NUMBER_WIDTH = 100, 38, 15  # columns of the terminal; what is left is for the history
 _SPARE_LINES: Final = 4  # of the terminal: title, header and its rule, and the line for the cursor
 _SHORTEST_AGE_S: Final = 0.2  # memory that is younger is as old as the rest
 LEAST: Final = "≥"
@@ -160,7 +160,9 @@ FIGURES: Final = (
         "age of these memory figures", "memory_age_s", _now("memory_age_s"), is_shown=lambda age: age > _SHORTEST_AGE_S
     ),
     _Figure("socket slab (machine)", "socket_slab_bytes", _now("socket_slab_bytes")),
-    _Figure("socket slab per connection", "socket_slab_bytes_per_connection", _per_connection("socket_slab_bytes")),
+    _Figure(
+        "socket slab per connection (machine)", "socket_slab_bytes_per_connection", _per_connection("socket_slab_bytes")
+    ),
     _Figure("slab (machine)", "slab_bytes", _only_without("socket_slab_bytes", _now("slab_bytes"))),
     _Figure(
         "slab per connection (machine)",

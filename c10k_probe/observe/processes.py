@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from c10k_probe.observe.procfs import PROC, raw_field, read_raw
+from c10k_probe.observe.procfs import PROC, raw_field, read_raw, read_text
 
 _STAT_BYTES = 2048
 _PARENT, _THREADS = 1, 17  # position after the command name in /proc/PID/stat
@@ -204,8 +204,12 @@ def owners_of_port(port: int, proc_root: Path = PROC) -> tuple[list[int], bool]:
 
 
 def topmost(pids: Collection[int], proc_root: Path = PROC) -> list[int]:
-    """Those whose parent is not among them: the master of a server that forks."""
-    return [pid for pid in pids if _parent(pid, proc_root) not in pids]
+    """Those whose parent is not among them: the master of a server that forks.
+
+    systemd holds the sockets of servers that it starts (systemd.socket(5)) and is no part of them; alone, it is one.
+    """
+    servers = [pid for pid in pids if pid != 1 or read_text(proc_root / "1" / "comm") != "systemd"] or list(pids)
+    return [pid for pid in servers if _parent(pid, proc_root) not in servers]
 
 
 def _parent(pid: int, proc_root: Path) -> int:

@@ -86,6 +86,19 @@ def test_who_holds_a_port_is_known_with_what_is_hidden(monkeypatch: pytest.Monke
     assert processes.port_owners(port).sockets_count == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "pids", "roots"), [("systemd", [1, 7, 8], [7]), ("nginx", [1, 7, 8], [1]), ("systemd", [1], [1])]
+)
+def test_systemd_that_holds_a_servers_socket_is_not_the_server(
+    first: str, pids: list[int], roots: list[int], tmp_path: Path
+) -> None:
+    for pid, parent, name in ((1, 0, first), (7, 1, "server"), (8, 7, "server")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) S {parent} 0 0\n")
+        (tmp_path / str(pid) / "comm").write_text(f"{name}\n")
+    assert processes.topmost(pids, tmp_path) == roots
+
+
 def test_a_thread_is_not_its_process() -> None:
     tids: list[int] = []
     thread = threading.Thread(target=lambda: tids.append(threading.get_native_id()) or held.wait())  # type: ignore[func-returns-value]
