@@ -96,7 +96,7 @@ def command_line(pid: int, proc_root: Path = PROC) -> str:
     """What the process was started as, in one line; its short name when it hides the rest."""
     with contextlib.suppress(OSError):
         words = read_raw(os.fsencode(proc_root / str(pid) / "cmdline")).split(b"\0")
-        if text := b" ".join(words).decode(errors="replace").strip():
+        if text := " ".join(b" ".join(words).decode(errors="replace").split()):  # a script may hold line breaks
             return text
         return read_raw(os.fsencode(proc_root / str(pid) / "comm")).decode(errors="replace").strip()
     return ""

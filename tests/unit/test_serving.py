@@ -99,6 +99,12 @@ def test_systemd_that_holds_a_servers_socket_is_not_the_server(
     assert processes.topmost(pids, tmp_path) == roots
 
 
+def test_a_command_line_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").write_bytes(b"sh\0-c\0echo 1\n\techo 2\n\0")
+    assert processes.command_line(7, tmp_path) == "sh -c echo 1 echo 2"
+
+
 def test_a_thread_is_not_its_process() -> None:
     tids: list[int] = []
     thread = threading.Thread(target=lambda: tids.append(threading.get_native_id()) or held.wait())  # type: ignore[func-returns-value]
