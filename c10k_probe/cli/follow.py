@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -13,8 +14,9 @@ from typing import Any, Final, cast
 
 from c10k_probe.exits import ExitCode, UsageError, UserError
 from c10k_probe.observe import processes
-from c10k_probe.observe.procfs import PROC, read_status, read_text
+from c10k_probe.observe.procfs import PROC, read_text
 from c10k_probe.parameters import Option, Parameters, build_parameters, options_of, parse_option
+from c10k_probe.tracing.lift import this_command
 
 FORMATS: Final = ("auto", "table", "plain")
 MAX_NS: Final = 7 * 24 * 3600 * 10**9
@@ -41,12 +43,12 @@ def find_roots(pid: str, port: str) -> list[int]:
         for number in pids:
             _check_process(number)
         return pids
-    number = cast("int", parse_option("port", _PORT, port))
+    number = parse_port(port)
     owners, is_open = processes.owners_of_port(number)
     if not is_open:
         raise UsageError(f"--port: nobody listens on TCP port {number} here; see ss -ltn")
     if not owners:
-        raise UserError(f"who listens on port {number} cannot be seen by this user; use sudo, or name it with --pid")
+        raise UserError(f"who listens on port {number} cannot be seen by this user; {as_root('trace', '--port', port)}")
     serving = choose_servers(owners)
     if not serving:
         raise UserError(
@@ -60,8 +62,8 @@ def _check_process(number: int) -> None:
     """Raises ``UsageError`` for what is no living process: /proc knows threads by their number too."""
     if not processes.is_alive(number):
         raise UsageError(f"--pid: there is no process {number}; see ps -e, or use --port")
-    leader = read_status(pid=number).get("Tgid", str(number))
-    if leader != str(number):
+    leader = processes.process_of(number)
+    if leader not in (None, number):
         raise UsageError(f"--pid: {number} is a thread of process {leader}; give --pid {leader}")
 
 
@@ -80,9 +82,24 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def parse_port(text: str) -> int:
+    """The number of ``--port``. Raises ``UsageError``."""
+    return cast("int", parse_option("port", _PORT, text))
+
+
+def as_root(*arguments: str) -> str:
+    """The command line that runs this program as root, whose search path may be another."""
+    return shlex.join(("sudo", *this_command(), *arguments))
+
+
 def name_of_tree(roots: Sequence[int]) -> str:
-    """``nginx: master process (pid 123)``."""
-    return ", ".join(f"{one_line(processes.command_line(pid))} (pid {pid})" for pid in roots)
+    """``nginx: master process (pid 123)``; of a program's path the last part."""
+    return ", ".join(f"{one_line(_without_folder(processes.command_line(pid)))} (pid {pid})" for pid in roots)
+
+
+def _without_folder(line: str) -> str:
+    program, space, rest = line.partition(" ")
+    return program[program.rfind("/") + 1 :] + space + rest if program.startswith("/") else line
 
 
 def is_terminal() -> bool:

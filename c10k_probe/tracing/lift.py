@@ -18,11 +18,12 @@ def lift_by_root() -> str:
 
 def exact(lift: str) -> str:
     """The same with this command's absolute path: root's PATH seldom has it."""
-    return lift.replace(BY_ROOT, f"sudo {_this_command()} ...")
+    return lift.replace(BY_ROOT, f"sudo {shlex.join(this_command())} ...")
 
 
-def _this_command() -> str:
-    path = Path(sys.argv[0])
-    if path.name == "c10k-probe" and os.access(path, os.X_OK):
-        return shlex.quote(str(path.absolute()))
-    return f"{shlex.quote(sys.executable)} -m c10k_probe"
+def this_command() -> tuple[str, ...]:
+    """The words that start this program: its own file, or a module of the interpreter."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name == "__main__.py" or not os.access(program, os.X_OK):  # python -m
+        return (sys.executable, "-m", "c10k_probe")
+    return (str(program),)
