@@ -110,8 +110,8 @@ def test_the_commands_own_output_and_exit_code_are_left_alone(bcc: None, tmp_pat
 
 def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, int], tmp_path: Path) -> None:
     pid, port = server
-    with started("trace", "--port", port, "--duration", "3s", "--csv", "-", cwd=tmp_path) as command:
-        command.until(lambda: "1.0 s:" in command.stderr, "the first interval")
+    with started("trace", "--port", port, "--duration", "2s", "--csv", "-", cwd=tmp_path) as command:
+        command.until(lambda: f"(pid {pid})" in command.stderr, "it is traced")
         clients = [socket.create_connection((host, port)) for host in ("127.0.0.1", "::1", "127.0.0.1")]
         finished = command.finish()
         for client in clients:
@@ -125,13 +125,18 @@ def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, 
 
 
 def test_a_process_that_ends_early_keeps_its_data_and_says_so(bcc: None, tmp_path: Path) -> None:
-    with subprocess.Popen(["/bin/sleep", "1.3"]) as sleeper:
-        finished = run("trace", "--pid", sleeper.pid, "--duration", "1min", "--csv", "-", cwd=tmp_path)
-    assert finished.code == 3
-    assert "all its processes ended" in finished.stderr
-    assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
-    with subprocess.Popen(["/bin/sleep", "1.3"]) as sleeper:
-        assert run("trace", "--pid", sleeper.pid, cwd=tmp_path).code == 0
+    for options, code in ((("--duration", "1min"), 3), ((), 0)):
+        with (
+            subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as reader,
+            started("trace", "--pid", reader.pid, *options, "--csv", "-", cwd=tmp_path) as command,
+        ):
+            command.until(lambda: "(pid " in command.stderr, "it is traced")
+            assert reader.stdin is not None
+            reader.stdin.close()
+            finished = command.finish()
+        assert finished.code == code, finished.stderr
+        assert "all its processes ended" in finished.stderr
+        assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
 
 
 @pytest.mark.parametrize("backend", ["auto", "perf", "strace", "proc"])
