@@ -173,6 +173,24 @@ def run_here(*arguments: object) -> int:
     return int(leaving.value.code or 0)
 
 
+def finished_here(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """What runs the command in this process, in ``cwd`` and the environment that it would have as a program."""
+    for name in {*os.environ} - {*environment("")}:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.chdir(cwd)
+
+    def try_here(*arguments: object) -> Finished:
+        capfd.readouterr()
+        code = run_here(*arguments)
+        said = capfd.readouterr()
+        return Finished(code, said.out, said.err)
+
+    return try_here
+
+
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
