@@ -331,13 +331,20 @@ class Helpers:
         self._helpers: list[Helper] = []
         self._farewell_s = farewell_s
 
-    def _start(self, name: str, arguments: Sequence[object], cpus: Collection[int] | None, first: str = "") -> Message:
+    def _start(
+        self,
+        name: str,
+        arguments: Sequence[object],
+        cpus: Collection[int] | None,
+        first: str = "",
+        linking: str = "dynamic",
+    ) -> Message:
         """One more helper; its first message, of type ``first``, or else its hello.
 
         Raises ``HelperError``, and then those before it are killed too.
         """
         try:
-            helper = Helper(name, arguments, cpus=cpus)
+            helper = Helper(name, arguments, linking, cpus)
             self._helpers.append(helper)
             return helper.expect(first) if first else helper.hello
         except BaseException:
