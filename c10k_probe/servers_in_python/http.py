@@ -1,21 +1,23 @@
 """HTTP/1.1 with keep-alive, as little of it as is correct: requests in, fixed answers out; no input or output.
 
-Every target is there and every method but CONNECT gets the same answer, HEAD without its body. Bodies of requests are
-skipped by Content-Length. No Date is sent, as by a server without a clock, so that all answers are the same bytes.
+The same answers as the C server's: any path, 200 and the same few bytes, to HEAD without them. Bodies of requests are
+skipped by Content-Length. Refused, and the connection closed: a bad request 400, a head of over 8 KiB 431, another
+method or a transfer coding 501, another major version 505.
 
 Sources: RFC 9112 (HTTP/1.1): 2.2, 3 (request line), 5 (fields), 6 (bodies), 9.3 (persistence); RFC 9110: 6.6.1 (Date),
-7.2 (Host), 9.3.2 (HEAD), 10.1.1 (Expect), 15 (status codes); RFC 6585: 5 (431).
+7.2 (Host), 9.3.2 (HEAD), 15 (status codes); RFC 6585: 5 (431).
 """
 
 from __future__ import annotations
 
 import re
+import time
 from typing import Final
 
 BODY: Final = b"hello from c10k-probe\n"
 HEAD_BYTES_MAX: Final = 8192
 
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE: Final = re.compile(rb"(%b) [!-~\x80-\xff]+ HTTP/(\d)\.(\d)" % _TOKEN)
@@ -31,13 +33,12 @@ class Refused(Exception):
 class Requests:
     """The requests of one connection, in pieces of any size; ``is_over`` when it is to be closed."""
 
-    __slots__ = ("_answer", "_body_bytes", "_is_last", "_rest", "is_over")
+    __slots__ = ("_body_bytes", "_is_last", "_rest", "is_over")
 
     def __init__(self) -> None:
         self.is_over = False
         self._rest = b""  # of a head that has not ended
-        self._answer = b""  # due when the body has come
-        self._body_bytes = 0  # of that body, still to come
+        self._body_bytes = 0  # of a request that was answered, still to come
         self._is_last = False
 
     def feed(self, data: bytes) -> bytes:
@@ -47,33 +48,31 @@ class Requests:
             self._rest = self._serve(self._rest + data, answers)
         except Refused as refused:
             self.is_over = True
-            answers.append(_answer(str(refused), f"{refused}\n".encode(), b"close"))
+            answers.append(_answer(str(refused), b"close"))
         return b"".join(answers)
 
     def _serve(self, data: bytes, answers: list[bytes]) -> bytes:
-        """Answer the requests that are whole; the rest. Raises ``Refused``."""
-        while not self.is_over:
-            if not self._answer:
-                data = data.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request line
-                end = _END_OF_HEAD.search(data)
-                if (end.start() if end else len(data)) > HEAD_BYTES_MAX:
-                    raise Refused("431 Request Header Fields Too Large")
-                if end is None:
-                    return data
-                if self._begin(data[: end.start()]) and self._body_bytes > len(data) - end.end():
-                    answers.append(_CONTINUE)
-                data = data[end.end() :]
+        """Answer the requests whose heads are whole; the rest. Raises ``Refused``."""
+        while True:
             skipped = min(self._body_bytes, len(data))
             data = data[skipped:]
             self._body_bytes -= skipped
             if self._body_bytes:
                 return data
-            answers.append(self._answer)
-            self._answer, self.is_over = b"", self._is_last
-        return b""
+            if self._is_last:
+                self.is_over = True
+                return b""
+            data = data.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request line
+            end = _END_OF_HEAD.search(data)
+            if (end.start() if end else len(data)) > HEAD_BYTES_MAX:
+                raise Refused("431 Request Header Fields Too Large")
+            if end is None:
+                return data
+            answers.append(self._begin(data[: end.start()]))
+            data = data[end.end() :]
 
-    def _begin(self, head: bytes) -> bool:
-        """Take in a head; whether its sender waits for leave to send the body. Raises ``Refused``."""
+    def _begin(self, head: bytes) -> bytes:
+        """Take in a head; its answer. Raises ``Refused``."""
         line, *lines = (line.removesuffix(b"\r") for line in head.split(b"\n"))
         method, is_1_0 = _read_request_line(line)
         fields = _read_fields(lines)
@@ -83,8 +82,7 @@ class Requests:
         options = _words(fields, b"connection")
         self._is_last = b"close" in options or (is_1_0 and b"keep-alive" not in options)
         connection = b"close" if self._is_last else b"keep-alive" if is_1_0 else b""
-        self._answer = _ANSWERS[connection, method == b"HEAD"]
-        return not is_1_0 and b"100-continue" in _words(fields, b"expect")
+        return _answer("200 OK", connection, BODY, is_head=method == b"HEAD")
 
 
 def _read_request_line(line: bytes) -> tuple[bytes, bool]:
@@ -95,7 +93,7 @@ def _read_request_line(line: bytes) -> tuple[bytes, bool]:
     method, major, minor = found.groups()
     if major != b"1":
         raise Refused("505 HTTP Version Not Supported")
-    if method == b"CONNECT":  # no tunnels here
+    if method not in _METHODS:
         raise Refused("501 Not Implemented")
     return method, minor == b"0"
 
@@ -127,16 +125,24 @@ def _length_of_body(fields: Fields) -> int:
     return int(length)
 
 
-def _answer(status: str, body: bytes, connection: bytes, *, is_head: bool = False) -> bytes:
+def _answer(status: str, connection: bytes, body: bytes = b"", *, is_head: bool = False) -> bytes:
     """One answer; without its body to a HEAD."""
-    lines = [b"HTTP/1.1 " + status.encode(), b"Content-Type: text/plain", b"Content-Length: %d" % len(body)]
+    lines = [b"HTTP/1.1 " + status.encode(), b"Date: " + _date()]
+    if body:
+        lines.append(b"Content-Type: text/plain")
+    lines.append(b"Content-Length: %d" % len(body))
     if connection:
         lines.append(b"Connection: " + connection)
     return b"\r\n".join((*lines, b"", b"" if is_head else body))
 
 
-_ANSWERS: Final = {
-    (connection, is_head): _answer("200 OK", BODY, connection, is_head=is_head)
-    for connection in (b"", b"close", b"keep-alive")
-    for is_head in (False, True)
-}
+_last_date = (-1, b"")
+
+
+def _date() -> bytes:
+    """Now, as HTTP writes it; made once a second."""
+    global _last_date  # noqa: PLW0603 -- replaced as a whole, so that threads may share it
+    now_s = int(time.time())
+    if _last_date[0] != now_s:
+        _last_date = (now_s, time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now_s)).encode("ascii"))
+    return _last_date[1]
