@@ -116,7 +116,7 @@ class Helper:
         patience_s: float = _SILENCE_S,
     ) -> None:
         """Start ``name``, on ``cpus`` when given, and read its ``hello``. Raises ``HelperError``."""
-        self.name = name if linking == "dynamic" else f"{name}-{linking}"
+        self.name = name if linking in ("dynamic", PYTHON) else f"{name}-{linking}"
         self._buffer = bytearray()
         self._ended = False
         self._walls: list[Message] = []

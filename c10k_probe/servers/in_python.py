@@ -34,7 +34,9 @@ class PythonModel:
         return ""
 
     def start(self, options: ServerOptions) -> PythonServer:
-        """A running server; see ``base.ServerModel``."""
+        """A running server; see ``base.ServerModel``. Raises ``native.HelperUnsupported`` when something is missing."""
+        if self.missing:
+            raise native.HelperUnsupported(self.missing)
         return PythonServer(self, options)
 
 

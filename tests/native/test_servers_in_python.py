@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -399,4 +400,6 @@ def test_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PYTHON_MODELS["uvloop"].missing == PYTHON_MODELS["asyncio"].missing == ""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert PYTHON_MODELS["uvloop"].missing == words
+    with pytest.raises(native.HelperUnsupported, match=re.escape(words)):
+        PYTHON_MODELS["uvloop"].start(ServerOptions())
     assert PYTHON_MODELS["asyncio"].missing == ""
