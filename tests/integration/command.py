@@ -98,13 +98,14 @@ class Started:
         *,
         wrapper: Sequence[str] = (),
         changes: Changes | None = None,
+        program: Sequence[str] = COMMAND,
     ) -> None:
         self.mark = secrets.token_hex(8)
         self._paths = [cwd / f".{self.mark}-{name}" for name in ("stdout", "stderr")]
         outputs = [path.open("wb") for path in self._paths]
         try:
             self.process = subprocess.Popen(
-                [*wrapper, *COMMAND, *map(str, arguments)],
+                [*wrapper, *program, *map(str, arguments)],
                 cwd=cwd,
                 env=environment(self.mark, changes),
                 stdin=subprocess.DEVNULL,
