@@ -7,11 +7,13 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from c10k_probe import native
+from c10k_probe.tracing import choose
 
 MARK = f"C10K_PROBE_TEST_SESSION={os.getpid()}"
 os.environ.update([MARK.split("=")])
@@ -30,6 +32,9 @@ def cannot_run(reason: str) -> None:
     if REQUIRE_ALL:
         pytest.fail(f"C10K_PROBE_REQUIRE_ALL is set and {reason}")
     pytest.skip(reason)
+
+
+try_backend = cache(choose.try_backend)  # a trial takes about a second, and is the same all the session
 
 
 @pytest.fixture

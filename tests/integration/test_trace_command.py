@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import Finished, on_terminal, run, started, wait_for, without_escapes
-from conftest import cannot_run
+from command import Finished, on_terminal, run, run_inside, started, wait_for, without_escapes
+from conftest import cannot_run, try_backend
 
 from c10k_probe.observe.processes import is_alive
-from c10k_probe.tracing.choose import try_backend
 
 ECHO_LOOP = "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done"
 # listens on both families, holds what it accepts, and says its port
@@ -98,17 +97,19 @@ def test_the_commands_own_output_and_exit_code_are_left_alone(bcc: None, tmp_pat
     """And no row of it is in it; the command's failure is told, and is not ours."""
     finished = run("trace", "--quiet", "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 3", cwd=tmp_path)
     assert (finished.code, finished.stdout, finished.stderr) == (0, "out\n", "err\n")
-    finished = run("trace", "--", "/bin/sh", "-c", "exit 3", cwd=tmp_path)
+    finished = run("trace", "--trace", "proc", "--", "/bin/sh", "-c", "exit 3", cwd=tmp_path)
     assert finished.code == 0
     assert "the command ended with exit code 3" in finished.stderr
-    finished = run("trace", "--", "/bin/sh", "-c", "kill -9 $$", cwd=tmp_path)
+    finished = run("trace", "--trace", "proc", "--", "/bin/sh", "-c", "kill -9 $$", cwd=tmp_path)
     assert "the command ended by signal 9" in finished.stderr
 
 
 def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, int], tmp_path: Path) -> None:
     pid, port = server
-    with started("trace", "--port", port, "--duration", "3s", "--csv", "-", cwd=tmp_path) as command:
-        command.until(lambda: "1.0 s:" in command.stderr, "the first interval")
+    with started(
+        "trace", "--port", port, "--duration", "2s", "--interval", "200ms", "--csv", "-", cwd=tmp_path
+    ) as command:
+        command.until(lambda: "0.2 s:" in command.stderr, "the first interval")
         clients = [socket.create_connection((host, port)) for host in ("127.0.0.1", "::1", "127.0.0.1")]
         finished = command.finish()
         for client in clients:
@@ -122,13 +123,21 @@ def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, 
 
 
 def test_a_process_that_ends_early_keeps_its_data_and_says_so(bcc: None, tmp_path: Path) -> None:
-    with subprocess.Popen(["/bin/sleep", "1.3"]) as sleeper:
-        finished = run("trace", "--pid", sleeper.pid, "--duration", "1min", "--csv", "-", cwd=tmp_path)
+    finished = trace_until_it_ends(tmp_path, "--duration", "1min", "--csv", "-")
     assert finished.code == 3
     assert "all its processes ended" in finished.stderr
     assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
-    with subprocess.Popen(["/bin/sleep", "1.3"]) as sleeper:
-        assert run("trace", "--pid", sleeper.pid, cwd=tmp_path).code == 0
+    assert trace_until_it_ends(tmp_path).code == 0
+
+
+def trace_until_it_ends(cwd: Path, *arguments: object) -> Finished:
+    """Trace a process that ends once it is watched."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as cat:
+        assert cat.stdin is not None
+        with started("trace", "--pid", cat.pid, "--interval", "200ms", *arguments, cwd=cwd) as command:
+            command.until(lambda: "0.2 s:" in command.stderr, "the first interval")
+            cat.stdin.close()
+            return command.finish()
 
 
 @pytest.mark.parametrize("backend", ["auto", "perf", "strace", "proc"])
@@ -205,19 +214,19 @@ def test_proc_keeps_what_descendants_did_that_nobody_waited_for(tmp_path: Path) 
     ],
 )
 def test_bad_input_is_one_line_and_2(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run("trace", *arguments, cwd=tmp_path), 2, *words)
+    assert_refused(run_inside("trace", *arguments, cwd=tmp_path), 2, *words)
 
 
 def test_a_port_nobody_listens_on(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     for name in ("trace", "watch"):
-        assert_refused(run(name, "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
+        assert_refused(run_inside(name, "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
 
 
 def test_a_table_on_a_terminal_with_the_commands_lines_above(bcc: None, tmp_path: Path) -> None:
-    script = "for i in 1 2 3 4; do echo line $i of the command; sleep 0.4; done"
-    with on_terminal("trace", "--interval", "300ms", "--", "/bin/sh", "-c", script, cwd=tmp_path) as terminal:
+    script = "for i in 1 2 3 4; do echo line $i of the command; sleep 0.2; done"
+    with on_terminal("trace", "--interval", "200ms", "--", "/bin/sh", "-c", script, cwd=tmp_path) as terminal:
         code, output = terminal.finish()
     text = without_escapes(output)
     assert code == 0, text
@@ -305,7 +314,7 @@ def test_watch_on_a_terminal(server: tuple[int, int], tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_of_watch(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run("watch", *arguments, cwd=tmp_path), 2, *words)
+    assert_refused(run_inside("watch", *arguments, cwd=tmp_path), 2, *words)
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from command import COMMAND, environment, started, wait_for
-from conftest import cannot_run
+from conftest import cannot_run, try_backend
 
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
-from c10k_probe.tracing.choose import open_tracer, try_backend
+from c10k_probe.tracing.choose import open_tracer
 from c10k_probe.tracing.result import Trace
 
 PROGRAM = Path(__file__).with_name("known_calls.py")
