@@ -196,9 +196,9 @@ def test_own_experiment_is_one_of_them(own_folder: Path, tmp_path: Path, by: str
         ("black, with a comma", "5"),
         ("white", "5"),
     ]
-    refused = run("count-sheep", "--sheep", 10, *option, cwd=tmp_path, changes=changes)
+    refused = run_inside("count-sheep", "--sheep", 10, *option, cwd=tmp_path, changes=changes)
     assert (refused.code, "--sheep" in refused.stderr) == (2, True)
-    helped = run("count-sheep", "--help", *option, cwd=tmp_path, changes=changes)
+    helped = run_inside("count-sheep", "--help", *option, cwd=tmp_path, changes=changes)
     assert "--sheep" in helped.stdout
 
 
