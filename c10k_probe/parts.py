@@ -125,10 +125,10 @@ PARTS: tuple[_Row, ...] = (
         "libapache2-mod-php",
         _file("usr/lib/apache2/modules/libphp*.so"),
     ),
-    _Row("nginx", "server under test", "nginx", _executable("nginx")),
+    _Row("nginx", "server under test", "nginx", _executable("nginx"), ("trace-overhead",)),
     _Row("node", "server under test", "nodejs", _executable("node", "nodejs")),
     _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab")),
-    _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk")),
+    _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk"), ("trace-overhead",)),
 )
 
 
@@ -144,6 +144,11 @@ def _part(row: _Row) -> Part:
         used_by=row.used_by,
         note=None if place is None else place.note,
     )
+
+
+def find_part(name: str) -> Part:
+    """Look for the one part of this name."""
+    return _part(next(row for row in PARTS if row.name == name))
 
 
 def find_parts() -> list[Part]:
