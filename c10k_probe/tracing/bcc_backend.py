@@ -106,6 +106,11 @@ class BccTracer(Tracer):
             raise _unavailable(error) from None
         return helper
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The helper."""
+        return () if self._helper is None else (self._helper.pid,)
+
     def snapshot(self) -> Trace | None:
         """Everything counted up to now."""
         self._last = self._trace(self._ask("snapshot", "snapshot"))

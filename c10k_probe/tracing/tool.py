@@ -69,6 +69,11 @@ class ToolTracer(Tracer):
         if self.launched is not None:
             self.launched.release()
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The program; strace, too, when it started the command itself."""
+        return () if self._tool is None else (self._tool.pid,)
+
     def check(self) -> None:
         """Raises ``TracerUnavailable`` when the program is missing, or cannot work for this user."""
         try:
