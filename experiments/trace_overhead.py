@@ -1,0 +1,99 @@
+"""What does each way of tracing cost the server that is traced?
+
+Question: a server at full load is traced by each backend in turn. How much throughput and latency does that cost, how
+much more CPU does the server need for a request, and what does the tracer take itself?
+
+Timed: one window of ``--duration`` from the load generator's start to its end, its connections set up in it; the
+throughput is by the generator's clock. A traced launch counts from before the window until after it; the tracer is read
+once a second, as ``trace`` does. Not timed: starting the server, and the tracer until it is ready (``ready_s``).
+Clock: CLOCK_MONOTONIC of client and tool; CPU time from the scheduler's nanoseconds (schedstat), getrusage(2).
+
+Each launch has a fresh server, and its tracer is opened and closed for it: nothing that a tracer leaves in tasks or
+kernel can reach the next one, and a server that it breaks is one launch lost. That another layout of memory is fast or
+slow then is in the intervals, not in the difference. Ratios are of launches in the same block, in shuffled order.
+
+Known bias: a closed loop, so latency under load is connections over throughput. The price is that of a server which
+does little but system calls: the less a server computes, the more it is. Tracepoints are the whole machine's: the load
+generator, too, pays for the tracer's first look at every call, which is why its CPU is watched, and a generator above
+80 % of a CPU makes the row void. strace and perf take CPU of whichever core is free.
+
+Sources: bcc's reference_guide.md, perf-stat(1), strace(1), proc(5), nginx's and wrk's documentation; PITFALLS of
+closed loops: Tene, "How NOT to measure latency".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+from c10k_probe.limits import Needs
+from c10k_probe.parameters import Parameters, parameter
+from c10k_probe.servers import nginx
+
+from ._trace_measure import ANSWERS, BACKENDS, OFF, measure_nginx
+from ._trace_rows import CHARTS, VIEWS, TraceOverheadRow, findings, rows
+
+_SERVERS = ("nginx",)
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class TraceOverheadParameters(Parameters):
+    """What may be chosen on the command line."""
+
+    server: tuple[str, ...] = parameter(
+        ("nginx",), "Systems under test, comma-separated; nginx is loaded by wrk.", choices=_SERVERS, many=True
+    )
+    backend: tuple[str, ...] = parameter(
+        (OFF, *BACKENDS),
+        "Who traces, comma-separated; off is measured in any case.",
+        choices=(OFF, *BACKENDS),
+        many=True,
+    )
+    connections: int = parameter(64, "Connections that the load generator keeps busy.", minimum=1, maximum=1000)
+    duration: int = parameter(
+        _NS_PER_S,
+        "Length of one window, in whole seconds.",
+        dimension="duration",
+        minimum=_NS_PER_S,
+        maximum=600 * _NS_PER_S,
+    )
+    answer: str = parameter(
+        "file", "What nginx answers with: a small file, or the same bytes from memory.", choices=tuple(ANSWERS)
+    )
+
+
+class TraceOverhead(Experiment[TraceOverheadParameters]):
+    """See the module."""
+
+    version = 1
+    parameters_type = TraceOverheadParameters
+    row_type = TraceOverheadRow
+    views = VIEWS
+    charts = CHARTS
+    repeats = 10
+    quick_repeats = 1
+
+    def cells(self, parameters: TraceOverheadParameters) -> list[Cell]:
+        """Each server with each backend, and without."""
+        needs = nginx.NEEDS.plus(Needs(descriptors_count=1, system_descriptors_count=2).times(parameters.connections))
+        names = dict.fromkeys((OFF, *parameters.backend))
+        return [Cell({"server": server, "traced_by": name}, needs) for server in parameters.server for name in names]
+
+    def measure(self, parameters: TraceOverheadParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """A fresh server, a tracer, a window of load."""
+        traced_by = str(cell.key["traced_by"])
+        traced = measure_nginx(traced_by, parameters.answer, parameters.connections, parameters.duration // _NS_PER_S)
+        yield Samples(cell.key, bench.block, traced.values(), traced.facts())
+
+    def summarise(self, parameters: TraceOverheadParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
+        """One row for each server and backend."""
+        return list(rows(samples, seed))
+
+    def fit(self, parameters: TraceOverheadParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """What each backend costs."""
+        return list(findings(rows(samples, seed)))
+
+
+EXPERIMENT = TraceOverhead()
