@@ -322,6 +322,52 @@ class Helper:
         return ""
 
 
+class Helpers:
+    """What runs in one helper or several; a context manager that asks them to leave, and kills them where the block
+    failed."""
+
+    def __init__(self, farewell_s: float = _FAREWELL_S) -> None:
+        """Start none yet. Each has ``farewell_s`` to leave when it is asked to."""
+        self._helpers: list[Helper] = []
+        self._farewell_s = farewell_s
+
+    def _start(self, name: str, arguments: Sequence[object], cpus: Collection[int] | None, first: str = "") -> Message:
+        """One more helper; its first message, of type ``first``, or else its hello.
+
+        Raises ``HelperError``, and then those before it are killed too.
+        """
+        try:
+            helper = Helper(name, arguments, cpus=cpus)
+            self._helpers.append(helper)
+            return helper.expect(first) if first else helper.hello
+        except BaseException:
+            self.kill()
+            raise
+
+    def close(self) -> None:
+        """Ask them to leave, and see to it that they have."""
+        with contextlib.suppress(HelperError):
+            for helper in self._helpers:
+                helper.finish(self._farewell_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End them at once; their sockets are closed by the kernel."""
+        for helper in self._helpers:
+            helper.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
+
 def build_facts(linkings: Sequence[str] = LINKINGS) -> Mapping[str, Message]:
     """The ``hello`` of every helper build, or why there is none; for ``doctor`` and ``run.json``."""
     found: dict[str, Message] = {}

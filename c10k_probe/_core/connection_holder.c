@@ -10,8 +10,13 @@
  *               of messages are inside, arrays and printing are not.
  *   echo_ns:    from just before send(2) to just after the recv(2) that completed the message.
  *   wall_s:     all echoes of one command, with building and checking.
+ *   latency_ns: of `pump`, as echo_ns, with several under way: what this one thread does for other
+ *               connections between the answer's arrival and the recv(2) is inside.
+ *   duration_ns, client_cpu_ns: the counted phase of `pump`; building and checking of messages and the
+ *               thinning out of samples are inside, arrays and printing are not.
  * Not timed: arrays, shuffling, printing, closing.
- * Clock: CLOCK_MONOTONIC. Units: nanoseconds (_ns), seconds (_s), connections (_count).
+ * Clock: CLOCK_MONOTONIC; CLOCK_PROCESS_CPUTIME_ID for client_cpu_ns. Units: nanoseconds (_ns), seconds (_s),
+ * connections and requests (_count).
  *
  * A connection counts as open only after its first echo. A message carries the connection's index and a
  * counter that is used once, and the rest of its bytes depend on the counter: an answer that was mixed up is
@@ -21,24 +26,37 @@
  * Every socket has SO_LINGER 0 from the start: closing sends a reset and leaves no TIME_WAIT, also after
  * kill -9.
  * User memory for a held connection is 4 bytes (its descriptor). While a command runs, its samples take 8
- * bytes each (and the order of echoes 4); these arrays are mapped and touched before, and unmapped after.
+ * bytes each (and the order of echoes 4, a connection in `pump` 24); these arrays are mapped and touched
+ * before, and unmapped after.
  *
  * Commands, one a line on stdin:
  *   ramp N             until N are open; in windows: connect all, send on all, receive on all
  *   echo [COUNT SEED]  on each, or on COUNT of them (0: all), one after another, shuffled by SEED
+ *   pump CONCURRENCY DURATION_MS [WARMUP_MS]
+ *                      a closed loop over the first CONCURRENCY (0: all; fewer where fewer are held): each
+ *                      has one message under way, and when its answer is there, whole and right, the next is
+ *                      sent. After WARMUP_MS the answers within DURATION_MS are counted, then those under way
+ *                      are waited for: answers in all are warmup_count + requests_count + drained_count. A
+ *                      connection with a wrong, late or missing answer is closed, as in `echo`, and the others
+ *                      go on. Of every `latency_samples_every` latencies one is kept, so that there are at most
+ *                      --pump-samples.
  *   pairs N / unpair   both ends of N connections in this process, without a server and without epoll: the
  *                      calibration of what the kernel keeps for a connection
  *   status, close, quit (or end of file)
  *
  * Known bias:
  *   - one connection is active at a time in `echo`: this is latency of an idle server, never of a loaded one.
- *   - a closed loop: while one echo is late, none is sent (coordinated omission); time-outs are losses.
+ *   - a closed loop: while one echo is late, none is sent (coordinated omission); time-outs are losses. In
+ *     `pump` this holds for each connection: its latencies are those at the rate that the server lets through,
+ *     and say nothing of what clients meet that come on a schedule of their own.
+ *   - `pump` is one thread: with client_cpu_ns near duration_ns it is the limit, and not the server.
  *   - client and server share the machine, and its cores unless they are pinned apart.
  *   - connect() also contains the search for a free port, which grows with the ports in use.
  *   - a window keeps the server's accept queue filled, and connect() competes with the server for the cores.
  *
  * The parts: holder.h (what they share), holder_connections.c, holder_wire.c (messages and failures),
- * holder_arrays.c, holder_ramp.c, holder_echo.c, holder_pairs.c, holder_commands.c.
+ * holder_arrays.c, holder_ramp.c, holder_echo.c, holder_pump.c, holder_samples.c and holder_random.c (which
+ * latencies are kept, which order), holder_pairs.c, holder_commands.c.
  *
  * Sources: tcp(7), socket(7) (SO_LINGER, SO_SNDTIMEO), ip(7) (IP_BIND_ADDRESS_NO_PORT), connect(2),
  * net/ipv4/inet_hashtables.c (choice of the port), epoll(7) and clone(2) for the server's side.
@@ -49,9 +67,12 @@ enum {
     WINDOW_MAX = 4096,
     TIMEOUT_MS_MAX = 600 * 1000,
     SOURCE_BASE_MAX = 200,
+    SAMPLES_MIN = 2,
+    SAMPLES_MAX = 100 * 1000,
 };
 
-struct settings settings = {.window_count = 128, .timeout_ms = 10000, .message_bytes = 64};
+struct settings settings = {
+    .window_count = 128, .timeout_ms = 10000, .message_bytes = 64, .samples_count = SAMPLES_MAX};
 struct totals totals;
 
 int main(int argc, char **argv)
@@ -65,6 +86,10 @@ int main(int argc, char **argv)
          .number = &settings.message_bytes,
          .minimum = MESSAGE_BYTES_MIN,
          .maximum = MESSAGE_BYTES_MAX},
+        {.name = "--pump-samples",
+         .number = &settings.samples_count,
+         .minimum = SAMPLES_MIN,
+         .maximum = SAMPLES_MAX},
     };
     helper_parse("connection_holder", argc, argv, options, ARRAY_COUNT(options));
     helper_start("connection_holder");

@@ -16,7 +16,7 @@ enum {
 
 /* From the command line. */
 struct settings {
-    int64_t port, source_base, window_count, timeout_ms, message_bytes;
+    int64_t port, source_base, window_count, timeout_ms, message_bytes, samples_count;
 };
 
 /* For `end`. */
@@ -55,6 +55,30 @@ void compact(struct descriptors *list);
 /* Closes all (with a reset, as prepare_socket asked for) and gives the memory back. Returns how many. */
 int64_t close_all(struct descriptors *list);
 
+/* ---- holder_random.c ---- */
+
+uint64_t next_random(uint64_t *state);
+
+/* 0..limit-1, without the bias of a plain remainder. */
+uint64_t random_below(uint64_t *state, uint64_t limit);
+
+/* ---- holder_samples.c ---- */
+
+/* At most capacity values of a stream, one of each `every` (a power of two), in their order. */
+struct samples {
+    int64_t *values;
+    int64_t count, capacity, every;
+    int64_t seen_count, next; /* next: which of the stream is kept next */
+    uint64_t random;
+};
+
+/* Room for capacity values, or one fewer where it is odd; two at least. */
+struct samples samples_new(int64_t capacity);
+void samples_free(struct samples *samples);
+
+/* Allocates nothing. When the room is full, one of each two values is dropped: tens of microseconds for 100,000. */
+void samples_add(struct samples *samples, int64_t value);
+
 /* ---- holder_wire.c ---- */
 
 extern uint64_t message_counter; /* of messages sent */
@@ -84,13 +108,11 @@ void prepare_socket(int fd);
 /* A descriptor connected to 127.0.0.1:port, or -1 with the failure noted. */
 int open_connection(uint16_t port, int64_t *connect_ns, struct failure *failure);
 
-/* How many source addresses the held connections have, as the kernel says. */
-int64_t count_sources(void);
-
 /* ---- the commands, each in its file: answers with one line ---- */
 
 void command_ramp(const int64_t *arguments);
 void command_echo(const int64_t *arguments);
+void command_pump(const int64_t *arguments);
 void command_pairs(const int64_t *arguments);
 void command_unpair(const int64_t *arguments);
 

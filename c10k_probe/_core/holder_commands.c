@@ -11,8 +11,9 @@
 
 enum {
     LINE_BYTES = 128,
-    ARGUMENTS_MAX = 2,
+    ARGUMENTS_MAX = 3,
     CONNECTIONS_MAX = 1000 * 1000,
+    PUMP_MS_MAX = 3600 * 1000,
 };
 
 static void command_status(const int64_t *arguments)
@@ -31,12 +32,16 @@ static void command_close(const int64_t *arguments)
 static const struct command {
     const char *name;
     void (*obey)(const int64_t *arguments);
-    int64_t first_maximum; /* of the first argument */
     int arguments_min, arguments_max;
+    int64_t maxima[ARGUMENTS_MAX];
 } commands[] = {
-    {"ramp", command_ramp, CONNECTIONS_MAX, 1, 1}, {"echo", command_echo, CONNECTIONS_MAX, 0, 2},
-    {"pairs", command_pairs, CONNECTIONS_MAX / 2, 1, 1}, {"unpair", command_unpair, 0, 0, 0},
-    {"status", command_status, 0, 0, 0}, {"close", command_close, 0, 0, 0},
+    {"ramp", command_ramp, 1, 1, {CONNECTIONS_MAX}},
+    {"echo", command_echo, 0, 2, {CONNECTIONS_MAX, INT64_MAX}},
+    {"pump", command_pump, 2, 3, {CONNECTIONS_MAX, PUMP_MS_MAX, PUMP_MS_MAX}},
+    {"pairs", command_pairs, 1, 1, {CONNECTIONS_MAX / 2}},
+    {"unpair", command_unpair, 0, 0, {0}},
+    {"status", command_status, 0, 0, {0}},
+    {"close", command_close, 0, 0, {0}},
 };
 
 static const struct command *find_command(const char *name)
@@ -46,7 +51,7 @@ static const struct command *find_command(const char *name)
             return &commands[i];
         }
     }
-    usage("unknown command \"%s\"; known: ramp, echo, pairs, unpair, status, close, quit", name);
+    usage("unknown command \"%s\"; known: ramp, echo, pump, pairs, unpair, status, close, quit", name);
 }
 
 static int64_t read_argument(const char *word, int64_t maximum)
@@ -78,7 +83,7 @@ static bool obey_line(char *line)
         if (count == command->arguments_max) {
             usage("%s takes at most %d arguments", name, command->arguments_max);
         }
-        arguments[count] = read_argument(word, count == 0 ? command->first_maximum : INT64_MAX);
+        arguments[count] = read_argument(word, command->maxima[count]);
     }
     if (count < command->arguments_min) {
         usage("%s takes at least %d arguments", name, command->arguments_min);

@@ -94,22 +94,3 @@ int open_connection(uint16_t port, int64_t *connect_ns, struct failure *failure)
     close(fd);
     return -1;
 }
-
-/* ---- all that are held ---- */
-
-int64_t count_sources(void)
-{
-    uint8_t *seen = array_new(SOURCES_COUNT);
-    int64_t sources_count = 0;
-    for (int64_t i = 0; i < held.count; i++) {
-        struct sockaddr_in address = {0};
-        socklen_t bytes = sizeof address;
-        CHECK(getsockname(held.fds[i], (struct sockaddr *)&address, &bytes));
-        const uint32_t host = ntohl(address.sin_addr.s_addr);
-        const uint32_t source = (host >> 8 & 0xff) * SOURCES_IN_ROW + (host & 0xff) - 1;
-        sources_count += !seen[source % SOURCES_COUNT];
-        seen[source % SOURCES_COUNT] = 1;
-    }
-    array_free(seen, SOURCES_COUNT);
-    return sources_count;
-}

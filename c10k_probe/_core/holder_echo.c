@@ -14,26 +14,6 @@ struct echoes {
     int64_t ok_count, failed_count, timeouts_count;
 };
 
-/* splitmix64 (Steele, Lea, Flood 2014): the same order for the same seed on every machine. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t mixed = (*state += 0x9e3779b97f4a7c15U);
-    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9U;
-    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebU;
-    return mixed ^ mixed >> 31;
-}
-
-/* 0..limit-1, without the bias of a plain remainder. */
-static uint64_t random_below(uint64_t *state, uint64_t limit)
-{
-    const uint64_t uneven = (0 - limit) % limit;
-    uint64_t value;
-    do {
-        value = next_random(state);
-    } while (value < uneven);
-    return value % limit;
-}
-
 /* The first asked_count places become a random sample of 0..count-1 in random order (Fisher-Yates). */
 static void shuffle(int32_t *order, int64_t count, int64_t asked_count, uint64_t seed)
 {

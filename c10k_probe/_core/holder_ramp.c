@@ -100,7 +100,6 @@ static void emit_ramped(const struct ramp *ramp, int64_t target_count)
         emit_part(",\"ramp_s\":null,\"connect_rate_per_s\":null");
     }
     emit_int64_array(",\"connect_ns\":", ramp->connect_ns, (size_t)ramp->opened_count);
-    emit_part(",\"source_addresses_count\":%" PRId64, count_sources());
     emit_failure(&ramp->failure, held.count);
     emit_finish("}");
 }

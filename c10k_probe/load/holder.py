@@ -1,4 +1,5 @@
-"""The connection holder: opens TCP connections to a port on 127.0.0.1, holds them, exchanges echoes on them.
+"""The connection holder: opens TCP connections to a port on 127.0.0.1, holds them, exchanges echoes on them, one after
+another or many at once.
 
 One C process holds as many as its descriptor limit allows; beyond that there are several, each with source addresses of
 its own in 127/8 (a source address has about 28,000 ports per destination).
@@ -6,13 +7,11 @@ its own in 127/8 (a source address has about 28,000 ports per destination).
 
 from __future__ import annotations
 
-import contextlib
 import resource
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from c10k_probe import native
 
@@ -24,7 +23,7 @@ _S_PER_CONNECTION: Final = 0.02  # patience, not expectation: a tenth of it woul
 
 @dataclass(frozen=True)
 class Failure:
-    """The call on which a ramp stopped, and how many connections were open then."""
+    """The call on which a ramp stopped, or the first that failed in a pump, and how many connections were open then."""
 
     call: str
     errno_name: str
@@ -53,7 +52,37 @@ class Echoes:
     echo_ns: Sequence[int]
 
 
-class Holder:
+@dataclass(frozen=True)
+class Pumped:
+    """A closed loop over ``concurrency_count`` connections, which may be fewer than were asked for.
+
+    ``duration_ns``, ``client_cpu_ns`` (this client's CPU time), ``requests_count`` and ``latency_ns`` are of the window
+    that was counted; both times are None where every connection broke before it began. ``latency_ns``: send() to the
+    whole answer, one of every ``latency_samples_every`` requests. ``failed_count``: connections with a wrong, late or
+    missing answer at any time; they are closed. ``first_send_ns`` and ``last_answer_ns`` (CLOCK_MONOTONIC) embrace
+    warm-up and drain.
+    """
+
+    concurrency_count: int
+    duration_ns: int | None
+    requests_count: int
+    warmup_count: int
+    drained_count: int
+    failed_count: int
+    latency_ns: Sequence[int]
+    latency_samples_every: int
+    client_cpu_ns: int | None
+    first_send_ns: int | None
+    last_answer_ns: int | None
+    failure: Failure | None
+
+    @property
+    def answered_count(self) -> int:
+        """All right answers, before, in and after the window: what counts from outside are to be divided by."""
+        return self.warmup_count + self.requests_count + self.drained_count
+
+
+class Holder(native.Helpers):
     """Client ends of connections, in one or more processes. Raises ``native.HelperError``."""
 
     def __init__(
@@ -67,19 +96,14 @@ class Holder:
 
         No answer is waited for longer than ``remaining_s()``.
         """
+        super().__init__()
         self._remaining_s = remaining_s or (lambda: float("inf"))
         self._room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
         processes = min(_MOST_HOLDERS, -(-most_count // self._room))
-        self._helpers: list[native.Helper] = []
         _, cpus = native.split_cpus()
         common = ["--port", port, "--window", window_count, "--timeout-ms", _TIMEOUT_MS]
-        try:
-            for base in range(processes):
-                helper = native.Helper("connection_holder", [*common, "--source-base", base], cpus=cpus)
-                self._helpers.append(helper)
-        except BaseException:
-            self.kill()
-            raise
+        for base in range(processes):
+            self._start("connection_holder", [*common, "--source-base", base], cpus)
 
     @property
     def sessions(self) -> tuple[int, ...]:
@@ -111,6 +135,16 @@ class Holder:
             echo_ns=[value for answer in answers for value in answer["echo_ns"]],
         )
 
+    def pump(self, concurrency: int, duration_s: float, warmup_s: float = 0.0) -> Pumped:
+        """A closed loop over the first ``concurrency`` connections (0: all) that the first process holds.
+
+        Each has one message under way, and the next is sent when its answer has come; none is under way afterwards.
+        Answers are counted for ``duration_s`` after ``warmup_s``, both in steps of 1 ms, up to an hour.
+        """
+        duration_ms, warmup_ms = max(1, round(duration_s * 1000)), round(warmup_s * 1000)
+        patience_s = min(self._remaining_s() + 0.1, duration_s + warmup_s + self._patience_s(concurrency))
+        return _pumped(self._helpers[0].ask(f"pump {concurrency} {duration_ms} {warmup_ms}", "pumped", patience_s))
+
     def drop(self) -> None:
         """Reset every held connection; the processes stay."""
         for helper in self._helpers:
@@ -126,16 +160,12 @@ class Holder:
 
     def close(self) -> None:
         """Reset every connection, so that no TIME_WAIT is left, and end the processes."""
-        with contextlib.suppress(native.HelperError):
+        try:
             self.drop()
-            for helper in self._helpers:
-                helper.finish()
-        self.kill()
-
-    def kill(self) -> None:
-        """End the processes at once; their sockets are reset by the kernel."""
-        for helper in self._helpers:
-            helper.kill()
+        except native.HelperError:
+            self.kill()
+        else:
+            super().close()
 
     def cpu_ns(self) -> int | None:
         """CPU time of the processes so far, by the scheduler's account; cheap enough for just before a ramp."""
@@ -155,20 +185,21 @@ class Holder:
         shares[-1] += target_count - sum(shares)
         return shares
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.kill()
+def _failure(part: dict[str, Any], at_count: int | None = None) -> Failure | None:
+    failure = part["failure"]
+    if not failure:
+        return None
+    at_count = int(failure["at_count"]) if at_count is None else at_count
+    return Failure(str(failure["call"]), str(failure["name"]), str(failure["message"]), at_count)
+
+
+def _pumped(part: dict[str, Any]) -> Pumped:
+    names = {field.name for field in fields(Pumped)} - {"failure"}
+    return Pumped(failure=_failure(part), **{name: part[name] for name in names})
 
 
 def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
-    failure = parts[-1]["failure"]
     spans = [float(part["ramp_s"]) for part in parts if part["ramp_s"] is not None]
     open_count = sum(int(part["open_count"]) for part in parts)
     return Ramped(
@@ -176,9 +207,7 @@ def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
         opened_count=sum(int(part["opened_count"]) for part in parts),
         ramp_s=sum(spans) if spans else None,
         connect_ns=[value for part in parts for value in part["connect_ns"]],
-        failure=Failure(str(failure["call"]), str(failure["name"]), str(failure["message"]), open_count)
-        if failure
-        else None,
+        failure=_failure(parts[-1], open_count),
     )
 
 

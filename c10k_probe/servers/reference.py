@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from c10k_probe import native
 from c10k_probe.limits import Needs
@@ -67,24 +65,23 @@ MODELS: Final = {
     )
 }
 
+_FAREWELL_S: Final = 10.0  # every connection is closed, and every process of `fork` reaped
+
 CLIENT_END: Final = Needs(system_descriptors_count=1, memory_bytes=_KERNEL_END_BYTES)
 """What the client's end of a connection takes; its descriptors are spread over as many processes as that needs."""
 
 
-class ReferenceServer:
+class ReferenceServer(native.Helpers):
     """A running reference server. Raises ``native.HelperError`` when it does not come up."""
 
     def __init__(self, model: str, backlog_count: int = 4096, stack_bytes: int | None = None) -> None:
+        super().__init__(_FAREWELL_S)
         self.name = model
         stack = [] if stack_bytes is None else ["--stack", stack_bytes]
         arguments = ["--model", model, "--backlog", backlog_count, *stack]
         self.cpus, _ = native.split_cpus()
-        self._helper = native.Helper("reference_server", arguments, cpus=self.cpus)
-        try:
-            ready = self._helper.expect("ready")
-        except BaseException:
-            self._helper.kill()
-            raise
+        ready = self._start("reference_server", arguments, self.cpus, "ready")
+        self._helper = self._helpers[0]
         self.port = int(ready["port"])
         self.backlog_count = int(ready["backlog"])
         self.session = self._helper.pid
@@ -106,20 +103,3 @@ class ReferenceServer:
     def death(self) -> str:
         """How the server's main process ended; empty while it lives."""
         return self._helper.death()
-
-    def close(self) -> None:
-        """Ask it to leave, and see to it that it has."""
-        with contextlib.suppress(native.HelperError):
-            self._helper.finish(timeout_s=10.0)
-        self._helper.kill()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._helper.kill()

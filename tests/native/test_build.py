@@ -69,6 +69,7 @@ def test_memcheck_server_and_holder(model: str) -> None:
             assert holder.ask("ramp 10", "ramped")["open_count"] == 10
             assert holder.ask("echo", "echoed")["ok_count"] == 10
             assert holder.ask("echo 3 7", "echoed")["ok_count"] == 3
+            assert holder.ask("pump 7 100 50", "pumped")["failed_count"] == 0
             assert holder.ask("pairs 5", "paired")["pairs_count"] == 5
             assert holder.ask("ramp 20", "ramped")["open_count"] == 20
             assert holder.ask("close", "closed")["closed_count"] == 20

@@ -2,113 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-import selectors
 import signal
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 import pytest
 from conftest import cannot_run
 
 from c10k_probe import native
+from native.answering import BAD_ANSWERS, PythonServer, on_third
 from native.driving import Foster, Message, Server, holding
 from native.kernel_view import client_ends, descriptors_of, remains_of, server_ends, sockets_of
 
 COUNT = 23
-MESSAGE_BYTES = 64
 CONNECTIONS_PER_SOURCE = 2000
 NOBODY_LISTENS = 9  # discard; below 1024, so no test's ephemeral port
 
-# (connection's number, message's number on it, message, the message before) -> answer; None: close
-Answer = Callable[[int, int, bytes, bytes], bytes | None]
-
-
-class PythonServer:
-    """An echo server in a thread whose answers are the test's choice; remembers the messages in their order."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self._stop, self._stopped = socket.socketpair()
-        self._selector = selectors.DefaultSelector()
-        self._accepted: list[socket.socket] = []
-        self._pending: dict[socket.socket, tuple[int, list[bytes]]] = {}
-        self._thread = threading.Thread(target=self._serve)
-        self.port = int(self._listener.getsockname()[1])
-        self.messages: list[bytes] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.close()
-        self._thread.join()
-        self._selector.close()
-        for opened in (self._listener, self._stopped, *self._accepted):
-            opened.close()
-
-    def _serve(self) -> None:
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._stopped, selectors.EVENT_READ)
-        while True:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._stopped:
-                    return
-                if key.fileobj is self._listener:
-                    self._accept()
-                else:
-                    assert isinstance(key.fileobj, socket.socket)
-                    self._obey(key.fileobj)
-
-    def _accept(self) -> None:
-        connection = self._listener.accept()[0]
-        self._pending[connection] = (len(self._accepted), [])
-        self._accepted.append(connection)
-        self._selector.register(connection, selectors.EVENT_READ)
-
-    def _obey(self, connection: socket.socket) -> None:
-        number, before = self._pending[connection]
-        answer: bytes | None = None
-        with contextlib.suppress(OSError):
-            message = connection.recv(MESSAGE_BYTES, socket.MSG_WAITALL)
-            if message:
-                self.messages.append(message)
-                before.append(message)
-                answer = self._answer(number, len(before) - 1, message, before[-2] if len(before) > 1 else b"")
-            if answer is not None:
-                connection.sendall(answer)
-        if answer is None:
-            self._selector.unregister(connection)
-            connection.close()
-
-
-def on_third(misbehave: Callable[[bytes, bytes], bytes | None]) -> Answer:
-    """Right at first; later every third connection misbehaves."""
-
-    def answer(number: int, round_number: int, message: bytes, before: bytes) -> bytes | None:
-        return misbehave(message, before) if round_number > 0 and number % 3 == 0 else message
-
-    return answer
-
-
-BAD_ANSWERS: dict[str, Callable[[bytes, bytes], bytes | None]] = {
-    "last byte wrong": lambda message, before: message[:-1] + bytes([message[-1] ^ 1]),
-    "another index": lambda message, before: bytes([message[0] ^ 1]) + message[1:],
-    "the message before": lambda message, before: before,
-    "silent": lambda message, before: b"",
-    "closing": lambda message, before: None,
-    "half": lambda message, before: message[: MESSAGE_BYTES // 2],
-}
 FIRST_FAILURES = {
     "last byte wrong": "EBADMSG",
     "another index": "EBADMSG",
@@ -266,7 +177,7 @@ def test_a_server_that_ends_is_noticed(server: Server) -> None:
 def test_sources_lie_in_127_and_differ_by_base(server: Server) -> None:
     with holding(server.port, "--source-base", 0) as first, holding(server.port, "--source-base", 200) as second:
         for holder, source in ((first, "127.16.0.1"), (second, "127.216.0.1")):
-            assert holder.ask("ramp 5", "ramped")["source_addresses_count"] == 1
+            assert holder.ask("ramp 5", "ramped")["open_count"] == 5
             rows = sockets_of(holder.pid)
             assert {row.local[0] for row in rows} == {source}
             assert {row.remote for row in rows} == {("127.0.0.1", server.port)}
@@ -281,7 +192,7 @@ def test_sources_rotate(server: Server) -> None:
         ramped = holder.ask(f"ramp {target}", "ramped")
         sources = [row.local[0] for row in client_ends(server.port)]
 
-    assert (ramped["open_count"], ramped["source_addresses_count"], ramped["failure"]) == (target, 2, None)
+    assert (ramped["open_count"], ramped["failure"]) == (target, None)
     assert {source: sources.count(source) for source in set(sources)} == {
         "127.16.0.1": CONNECTIONS_PER_SOURCE,
         "127.16.0.2": 50,
