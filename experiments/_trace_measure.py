@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from c10k_probe import native
 from c10k_probe.experiment import Scalar
-from c10k_probe.load import HttpLoad, Wrk, find_wrk
+from c10k_probe.load import ClosedLoop
 from c10k_probe.observe import tree
 from c10k_probe.observe.procfs import read_status
-from c10k_probe.servers import NginxServer, nginx
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
 from c10k_probe.tracing.choose import open_tracer
 from c10k_probe.tracing.result import Trace, add_known
+
+from ._trace_load import Ask, serving
 
 OFF = "off"
 COUNTS = "bcc-counts"
@@ -28,14 +29,13 @@ BACKENDS: Mapping[str, tuple[str, bool]] = {  # name here -> (backend, with late
 }
 _READ_EVERY_S = 1.0  # as `trace` does
 _FIRST_READING_S = 0.5  # so that a window of n seconds has n readings
-ANSWERS = {"file": nginx.PATH, "memory": nginx.PATH_MEMORY}
 
 
 @dataclass(frozen=True)
 class Traced:
     """A window of load. server_cpu_s: of its tree; tracer_cpu_s: of the tracer's processes, and of reading them."""
 
-    load: HttpLoad
+    load: ClosedLoop
     server_cpu_s: float | None
     tracer_cpu_s: float | None = None
     tracer_peak_rss_bytes: int | None = None
@@ -81,17 +81,16 @@ def _share_pct(cpu_s: float | None, elapsed_s: float) -> float | None:
     return None if cpu_s is None or elapsed_s <= 0 else cpu_s / elapsed_s * 100
 
 
-def measure_nginx(traced_by: str, answer: str, connections_count: int, duration_s: int) -> Traced:
-    """A fresh nginx under wrk. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
-    find_wrk()
-    with NginxServer() as server, _traced(traced_by, server.session) as tracing:
-        with Wrk(server.url(ANSWERS[answer]), connections_count, duration_s) as wrk:
-            while not wrk.wait(tracing.until_next_s()):
+def measure(server: str, traced_by: str, ask: Ask, remaining_s: Callable[[], float]) -> Traced:
+    """One window on a fresh server. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
+    with serving(server, ask, remaining_s) as ready, _traced(traced_by, ready.server.session) as tracing:
+        with ready.begin() as load:
+            while not load.wait(tracing.until_next_s()):
                 tracing.read()
-            load = wrk.finish()
-        if death := server.death():
+            came_to = load.finish()
+        if death := ready.server.death():
             raise native.HelperError(death)
-        return tracing.finished(load)
+        return tracing.finished(came_to)
 
 
 @contextlib.contextmanager
@@ -134,7 +133,7 @@ class Tracing:
             self._reading_cpu_s += time.process_time() - before_s
             self._next_s += _READ_EVERY_S
 
-    def finished(self, load: HttpLoad) -> Traced:
+    def finished(self, load: ClosedLoop) -> Traced:
         """What the load came to, with what server and tracer took for it."""
         helper_cpu_s = _since(self._helper_cpu_s(), self._helper_cpu_before_s)
         server_cpu_s = _since(self._server_cpu_s(), self._server_cpu_before_s)

@@ -27,14 +27,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
-from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import nginx
 
-from ._trace_measure import ANSWERS, BACKENDS, OFF, measure_nginx
+from ._trace_load import ANSWERS, AUTO, SERVERS, Ask, needs, resolve
+from ._trace_measure import BACKENDS, OFF, measure
 from ._trace_rows import CHARTS, VIEWS, TraceOverheadRow, findings, rows
 
-_SERVERS = ("nginx",)
 _NS_PER_S = 1_000_000_000
 
 
@@ -43,7 +41,10 @@ class TraceOverheadParameters(Parameters):
     """What may be chosen on the command line."""
 
     server: tuple[str, ...] = parameter(
-        ("nginx",), "Systems under test, comma-separated; nginx is loaded by wrk.", choices=_SERVERS, many=True
+        (AUTO,),
+        "Systems under test, comma-separated; wrk loads nginx, the project's own client the models.",
+        choices=(AUTO, *SERVERS),
+        many=True,
     )
     backend: tuple[str, ...] = parameter(
         (OFF, *BACKENDS),
@@ -77,14 +78,18 @@ class TraceOverhead(Experiment[TraceOverheadParameters]):
 
     def cells(self, parameters: TraceOverheadParameters) -> list[Cell]:
         """Each server with each backend, and without."""
-        needs = nginx.NEEDS.plus(Needs(descriptors_count=1, system_descriptors_count=2).times(parameters.connections))
         names = dict.fromkeys((OFF, *parameters.backend))
-        return [Cell({"server": server, "traced_by": name}, needs) for server in parameters.server for name in names]
+        return [
+            Cell({"server": server, "traced_by": name}, needs(server, parameters.connections))
+            for server in resolve(parameters.server)
+            for name in names
+        ]
 
     def measure(self, parameters: TraceOverheadParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, a tracer, a window of load."""
-        traced_by = str(cell.key["traced_by"])
-        traced = measure_nginx(traced_by, parameters.answer, parameters.connections, parameters.duration // _NS_PER_S)
+        server, traced_by = str(cell.key["server"]), str(cell.key["traced_by"])
+        ask = Ask(parameters.connections, parameters.duration // _NS_PER_S, parameters.answer)
+        traced = measure(server, traced_by, ask, bench.remaining_s)
         yield Samples(cell.key, bench.block, traced.values(), traced.facts())
 
     def summarise(self, parameters: TraceOverheadParameters, samples: Sequence[Samples], seed: int) -> list[Row]:

@@ -34,7 +34,7 @@ _SAMPLES_BEYOND: Final = 5  # what a quantile needs
 
 
 @dataclass(frozen=True)
-class HttpLoad:
+class ClosedLoop:
     """What a run of a load generator came to. A quantile that too few requests support is None.
 
     failed_count: connections refused or broken, time-outs, answers that were not 2xx or 3xx.
@@ -100,7 +100,7 @@ class Wrk:
             self._cpu_s = usage.ru_utime + usage.ru_stime
         return self._process.returncode is not None
 
-    def finish(self) -> HttpLoad:
+    def finish(self) -> ClosedLoop:
         """What it came to; waits for its end. Raises ``native.HelperError``."""
         patience_s = self._started_s + self._duration_s + _GRACE_S - time.monotonic()
         if not self.wait(patience_s):
@@ -132,7 +132,7 @@ class Wrk:
         self.kill()
 
 
-def read_report(text: str, cpu_s: float = 0.0, elapsed_s: float = 0.0) -> HttpLoad:
+def read_report(text: str, cpu_s: float = 0.0, elapsed_s: float = 0.0) -> ClosedLoop:
     """What wrk printed. Raises ``native.HelperError`` when it is not a report with ``--latency``."""
     total, rate = _TOTAL.search(text), _RATE.search(text)
     if total is None or rate is None:
@@ -143,7 +143,7 @@ def read_report(text: str, cpu_s: float = 0.0, elapsed_s: float = 0.0) -> HttpLo
     known = {
         share: value for share, value in quantiles.items() if requests_count * (100 - share) >= _SAMPLES_BEYOND * 100
     }
-    return HttpLoad(
+    return ClosedLoop(
         requests_count=requests_count,
         failed_count=sum(int(number) for group in failures for number in group),
         requests_per_s=float(rate[1]),
