@@ -12,7 +12,8 @@ from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, es
 
 from ._trace_measure import BACKENDS, OFF
 
-BUSY_LOAD_PCT = 80
+BUSY_PCT = 80  # of a load generator, of one CPU
+FULL_PCT = 95  # starting and ending the generator is in the window too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
     facts: dict[str, Any] = {key: _median_of(key, launches) for key in (*_MEDIANS, *_MORE_MEDIANS)}
     sums: dict[str, Any] = {key: _sum_of(key, launches) for key in _SUMS}
     interval = _interval("throughput_per_s", launches, seed) if name[1] == OFF else throughput_ratio
-    grade = _grade(stats.grade_interval(interval, "throughput"), facts["load_cpu_pct"], sums)
+    grade = _grade(stats.grade_interval(interval, "throughput"), facts, sums)
     return TraceOverheadRow(
         server=name[0],
         traced_by=name[1],
@@ -133,10 +134,16 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
     )
 
 
-def _grade(grade: stats.Grade, load_cpu_pct: float | None, sums: Mapping[str, int | None]) -> stats.Grade:
-    if load_cpu_pct is None or load_cpu_pct > BUSY_LOAD_PCT:
-        text = "unknown" if load_cpu_pct is None else f"{load_cpu_pct:.0f} % of its CPU"
-        grade = grade.worse("void", f"the load generator used {text}: it was the limit, not the server")
+def _grade(grade: stats.Grade, facts: Mapping[str, float | None], sums: Mapping[str, int | None]) -> stats.Grade:
+    load_pct, server_pct = facts["load_cpu_pct"], facts["server_cpu_pct"]
+    if load_pct is None:
+        grade = grade.worse("void", "the load generator's CPU time is unknown: it may have been the limit")
+    elif load_pct > BUSY_PCT and load_pct < FULL_PCT and server_pct is not None and server_pct >= FULL_PCT:
+        # its share is padded by waits of a few microseconds, each with a sleep and a wake-up
+        text = f"the load generator used {load_pct:.0f} % of its CPU, though the server had nothing left of its own"
+        grade = grade.worse("shaky", text)
+    elif load_pct > BUSY_PCT:
+        grade = grade.worse("void", f"the load generator used {load_pct:.0f} % of its CPU: it may have been the limit")
     if sums["dropped_count"]:
         grade = grade.worse("shaky", f"{sums['dropped_count']:,} events were dropped: counts are lower bounds")
     if sums["failed_count"]:

@@ -14,11 +14,12 @@ slow then is in the intervals, not in the difference. Ratios are of launches in 
 
 Known bias: a closed loop, so latency under load is connections over throughput. The price is that of a server which
 does little but system calls: the less a server computes, the more it is. Tracepoints are the whole machine's: the load
-generator, too, pays for the tracer's first look at every call, which is why its CPU is watched, and a generator above
-80 % of a CPU makes the row void. strace and perf take CPU of whichever core is free.
+generator, too, pays for the tracer's first look at every call, and is watched: a row is void when it used more than
+80 % of its CPU, unless the server had nothing left of its own. One CPU for each makes the reference models' rows void
+where client and model cost the same. Tracers run on whichever CPU is free.
 
-Sources: bcc's reference_guide.md, perf-stat(1), strace(1), proc(5), nginx's and wrk's documentation; PITFALLS of
-closed loops: Tene, "How NOT to measure latency".
+Sources: bcc's reference_guide.md, perf-stat(1), strace(1), proc(5), nginx's and wrk's documentation; Tene, "How NOT to
+measure latency" (closed loops).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.parameters import Parameters, parameter
 
@@ -61,7 +63,7 @@ class TraceOverheadParameters(Parameters):
         maximum=600 * _NS_PER_S,
     )
     answer: str = parameter(
-        "file", "What nginx answers with: a small file, or the same bytes from memory.", choices=tuple(ANSWERS)
+        "file", "What nginx answers with: a file of 4 KiB, or a line from memory.", choices=tuple(ANSWERS)
     )
 
 
@@ -75,6 +77,11 @@ class TraceOverhead(Experiment[TraceOverheadParameters]):
     charts = CHARTS
     repeats = 10
     quick_repeats = 1
+
+    def check(self, parameters: TraceOverheadParameters) -> None:
+        """wrk counts whole seconds. Raises ``UsageError``."""
+        if parameters.duration % _NS_PER_S:
+            raise UsageError("--duration: only whole seconds can be measured, such as 2s")
 
     def cells(self, parameters: TraceOverheadParameters) -> list[Cell]:
         """Each server with each backend, and without."""

@@ -1,8 +1,8 @@
 """nginx as a system under test: a private instance on loopback with a generated configuration.
 
 One worker, since one thread of a load generator cannot keep more of them busy. Keep-alive without end, no logs. It
-answers ``PATH`` with a small file, as it is nginx's trade, and ``PATH_MEMORY`` with the same bytes out of its
-configuration, which is three calls a request less.
+answers ``PATH`` with a file of 4 KiB, which is its trade and keeps it busier than one thread of a load generator, and
+``PATH_MEMORY`` with a line out of its configuration, four calls a request less, which costs both about the same.
 
 Sources: nginx's documentation of ngx_core_module, ngx_http_core_module, ngx_http_stub_status_module.
 """
@@ -25,7 +25,7 @@ from c10k_probe.servers.guarded import Guarded
 
 PATH: Final = "/file"
 PATH_MEMORY: Final = "/memory"
-BODY: Final = "c10k-probe\n"
+BODY: Final = "c10k-probe 4 KiB" * 256
 NEEDS: Final = Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20)
 _READY_S: Final = 10.0
 _POLL_S: Final = 0.005
