@@ -74,7 +74,8 @@ def nothing_left_behind() -> Iterator[None]:
 
 def helper_pids() -> list[int]:
     """Pids of living (not zombie) helpers that descend from this test session, orphans included."""
-    names = {*native.HELPERS, "perf", "strace"}
+    names = {*native.HELPERS, "perf", "strace", "wrk"}
+    scripts = (b"/bcc_helper.py\0", b"/janitor.py\0")
     pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -87,9 +88,10 @@ def helper_pids() -> list[int]:
                 .removesuffix("-static")
             )
             environment = (folder / "environ").read_bytes()
-            is_script = b"/bcc_helper.py\0" in (folder / "cmdline").read_bytes()
+            command_line = (folder / "cmdline").read_bytes()
         except OSError:
             continue
+        is_script = any(name in command_line for name in scripts)
         if (is_script or program in names) and MARK.encode() in environment.split(b"\0"):
             pids.append(int(folder.name))
     return pids

@@ -54,13 +54,16 @@ class Guarded:
             "user": unprivileged_user(),
             "cpus": sorted(cpus),
         }
-        self._janitor = subprocess.Popen(
-            [sys.executable, "-IS", janitor.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
+        try:
+            self._janitor = subprocess.Popen(
+                [sys.executable, "-IS", janitor.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise native.HelperError(f"{sys.executable} cannot be started: {error.strerror}") from None
         try:
             self._write(json.dumps(request).encode() + b"\n")
             said = self._read(_START_S)
@@ -93,8 +96,6 @@ class Guarded:
 
     def close(self) -> None:
         """End it and see that it, its descendants and its folder are gone; may be called twice."""
-        if self._janitor.returncode is not None:
-            return
         assert self._janitor.stdin is not None
         assert self._janitor.stdout is not None
         self._janitor.stdin.close()
