@@ -56,15 +56,15 @@ class TraceOverheadRow(Row):
 COST = "what it takes itself"
 VIEWS = (
     View(
-        "throughput over off",
+        "throughput/off",
         "throughput_over_off_ratio",
         "throughput_over_off_lo_ratio",
         "throughput_over_off_hi_ratio",
     ),
     View("requests/s", "throughput_per_s", "throughput_lo_per_s", "throughput_hi_per_s", priority=2),
-    View("p50 over off", "p50_over_off_ratio", "p50_over_off_lo_ratio", "p50_over_off_hi_ratio"),
+    View("p50/off", "p50_over_off_ratio", "p50_over_off_lo_ratio", "p50_over_off_hi_ratio"),
     View("p50 so traced", "traced_p50_ns", "traced_p50_lo_ns", "traced_p50_hi_ns", priority=3),
-    View("CPU over off", "cpu_over_off_ratio", "cpu_over_off_lo_ratio", "cpu_over_off_hi_ratio", priority=2),
+    View("CPU/off", "cpu_over_off_ratio", "cpu_over_off_lo_ratio", "cpu_over_off_hi_ratio", priority=2),
     View("ready in", "ready_s", group=COST),
     View("CPU", "tracer_cpu_pct", group=COST),
     View("memory", "tracer_peak_rss_bytes", group=COST),
@@ -177,7 +177,7 @@ def cost_pct(ratio: stats.Interval) -> stats.Interval:
 def _note(row: TraceOverheadRow) -> str:
     if row.calls_per_request_count is None:
         return "counts no calls"
-    return f"{units.format_quantity(row.calls_per_request_count, 'count')} calls a request counted"
+    return f"{units.format_quantity(row.calls_per_request_count, 'count')} calls a request"
 
 
 def _by_block(name: str, launches: Sequence[Samples]) -> dict[int, Sequence[int]]:
