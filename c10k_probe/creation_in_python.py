@@ -56,9 +56,27 @@ from c10k_probe.helper_in_python import (
 
 HELPER: Final = "creation_in_python"
 SAMPLES_LEAST: Final = 3  # whatever the budget
+WARM_UP_PART: Final = 3  # of the budget: its third at most
 SAMPLES_MAX: Final = 1_000_000
 _PROGRAM_AT, _CHILD_AT = 0, 8  # bytes: spawn_target writes the first word, our own children the second
-_KB_FACTS: Final = {"rss_bytes": "Rss", "private_dirty_bytes": "Private_Dirty", "anon_huge_bytes": "AnonHugePages"}
+_KB_FACTS: Final = {
+    "rss_bytes": "Rss",
+    "anonymous_bytes": "Anonymous",
+    "private_dirty_bytes": "Private_Dirty",
+    "anon_huge_bytes": "AnonHugePages",
+}
+_NO_FACTS: Final = (  # of a program in C at its main, and of its threads' stacks
+    "main_mappings_count",
+    "main_anonymous_bytes",
+    "main_page_table_bytes",
+    "stack_bytes",
+    "probed_threads_count",
+    "probe_creations_count",
+    "kept_mapped_bytes",
+    "kept_mappings_count",
+    "kept_anonymous_bytes",
+    "joined_mapped_bytes",
+)
 
 Moments = tuple[int, int, int | None]  # before, returned, minor faults of the child where wait4 told them
 
@@ -146,12 +164,13 @@ class Method:
     has_started: bool = True
     has_exec: bool = False
     has_child_faults: bool = False
+    copies_memory: bool = False
 
 
 METHODS: Final = {
-    "os.fork": Method(_os_fork, has_child_faults=True),
+    "os.fork": Method(_os_fork, has_child_faults=True, copies_memory=True),
     "subprocess.Popen": Method(_popen, has_started=False, has_exec=True),
-    "multiprocessing.Process": Method(_process),
+    "multiprocessing.Process": Method(_process, copies_memory=True),
     "threading.Thread": Method(_thread),
     "asyncio.create_task": Method(None),
 }
@@ -167,7 +186,7 @@ class Series:
         self.name = name
         self.method = METHODS[name]
         self.columns: dict[str, list[int]] = {key: [] for key in ("return", "started", "exec", "cycle", "faults")}
-        self.dropped_count = 0
+        self.dropped_count = self.warmups_count = 0
         self.facts: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -192,6 +211,7 @@ class Series:
         return {
             "type": "samples",
             "method": self.name,
+            "warmups_count": self.warmups_count,
             "return_ns": columns["return"],
             "started_ns": columns["started"] if method.has_started else None,
             "exec_ns": columns["exec"] if method.has_exec else None,
@@ -210,29 +230,40 @@ def turns(count: int, least: int, deadline: int | None) -> Iterator[int]:
         yield turn
 
 
-def take(series: Series, stamps: Stamps, arguments: argparse.Namespace, deadline: int | None) -> None:
-    """Warm up, read the facts, take the samples. Raises ``OSError``, leaving in ``series`` what was taken."""
+def take(series: Series, stamps: Stamps, arguments: argparse.Namespace) -> None:
+    """Read the facts, warm up, take the samples. Raises ``OSError``, leaving in ``series`` what was taken."""
+    series.facts = read_facts(arguments.cpu)
     create = series.method.create
     if create is None:
-        asyncio.run(_take_tasks(series, stamps, arguments, deadline))
+        asyncio.run(_take_tasks(series, stamps, arguments))
         return
-    for _ in turns(arguments.warmup, 1, deadline):
+    warm_up_end, end = deadlines(series.method, arguments.budget_ms)
+    for _ in turns(arguments.warmup, 1, warm_up_end):
         create(stamps, arguments.target)
-    series.facts = read_facts(arguments.cpu)
-    for _ in turns(arguments.samples, SAMPLES_LEAST, deadline):
+        series.warmups_count += 1
+    for _ in turns(arguments.samples, SAMPLES_LEAST, end):
         stamps.clear()
         moments = create(stamps, arguments.target)
         series.add(stamps, moments, time.monotonic_ns())
 
 
-async def _take_tasks(series: Series, stamps: Stamps, arguments: argparse.Namespace, deadline: int | None) -> None:
-    for _ in turns(arguments.warmup, 1, deadline):
+async def _take_tasks(series: Series, stamps: Stamps, arguments: argparse.Namespace) -> None:
+    warm_up_end, end = deadlines(series.method, arguments.budget_ms)
+    for _ in turns(arguments.warmup, 1, warm_up_end):
         await _task(stamps)
-    series.facts = read_facts(arguments.cpu)
-    for _ in turns(arguments.samples, SAMPLES_LEAST, deadline):
+        series.warmups_count += 1
+    for _ in turns(arguments.samples, SAMPLES_LEAST, end):
         stamps.clear()
         moments = await _task(stamps)
         series.add(stamps, moments, time.monotonic_ns())
+
+
+def deadlines(method: Method, budget_ms: int) -> tuple[int | None, int | None]:
+    """When warm-ups and samples should be over (monotonic ns); warm-ups that copy nothing are never cut."""
+    if not budget_ms:
+        return None, None
+    now, budget_ns = time.monotonic_ns(), budget_ms * 1_000_000
+    return now + budget_ns // WARM_UP_PART if method.copies_memory else None, now + budget_ns
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
@@ -255,6 +286,7 @@ def read_facts(cpu: int | None) -> dict[str, Any]:
     has_split = "Rss" in rollup and "Anonymous" in rollup
     return {
         "type": "facts",
+        **dict.fromkeys(_NO_FACTS),
         **{fact: rollup.get(name) for fact, name in _KB_FACTS.items()},
         "file_rss_bytes": rollup["Rss"] - rollup["Anonymous"] if has_split else None,
         "page_table_bytes": _kilobytes("/proc/self/status").get("VmPTE"),
@@ -292,18 +324,17 @@ def _own_target() -> Path:
     return native.folder() / "spawn_target"
 
 
-def run(arguments: argparse.Namespace, started: int) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Everything between ``hello`` and the exit. Raises ``OSError``."""
     if arguments.placement == "one-cpu":
         arguments.cpu = pin(arguments.cpu)
     if METHODS[arguments.method].has_exec:
         os.stat(arguments.target)  # noqa: PTH116  its error names the file
-    deadline = started + arguments.budget_ms * 1_000_000 if arguments.budget_ms else None
     series, stamps = Series(arguments.method), Stamps()
     gc.collect()
     gc.disable()
     try:
-        take(series, stamps, arguments, deadline)
+        take(series, stamps, arguments)
     finally:
         emit(series.facts or read_facts(arguments.cpu))
         emit(series.message())
@@ -312,7 +343,6 @@ def run(arguments: argparse.Namespace, started: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """The whole launch."""
-    started = time.monotonic_ns()
     is_hello = list(arguments) == ["--hello"]
     plan = argparse.Namespace(method="") if is_hello else parse(arguments)
     try:
@@ -321,7 +351,7 @@ def main(arguments: Sequence[str]) -> None:
         if is_hello:
             emit_end(0, 0)
         else:
-            run(plan, started)
+            run(plan)
     except OSError as error:
         fail(HELPER, plan.method, str(error.filename or ""), error.errno or 0)
 

@@ -241,8 +241,9 @@ class WinnerMap:
     """Who wins where: a grid of two numeric columns, in each cell the contestant whose ``value`` is lowest.
 
     ``contestant`` is the key column whose values compete. A win needs an interval (``low``, ``high``) that lies below
-    that of every other contestant; else the cell is too close to call. ``log_x`` and ``log_y`` space the cells of an
-    image; ``where`` takes rows and ``at_end`` shows the map after the run, as in ``Chart``.
+    that of every other contestant, whose value must be more than ``same_ratio`` times as high; else the cell is too
+    close to call. ``log_x`` and ``log_y`` space the cells of an image; ``where`` takes rows and ``at_end`` shows the
+    map after the run, as in ``Chart``.
     """
 
     name: str
@@ -257,6 +258,7 @@ class WinnerMap:
     log_x: bool = False
     log_y: bool = False
     at_end: bool = False
+    same_ratio: float = 1.0
     kind: str = dataclasses.field(default="winners", init=False)
 
 

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from c10k_probe import units
 from c10k_probe.exits import UsageError
 
+EVERY_CHOICE = "all"  # where several may be chosen
+
 
 @dataclass(frozen=True)
 class Option:
@@ -52,6 +54,8 @@ def option_name(field_name: str) -> str:
 
 def parse_option(name: str, option: Option, text: str) -> object:
     """The value of ``text`` for one option. Raises ``UsageError`` with the rule that it breaks and an example."""
+    if option.many and option.choices and text.strip() == EVERY_CHOICE:
+        return option.choices
     parts = [part.strip() for part in text.split(",")] if option.many else [text.strip()]
     values = [value for part in parts for value in _parse_part(name, option, part)]
     if len(set(values)) < len(values):

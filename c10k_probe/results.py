@@ -166,6 +166,9 @@ def load(path: Path) -> StoredRun:
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
         text = (path / "rows.csv").read_bytes().decode(errors="replace")
         kinds = dict(facts["columns"])
+    except FileNotFoundError as error:
+        missing = Path(error.filename or "").name
+        raise UserError(f"{path} is not a run folder: it holds no {missing}; name one below results/") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run folder ({error!r}); name one below results/") from None
     if facts.get("format", 0) > FORMAT:

@@ -132,7 +132,7 @@ class Run:
         self._cells = list(experiment.cells(parameters))
         if not self._cells:
             raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
-        self._total_weight = sum(cell.weight for cell in self._cells) * plan.repeats or 1.0
+        self._total_weight = sum(map(self._whole_weight, self._cells)) or 1.0
 
     def go(self, facts: Mapping[str, object]) -> ExitCode:
         """Measure everything and return the exit code; never raises for what a run can meet."""
@@ -188,7 +188,7 @@ class Run:
         self._measure_blocks(self._cells, shuffler)
         while more := self._new_cells():
             self._cells += more
-            self._total_weight += sum(cell.weight for cell in more) * self.plan.repeats
+            self._total_weight += sum(map(self._whole_weight, more))
             self._measure_blocks(more, shuffler)
 
     def _new_cells(self) -> list[Cell]:
@@ -204,7 +204,7 @@ class Run:
             for cell in order:
                 if cell.name not in self._dropped:
                     self._measure_cell(cell, block)
-                self._done_weight += cell.weight
+                self._done_weight += self._whole_weight(cell) / self.plan.repeats
             if block == 0 or time.monotonic() > self._summary_due:
                 self._summarise(final=False)
             self.emit(BlockFinished(block, self.share_with(order[-1], 0.0)))
@@ -287,6 +287,10 @@ class Run:
             reason = f"{launches} of {self.plan.repeats} launches were measured before the end"
             return dataclasses.replace(row, status="interrupted", reason=reason)
         return row
+
+    def _whole_weight(self, cell: Cell) -> float:
+        """A cell's work in all blocks; with few launches it has work in some of them only."""
+        return cell.weight * self._planned_launches(cell)
 
     def _planned_launches(self, cell: Cell) -> int:
         return min(self.plan.repeats, cell.launches or self.plan.repeats)

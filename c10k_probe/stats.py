@@ -8,9 +8,9 @@ because tails are about single operations. Nothing is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,8 @@ RANK_DRAWS: Final = 4000
 MINIMUM_LAUNCHES: Final = 5  # below this a bootstrap over launches says nothing
 SAMPLES_BEYOND: Final = 5  # a quantile is given when at least this many samples lie beyond it
 SHAKY_RELATIVE_HALF_WIDTH: Final = 0.05
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,18 @@ def median_interval(launch_medians: Sequence[float], seed: int) -> Interval:
     return Interval(middle, float(low), float(high))
 
 
+def interval_of_all(launch_values: Iterable[float | None], seed: int) -> Interval | None:
+    """``median_interval`` of one value per launch; None unless every launch has it: a part would pass for the whole."""
+    values = list(launch_values)
+    known = [value for value in values if value is not None]
+    return median_interval(known, seed) if known and len(known) == len(values) else None
+
+
+def median_of_known(values: Iterable[float | None]) -> float | None:
+    """The median of the values that are known; None when none is."""
+    return median([value for value in values if value is not None])
+
+
 def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence[float]], seed: int) -> Interval | None:
     """Ratio of medians ``arm / base`` with an interval from resampling *blocks*.
 
@@ -134,6 +148,13 @@ def paired_ratio(arm: Mapping[int, Sequence[float]], base: Mapping[int, Sequence
     ratios = np.median(above[draws], axis=1) / np.median(below[draws], axis=1)
     low, high = np.quantile(ratios, (0.025, 0.975))
     return Interval(middle, float(low), float(high))
+
+
+def draws_of(items: Sequence[ItemT], seed: int) -> Iterator[list[ItemT]]:
+    """``RESAMPLES`` draws with replacement, as many as there are items each; none of fewer than five items."""
+    if len(items) >= MINIMUM_LAUNCHES:
+        for indices in _draws(len(items), seed).tolist():
+            yield [items[index] for index in indices]
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Interval | None:

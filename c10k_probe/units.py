@@ -60,6 +60,7 @@ SUFFIXES: Final[Mapping[str, Suffix]] = {
     "_bytes_per_connection": Suffix("bytes"),
     "_bytes_per_descriptor": Suffix("bytes"),
     "_per_event": Suffix("count"),
+    "_per_request": Suffix("count"),
     "_exponent": Suffix("number"),
     "_index": Suffix("number"),
     "_count": Suffix("count"),

@@ -19,6 +19,7 @@ PYTHON_METHODS = (
     "threading.Thread",
     "asyncio.create_task",
 )
+BASE_METHOD = "pthread_create"  # what the others are compared with
 COPYING_METHODS = ("fork", "fork_exec_static", "fork_exec_dynamic")
 C_METHODS = (*PROCESS_METHODS, *THREAD_METHODS, *EXEC_METHODS)
 
@@ -47,15 +48,27 @@ class Axis:
     joint: int = 0
 
 
-AXES = (
-    Axis("rss", (MIB, 4 * MIB, 16 * MIB, 64 * MIB, 128 * MIB), 128 * MIB),
-    Axis("file_rss", (16 * MIB, 64 * MIB), 64 * MIB),
-    Axis("mappings", (100, 1000, 10_000), 5000),
-    Axis("descriptors", (100, 1000, 10_000), 5000),
-    Axis("alive", (100, 400, 1000), 1000),
-)
+MOST_RSS = 128 * MIB
+
+
+def axes(most_rss: int = MOST_RSS) -> tuple[Axis, ...]:
+    """The axes of a sweep whose largest parent has this much memory; the levels lie alike below it."""
+    return (
+        Axis("rss", tuple(most_rss // part for part in (128, 32, 8, 2, 1)), most_rss),
+        Axis("file_rss", (most_rss // 8, most_rss // 2), most_rss // 2),
+        Axis("mappings", (100, 1000, 10_000), 5000),
+        Axis("descriptors", (100, 1000, 10_000), 5000),
+        Axis("alive", (100, 400, 1000), 1000),
+    )
+
+
+def huge_levels(most_rss: int = MOST_RSS) -> tuple[int, ...]:
+    """Sizes that are swept in small pages too, as far as there is a whole huge page in them."""
+    return tuple(size for part in (8, 2, 1) if (size := most_rss // part) >= HUGE_PAGE_BYTES)
+
+
 LIBRARY_LEVELS = (8, 32, 128)
-HUGE_LEVELS = (16 * MIB, 64 * MIB, 128 * MIB)
+HUGE_PAGE_BYTES = 2 * MIB
 JOINT_POINTS = 12
 NUMERIC = ("rss", "file_rss", "mappings", "descriptors", "alive", "libraries")
 
@@ -79,15 +92,20 @@ def given_states(levels: Mapping[str, Sequence[int]], huge_pages: Sequence[str])
         )
 
 
-def swept_states(method: str, linking: str) -> Iterator[State]:
-    """Each axis alone, all others at 0, which is the base. Other than by fork, only the far end is asked."""
+def swept_states(method: str, linking: str, most_rss: int = MOST_RSS) -> Iterator[State]:
+    """Each axis alone, all others at 0, which is the base. Other than by fork, only the far end is asked.
+
+    Beside live tasks every level is asked of threads too, which fork is compared with there.
+    """
     if method not in COPYING_METHODS and linking != "dynamic":
         return  # what is not copied is the same in every build
-    levels = {axis.name: axis.levels for axis in AXES} | {"libraries": LIBRARY_LEVELS}
+    levels = {axis.name: axis.levels for axis in axes(most_rss)} | {"libraries": LIBRARY_LEVELS}
     for name, steps in levels.items():
-        for level in steps if method in COPYING_METHODS else steps[-1:]:
+        is_whole = method in COPYING_METHODS or (name, method) == ("alive", BASE_METHOD)
+        for level in steps if is_whole else steps[-1:]:
             yield at_level(name, level)
-    for level in HUGE_LEVELS if method in COPYING_METHODS else HUGE_LEVELS[-1:]:
+    huge = huge_levels(most_rss)
+    for level in huge if method in COPYING_METHODS else huge[-1:]:
         yield State(axis="huge_pages", rss=level, huge_pages="on")
 
 
@@ -97,15 +115,20 @@ def at_level(axis: str, level: int) -> State:
     return next(dataclasses.replace(state, axis=axis) for state in given_states(_single(values), ("off",)))
 
 
-def joint_states(seed: int) -> Iterator[State]:
+def joint_states(seed: int, most_rss: int = MOST_RSS) -> Iterator[State]:
     """All axes varied at once, a Latin hypercube: each axis is cut into as many strata as there are points."""
     generator = random.Random(f"joint/{seed}")
-    strata = {axis.name: generator.sample(range(JOINT_POINTS), JOINT_POINTS) for axis in AXES}
+    strata = {axis.name: generator.sample(range(JOINT_POINTS), JOINT_POINTS) for axis in axes(most_rss)}
     for point in range(JOINT_POINTS):
         values = dict.fromkeys(NUMERIC, 0)
-        values |= {axis.name: axis.joint * strata[axis.name][point] // (JOINT_POINTS - 1) for axis in AXES}
+        values |= {axis.name: axis.joint * strata[axis.name][point] // (JOINT_POINTS - 1) for axis in axes(most_rss)}
         for state in given_states(_single(values), ("off",)):
             yield dataclasses.replace(state, axis="joint")
+
+
+def is_at_rest(state: State) -> bool:
+    """Whether the parent holds nothing further."""
+    return dataclasses.replace(state, axis="", alive_kind="") == State(axis="")
 
 
 def with_kind(state: State, method: str, kind: str) -> State:

@@ -1,19 +1,20 @@
-"""The rows of fork-latency: its columns, its tables and charts, and how launches become rows and cost models."""
+"""The rows of fork-latency: its columns, its tables, and how launches become rows."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from c10k_probe import fits, native, stats
-from c10k_probe.experiment import Cell, Chart, Row, Samples, Scalar, View, column, estimate, spread
+from c10k_probe import native, stats
+from c10k_probe.experiment import Cell, Row, Samples, View, column, estimate, spread
 
-from ._creation_design import MIB, State
+from ._creation_design import BASE_METHOD, State
 
 INTERVALS = ("return", "started", "exec", "cycle", "aftershock")
 COUNTS = ("child_faults_count", "parent_faults_count")
-BASE_METHOD = "pthread_create"
+STALLS = ("stall", "stall_after")
+GRADED = ("return", "started", "exec", "cycle")
 CLOCK_SHARE_LIMIT = 0.01
 NUMERIC_COLUMNS = {
     "rss": "asked_rss_bytes",
@@ -23,7 +24,7 @@ NUMERIC_COLUMNS = {
     "alive": "asked_alive_count",
     "libraries": "asked_libraries_count",
 }
-FIT_TERMS = ("rss_mib", "file_rss_mib", "mappings", "descriptors", "alive")
+FEW_WARMUPS, FEW_SAMPLES = 1 / 2, 1 / 4  # of those asked for: below that a row says what its budget cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class ForkLatencyRow(Row):
     same_ratio: stats.Interval | None = estimate(
         "same_ratio", "A/A: return of every other launch over that of the rest; the floor under which nothing differs"
     )
-    stall: stats.Summary | None = spread("stall", "how late the parent's own ticks are")
+    stall: stats.Summary | None = spread("stall", "how late the parent's own ticks are, all of them")
+    stall_after: stats.Summary | None = spread("stall_after", "how late the first tick after a creation is")
     spawned_count: int | None = column("creations while the ticks were measured")
     placement: str = column("where parent and child may run", key=True)
     axis: str = column("which axis of the parent's state is varied here", key=True)
@@ -64,13 +66,30 @@ class ForkLatencyRow(Row):
     huge_pages: str = column("whether the anonymous memory lies in huge pages", key=True)
     asked_libraries_count: int = column("shared libraries asked for", key=True)
     page_table_bytes: int | None = column("page tables of the creating process")
-    private_dirty_bytes: int | None = column("private dirty memory of the creating process")
+    anonymous_bytes: int | None = column("dirty memory of the creating process: anonymous pages, which were written")
+    main_mappings_count: int | None = column("memory mappings that its main finds")
+    main_anonymous_bytes: int | None = column("dirty memory that its main finds")
+    main_page_table_bytes: int | None = column("page tables that its main finds")
+    stack_bytes: int | None = column("stack of a thread with default attributes")
+    stack_kept_ratio: float | None = column("stacks mapped for each of some threads that live together")
+    stack_joined_ratio: float | None = column("stacks mapped for each of some threads, each joined before the next")
+    stack_mappings_ratio: float | None = column("mappings that each of the threads that live together adds")
+    stack_resident_bytes: int | None = column("resident memory that each of them adds")
     launches_count: int | None = column("fresh processes that the samples come from")
     dropped_count: int | None = column("samples without a valid stamp of the child")
 
 
+_TICKS, _AFTER_SPAWN = "the parent's ticks are late by", "the first tick after a creation is late by"
+
+
+def _spread_views(prefix: str, group: str) -> Iterator[View]:
+    yield View("p50", f"{prefix}_p50_ns", f"{prefix}_p50_lo_ns", f"{prefix}_p50_hi_ns", group=group)
+    yield View("p99", f"{prefix}_p99_ns", group=group)
+    yield View("longest", f"{prefix}_max_ns", group=group)
+
+
 def _views() -> tuple[View, ...]:
-    """A table each for medians, tails, ratios and what comes after: one table of all would not fit a terminal."""
+    """A table each for medians, tails, ratios, counts and what comes after: one of all would not fit a terminal."""
     medians = [
         View(name, f"{name}_p50_ns", f"{name}_p50_lo_ns", f"{name}_p50_hi_ns", priority=2 if name == "exec" else 1)
         for name in ("return", "started", "exec", "cycle")
@@ -89,43 +108,27 @@ def _views() -> tuple[View, ...]:
         View("parent's faults", "parent_faults_count", group="afterwards"),
         View("child's faults", "child_faults_count", group="afterwards"),
     ]
-    stall = [
-        View("p50", "stall_p50_ns", "stall_p50_lo_ns", "stall_p50_hi_ns", group="the parent's ticks are late by"),
-        View("p99", "stall_p99_ns", group="the parent's ticks are late by"),
-        View("longest", "stall_max_ns", group="the parent's ticks are late by"),
-        View("spawned", "spawned_count", group="the parent's ticks are late by"),
+    counts = [
+        View("mappings", "mappings_count", group="counts"),
+        View("mappings at main", "main_mappings_count", group="counts", priority=3),
+        View("page tables", "page_table_bytes", group="counts", priority=2),
+        View("dirty", "anonymous_bytes", group="counts"),
+        View("dirty at main", "main_anonymous_bytes", group="counts", priority=3),
+        View("over static", "over_static_ratio", "over_static_lo_ratio", "over_static_hi_ratio", group="counts"),
+        View("A/A floor", "same_ratio", "same_lo_ratio", "same_hi_ratio", group="counts"),
     ]
-    return (*medians, View("n", "n_count", priority=3), *tails, *ratios, *after, *stall)
-
-
-def _axis_chart(name: str, axes: tuple[str, ...], what: str, x: str) -> Chart:
-    """fork and the others by one axis of the parent's state."""
-    ends, series = ("return_p50_lo_ns", "return_p50_hi_ns"), ("method", "linking")
-    title = f"Return of creation by the parent's {what}"
-    return Chart(name, title, x, "return_p50_ns", *ends, series, where=(("axis", axes),), log_y=True)
-
-
-def _method_chart(name: str) -> Chart:
-    ends = (f"{name}_p50_lo_ns", f"{name}_p50_hi_ns")
-    title = f"Creation by method: {name}"
-    return Chart(name, title, "method", f"{name}_p50_ns", *ends, ("linking",), where=(("axis", "base"),), log_y=True)
+    stacks = [
+        View("kept alive", "stack_kept_ratio", group="stacks mapped for each thread"),
+        View("joined", "stack_joined_ratio", group="stacks mapped for each thread"),
+        View("resident of each", "stack_resident_bytes", group="stacks mapped for each thread"),
+    ]
+    stall = [*_spread_views("stall", _TICKS), View("spawned", "spawned_count", group=_TICKS)]
+    stall += _spread_views("stall_after", _AFTER_SPAWN)
+    samples = View("n", "n_count", priority=3)
+    return (*medians, samples, *tails, *ratios, *after, *counts, *stacks, *stall)
 
 
 VIEWS = _views()
-CHARTS = (
-    *map(_method_chart, ("return", "started", "cycle", "aftershock")),
-    _axis_chart("rss", ("base", "rss"), "anonymous memory", "asked_rss_bytes"),
-    _axis_chart("file-rss", ("base", "file_rss"), "file mapping", "asked_file_rss_bytes"),
-    _axis_chart("mappings", ("base", "mappings"), "mappings", "asked_mappings_count"),
-    _axis_chart("descriptors", ("base", "descriptors"), "descriptors", "asked_descriptors_count"),
-    _axis_chart("alive", ("base", "alive"), "live children or threads", "asked_alive_count"),
-    _axis_chart("libraries", ("base", "libraries"), "libraries", "asked_libraries_count"),
-    _axis_chart("huge-pages", ("rss", "huge_pages"), "memory, in huge pages or not", "asked_rss_bytes"),
-    _axis_chart("given-alive", ("given",), "live children or threads", "asked_alive_count"),
-    _axis_chart("given-rss", ("given",), "anonymous memory", "asked_rss_bytes"),
-    _axis_chart("given-mappings", ("given",), "mappings", "asked_mappings_count"),
-    _axis_chart("given-descriptors", ("given",), "descriptors", "asked_descriptors_count"),
-)
 
 
 def flag(name: str) -> str:
@@ -140,17 +143,33 @@ def state_columns(state: State) -> dict[str, str | int]:
     return numeric | texts
 
 
-def samples(cell: Cell, block: int, hello: native.Message, facts: native.Message, taken: native.Message) -> Samples:
+@dataclass(frozen=True)
+class Launch:
+    """What a launch was asked for, and what it said."""
+
+    cell: Cell
+    block: int
+    samples_count: int  # 0: as many as come
+    warmups_count: int
+    hello: native.Message
+    facts: native.Message
+    taken: native.Message
+
+
+def samples(launch: Launch) -> Samples:
     """The samples of one launch, with their facts. Raises ``HelperError`` when none is valid."""
+    taken, facts = launch.taken, launch.facts
     arrays = {name: taken.get(f"{name}_ns") for name in INTERVALS}
     arrays |= {name: taken.get(name) for name in COUNTS}
-    arrays["stall"] = taken.get("tick_late_ns")
+    arrays |= {"stall": taken.get("tick_late_ns"), "stall_after": taken.get("after_late_ns")}
     values = {name: array for name, array in arrays.items() if array is not None}
     if not any(len(array) for array in values.values()):
-        raise native.HelperError(f"{hello['helper']}: no sample was valid, {facts.get('dropped_count')} were dropped")
+        name, dropped = launch.hello["helper"], facts.get("dropped_count")
+        raise native.HelperError(f"{name}: no sample was valid, {dropped} were dropped")
     known = {name: value for name, value in facts.items() if name != "type"}
-    known |= {"clock_cost_ns": hello["clock_cost_ns"], "spawned_count": taken.get("spawned_count")}
-    return Samples(cell.key, block, values, known)
+    known |= {name: taken.get(name) for name in ("spawned_count", "warmups_count")}
+    known |= {"asked_samples_count": launch.samples_count, "asked_warmups_count": launch.warmups_count}
+    return Samples(launch.cell.key, launch.block, values, known | {"clock_cost_ns": launch.hello["clock_cost_ns"]})
 
 
 def summarise(cells: Sequence[Cell], taken: Sequence[Samples], seed: int) -> list[Row]:
@@ -168,10 +187,10 @@ def summarise(cells: Sequence[Cell], taken: Sequence[Samples], seed: int) -> lis
 def _row(
     cell: Cell, launches: Sequence[Samples], by_key: Mapping[tuple[str | int, ...], Sequence[Samples]], seed: int
 ) -> ForkLatencyRow:
-    summaries = {name: stats.summarise(_launches(launches, name), seed) for name in (*INTERVALS, "stall")}
+    summaries = {name: stats.summarise(values_of(launches, name), seed) for name in (*INTERVALS, *STALLS)}
     kind = {"alive_kind": "threads"} if cell.key["asked_alive_count"] else {}
     base = by_key.get(tuple({**cell.key, "method": BASE_METHOD, **kind}.values()), ())
-    static = by_key.get(tuple({**cell.key, "linking": "static"}.values()), ())
+    static = _static_partner(cell, by_key)
     grade = _grade(summaries, launches)
     is_ours = cell.key["linking"] != native.PYTHON
     return ForkLatencyRow(
@@ -194,9 +213,14 @@ def _row(
         over_static_ratio=_ratio("return", launches, static, seed) if cell.key["linking"] != "static" else None,
         same_ratio=_same_ratio(launches, seed),
         stall=summaries["stall"],
+        stall_after=summaries["stall_after"],
         spawned_count=_sum(launches, "spawned_count"),
         page_table_bytes=_typical(launches, "page_table_bytes"),
-        private_dirty_bytes=_typical(launches, "private_dirty_bytes"),
+        anonymous_bytes=_typical(launches, "anonymous_bytes"),
+        main_mappings_count=_typical(launches, "main_mappings_count"),
+        main_anonymous_bytes=_typical(launches, "main_anonymous_bytes"),
+        main_page_table_bytes=_typical(launches, "main_page_table_bytes"),
+        **_stacks(launches),  # type: ignore[arg-type]
         launches_count=len(launches),
         dropped_count=_sum(launches, "dropped_count"),
         grade=grade.level,
@@ -204,39 +228,80 @@ def _row(
     )
 
 
-def _launches(launches: Sequence[Samples], name: str) -> list[Sequence[int]]:
+def _static_partner(cell: Cell, by_key: Mapping[tuple[str | int, ...], Sequence[Samples]]) -> Sequence[Samples]:
+    """The same in the static build. It loads no libraries: what loads some is compared with it as it is."""
+    static = {**cell.key, "linking": "static", "asked_libraries_count": 0}
+    keys = (static, {**static, "axis": "base"})
+    return next((by_key[tuple(key.values())] for key in keys if tuple(key.values()) in by_key), ())
+
+
+def _stacks(launches: Sequence[Samples]) -> dict[str, float | int | None]:
+    """What the probe of threads' stacks found, for each thread."""
+    threads, stack_bytes = _typical(launches, "probed_threads_count"), _typical(launches, "stack_bytes")
+    if not threads or not stack_bytes:
+        return {}
+    kept, joined, mappings, resident = (
+        None if (value := _typical(launches, name)) is None or value < 0 else value / threads
+        for name in ("kept_mapped_bytes", "joined_mapped_bytes", "kept_mappings_count", "kept_anonymous_bytes")
+    )
+    return {
+        "stack_bytes": stack_bytes,
+        "stack_kept_ratio": None if kept is None else round(kept / stack_bytes, 2),  # a guard page is no stack
+        "stack_joined_ratio": None if joined is None else round(joined / stack_bytes, 2),
+        "stack_mappings_ratio": mappings,
+        "stack_resident_bytes": None if resident is None else round(resident),
+    }
+
+
+def values_of(launches: Sequence[Samples], name: str) -> list[Sequence[int]]:
+    """The values of one name, launch by launch."""
     return [item.values[name] for item in launches if name in item.values]
 
 
-def _by_block(launches: Sequence[Samples], name: str) -> dict[int, Sequence[int]]:
+def by_block(launches: Sequence[Samples], name: str) -> dict[int, Sequence[int]]:
+    """The values of one name by the block of their launch."""
     return {item.block: item.values[name] for item in launches if name in item.values}
 
 
 def _ratio(name: str, launches: Sequence[Samples], base: Sequence[Samples], seed: int) -> stats.Interval | None:
     """This cell's interval over another's, from the blocks that hold both."""
-    return stats.paired_ratio(_by_block(launches, name), _by_block(base, name), seed)
+    return stats.paired_ratio(by_block(launches, name), by_block(base, name), seed)
 
 
 def _same_ratio(launches: Sequence[Samples], seed: int) -> stats.Interval | None:
     """The cell against itself: launches of odd blocks over the even ones before them."""
-    blocks = _by_block(launches, "return")
+    blocks = by_block(launches, "return")
     even = {block // 2: values for block, values in blocks.items() if block % 2 == 0}
     odd = {block // 2: values for block, values in blocks.items() if block % 2}
     return stats.paired_ratio(odd, even, seed)
 
 
 def _grade(summaries: Mapping[str, stats.Summary | None], launches: Sequence[Samples]) -> stats.Grade:
-    """Shaky when a median's interval is wide or missing, or when the clock is not small beside what it times."""
+    """Shaky when a median's interval is wide or missing, when the clock is not small beside what it times, or when
+    the budget left few of the samples.
+    """
     grade = stats.Grade()
-    judged = {name: summaries[name] for name in ("return", "started", "exec", "cycle") if summaries[name]}
+    judged = {name: known for name in (*GRADED, *STALLS) if (known := summaries[name]) is not None}
     for name, summary in judged.items():
-        part = stats.grade_interval(summary.p50 if summary else None, name)
+        part = stats.grade_interval(summary.p50, name.replace("_", " "))
         grade = grade if part.level == "ok" else grade.worse(part.level, part.reason)
-    smallest = min((summary.p50.middle for summary in judged.values() if summary), default=None)
+    smallest = min((judged[name].p50.middle for name in GRADED if name in judged), default=None)
     clock_ns = statistics.median(float(item.facts.get("clock_cost_ns") or 0) for item in launches)
     if smallest is not None and clock_ns > CLOCK_SHARE_LIMIT * smallest:
         grade = grade.worse("shaky", f"the clock costs {clock_ns:.0f} ns, over 1 % of the smallest interval")
+    for reason in _cut(launches):
+        grade = grade.worse("shaky", reason)
     return grade
+
+
+def _cut(launches: Sequence[Samples]) -> Iterator[str]:
+    """What the budget took from the typical launch, when it is much."""
+    asked, made = _typical(launches, "asked_warmups_count"), _typical(launches, "warmups_count")
+    if asked and made is not None and made < FEW_WARMUPS * asked:
+        yield "--budget left under half of the warm-ups"
+    asked = _typical(launches, "asked_samples_count")
+    if asked and statistics.median(len(item.values.get("return", ())) for item in launches) < FEW_SAMPLES * asked:
+        yield "--budget left under a quarter of the samples"
 
 
 def _typical(launches: Sequence[Samples], fact: str) -> int | None:
@@ -251,39 +316,5 @@ def _sum(launches: Sequence[Samples], fact: str) -> int | None:
 
 
 def _median_count(launches: Sequence[Samples], name: str) -> float | None:
-    values = [value for launch in _launches(launches, name) for value in launch]
+    values = [value for launch in values_of(launches, name) for value in launch]
     return float(statistics.median(values)) if values else None
-
-
-# --- cost models ----------------------------------------------------------------------------------------------------
-
-
-def fit(taken: Sequence[Samples], seed: int) -> list[fits.Fit]:
-    """Return and cycle of each method and linking as a + b per MiB + ... per live child, from all states measured."""
-    groups: dict[tuple[str, str], dict[tuple[Scalar, ...], list[Samples]]] = {}
-    for item in taken:
-        if item.key["huge_pages"] == "off" and not item.key["asked_libraries_count"]:
-            cells = groups.setdefault((str(item.key["method"]), str(item.key["linking"])), {})
-            cells.setdefault(tuple(item.key.values()), []).append(item)
-    made = [
-        fits.fit(f"creation {method} {linking}", f"{response}_ns", FIT_TERMS, _points(cells.values(), response), seed)
-        for (method, linking), cells in groups.items()
-        for response in ("return", "cycle")
-    ]
-    return [model for model in made if model is not None]
-
-
-def _points(cells: Iterable[Sequence[Samples]], response: str) -> list[fits.Point]:
-    points = []
-    for launches in cells:
-        key = launches[0].key
-        terms = (
-            float(key["asked_rss_bytes"]) / MIB,
-            float(key["asked_file_rss_bytes"]) / MIB,
-            float(key["asked_mappings_count"]),
-            float(key["asked_descriptors_count"]),
-            float(key["asked_alive_count"]),
-        )
-        medians = [statistics.median(values) for values in _launches(launches, response) if len(values)]
-        points.append(fits.Point(terms, tuple(medians)))
-    return points

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from c10k_probe import limits
@@ -33,7 +33,9 @@ SELECT_SPARE_COUNT = 13  # further descriptors that are open before the first wa
 SELECT_MOST_COUNT = SELECT_ROOM_COUNT - SELECT_SPARE_COUNT
 SHORT_MOST_COUNT = 1000  # connections that come at once
 FINEST_STEP = 1.5  # a map is refined until neighbouring counts differ by less than this factor
-MAP_LEVELS_MOST_COUNT = 12
+MAP_LEVELS_MOST_COUNT = 10
+SAME = 1.10  # within this factor two costs are called the same
+ALL = "100%"
 MAP_ACTIVE = tuple(map(str, decades(1, 10_000)))
 KEYS = ("workload", "mechanism", "watched_count")
 
@@ -69,7 +71,10 @@ def _most(beyond: int, mechanism: str, workload: str, active: Sequence[str]) -> 
 
 
 def active_levels(asked: Sequence[str], watched: int, workload: str, mechanism: str) -> dict[int, str]:
-    """Active count -> how it was asked for, ascending; what cannot be, or is the same as another, is left out."""
+    """Active count -> how it was asked for, ascending; what cannot be, or is the same as another, is left out.
+
+    All of them are called that, 100%, also where a count asks for as many.
+    """
     most = watched
     if workload == "short":
         room = (SELECT_MOST_COUNT - watched) // 2 if _is_select(mechanism) else SHORT_MOST_COUNT
@@ -77,8 +82,8 @@ def active_levels(asked: Sequence[str], watched: int, workload: str, mechanism: 
     found: dict[int, str] = {}
     for text in asked:
         count = amount_of(text, watched)
-        if count <= min(most, watched):
-            found.setdefault(count, text)
+        if count <= min(most, watched) and (text == ALL or count not in found):
+            found[count] = text
     return dict(sorted(found.items()))
 
 
@@ -99,7 +104,7 @@ def make_cell(workload: str, mechanism: str, watched: int, active: Sequence[str]
 
 
 def finer_levels(samples: Sequence[Samples], workload: str) -> list[int]:
-    """Further counts to watch: between two neighbours at which different mechanisms are the cheapest."""
+    """Further counts to watch: between two neighbours at which different mechanisms are clearly the cheapest."""
     costs = pooled_costs(samples, workload)
     watched = sorted({count for _, count, _ in costs})
     room = MAP_LEVELS_MOST_COUNT - len(watched)
@@ -128,8 +133,10 @@ def cost_ns(item: Samples) -> float:
     return statistics.median(item.values["pass"]) / float(item.facts["events_per_pass_count"] or 1)
 
 
-def map_levels(asked: Sequence[int]) -> list[int]:
-    """Where a map begins: decades from the least to the most that was asked for."""
+def map_levels(asked: Sequence[int], usual: Sequence[Sequence[int]]) -> list[int]:
+    """Where a map begins: what was named, else decades from the least to the most."""
+    if tuple(asked) not in map(tuple, usual):
+        return sorted(asked)
     low, high = min(asked), max(asked)
     return [count for count in decades(low, high) if count in (low, high) or str(count).startswith("1")]
 
@@ -149,7 +156,9 @@ def _winner(costs: Mapping[tuple[str, int, str], float], watched: int, active: s
         for (name, count, level), cost in costs.items()
         if (count, level) == (watched, active) and (name in PYTHON_MECHANISMS) == in_python
     }
-    return min(found, key=lambda name: found[name], default=None)
+    ordered = sorted(found, key=lambda name: found[name])
+    is_clear = len(ordered) > 1 and found[ordered[1]] > SAME * found[ordered[0]]
+    return ordered[0] if is_clear else None
 
 
 def _between(low: int, high: int) -> int:
@@ -161,8 +170,3 @@ def _between(low: int, high: int) -> int:
 
 def _is_select(mechanism: str) -> bool:
     return mechanism in ("select", "select.select")
-
-
-def watched_counts(samples: Iterable[Samples]) -> list[int]:
-    """The counts that were watched, ascending."""
-    return sorted({int(item.key["watched_count"]) for item in samples})

@@ -18,7 +18,7 @@ def judge_c37(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     """C37, F2: does an event cost more with each idle descriptor under select and poll, and not under epoll?"""
     restated = "what waits with poll or select pays for every idle connection at each event"
     rule = (
-        "F2 CONFIRMED when the growth exponent of the cost of an event with 1 active is ≥0.7 (low end) for select and "
+        "F2 CONFIRMED when the growth exponent of an event's CPU time with 1 active is ≥0.7 (low end) for select and "
         "poll and ≤0.1 (high end) for epoll, REFUTED when an interval lies on the other side; F1, which calls servers "
         "make, needs servers under a tracer"
     )

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, WinnerMap, column, estimate
 
-from ._readiness_design import PYTHON_MECHANISMS, cost_ns
+from ._readiness_design import C_MECHANISMS, PYTHON_MECHANISMS, SAME, WORKLOADS, cost_ns
 
 BASE = "epoll"
 PYTHON_BASE = "select.epoll"
 FEWEST_EXPONENT_LEVELS = 3
 GROWTH_ACTIVE = ("1", "100", "100%")
+MECHANISMS = (*C_MECHANISMS, *PYTHON_MECHANISMS)
 
 _Launch = Callable[[Samples], float | None]
+_Line = dict[int, dict[int, float]]  # watched -> block -> nanoseconds per event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,9 @@ class ReadinessRow(Row):
     active: str = column("descriptors with an event at a time, as asked for", key=True, ramp=True)
     active_count: int | None = column("descriptors with an event at a time")
     event_ns: stats.Interval | None = estimate("event_ns", "time for one delivered event, median of launches")
-    over_epoll_ratio: stats.Interval | None = estimate("over_epoll_ratio", f"event_ns over that of {BASE}")
+    over_epoll_ratio: stats.Interval | None = estimate(
+        "over_epoll_ratio", f"event_ns over that of {BASE}; in Python over that of {PYTHON_BASE}"
+    )
     over_best_ratio: stats.Interval | None = estimate(
         "over_best_ratio", "event_ns over that of the cheapest mechanism of the same kind, C or Python"
     )
@@ -57,7 +61,7 @@ class ReadinessRow(Row):
 
 _SETUP = "set-up"
 VIEWS = (
-    View("active", "active_count", priority=2),
+    View("ready at once", "active_count", priority=2),
     View("per event", "event_ns", "event_lo_ns", "event_hi_ns"),
     View("over epoll", "over_epoll_ratio", "over_epoll_lo_ratio", "over_epoll_hi_ratio"),
     View("calls", "calls_per_event", priority=2),
@@ -109,6 +113,7 @@ _WINNERS: dict[str, Any] = {
     "contestant": "mechanism",
     "log_x": True,
     "log_y": True,
+    "same_ratio": SAME,
 }
 MAPS = (
     WinnerMap("map", "Who delivers an event the fastest", **_WINNERS, where=(("workload", "chain"),)),
@@ -117,11 +122,17 @@ MAPS = (
 
 
 def summarise(taken: Sequence[Samples], seed: int) -> list[Row]:
-    """One row for each mechanism, count and activity that has samples; mechanisms side by side."""
+    """One row for each mechanism, count and activity that has samples; C and Python apart, mechanisms side by side."""
     by_key: dict[tuple[str, int, int, str], list[Samples]] = {}
     for item in taken:
         by_key.setdefault(_key(item), []).append(item)
-    return [_row(by_key[key], by_key, seed) for key in sorted(by_key, key=lambda key: key[:3])]
+    return [_row(by_key[key], by_key, seed) for key in sorted(by_key, key=_order)]
+
+
+def _order(key: tuple[str, int, int, str]) -> tuple[str, bool, int, int, int]:
+    """Workload, C before Python, watched, active, then mechanisms as they are declared."""
+    workload, watched, active, mechanism = key
+    return workload, mechanism in PYTHON_MECHANISMS, watched, active, MECHANISMS.index(mechanism)
 
 
 def _key(item: Samples) -> tuple[str, int, int, str]:
@@ -136,8 +147,8 @@ def _row(
     first = launches[0]
     workload, watched, active, mechanism = _key(first)
     base = by_key.get((workload, watched, active, PYTHON_BASE if mechanism in PYTHON_MECHANISMS else BASE), ())
-    event = _interval(launches, cost_ns, seed)
-    grade = stats.grade_interval(event, "time per event")
+    event = stats.interval_of_all(map(cost_ns, launches), seed)
+    grade = _grade_quiet(launches, stats.grade_interval(event, "time per event"))
     dropped = sum(int(item.facts["dropped_count"] or 0) for item in launches)
     if dropped:
         grade = grade.worse("void", f"{dropped} passes lost events or delivered them twice")
@@ -152,12 +163,12 @@ def _row(
         event_ns=event,
         over_epoll_ratio=stats.paired_ratio(_by_block(launches), _by_block(base), seed) if base else None,
         over_best_ratio=_over_best(launches, by_key, seed),
-        calls_per_event=_typical(launches, lambda item: _per_event(item, "calls_count")),
-        cpu_ns=_typical(launches, _cpu_ns) if None not in cpu else None,
-        system_pct=_typical(launches, _system_pct),
-        register_ns=_interval(launches, _register_ns, seed),
-        setup_ns=_interval(launches, _setup_ns, seed),
-        kernel_bytes_per_descriptor=_interval(launches, _kernel_bytes, seed),
+        calls_per_event=stats.median_of_known(_per_event(item, "calls_count") for item in launches),
+        cpu_ns=stats.median_of_known(map(_cpu_ns, launches)) if None not in cpu else None,
+        system_pct=stats.median_of_known(map(_system_pct, launches)),
+        register_ns=stats.interval_of_all(map(_register_ns, launches), seed),
+        setup_ns=stats.interval_of_all(map(_setup_ns, launches), seed),
+        kernel_bytes_per_descriptor=stats.interval_of_all(map(_kernel_bytes, launches), seed),
         calls=str(first.facts["calls"]) if first.facts["calls"] else None,
         events_count=events,
         passes_count=sum(len(item.values["pass"]) for item in launches),
@@ -168,6 +179,14 @@ def _row(
         grade=grade.level,
         grade_reason=grade.reason,
     )
+
+
+def _grade_quiet(launches: Sequence[Samples], grade: stats.Grade) -> stats.Grade:
+    """Shaky also where much of the time was others': nothing here waits, so all of it should be CPU time of our own."""
+    cpu, elapsed = stats.median_of_known(map(_cpu_ns, launches)), statistics.median(map(cost_ns, launches))
+    if cpu and elapsed > SAME * cpu:
+        grade = grade.worse("shaky", f"others had the CPU for {100 * (1 - cpu / elapsed):.0f} % of the time")
+    return grade
 
 
 def _over_best(
@@ -222,17 +241,6 @@ def _kernel_bytes(item: Samples) -> float | None:
     return None if value is None else float(value) / int(item.key["watched_count"])
 
 
-def _interval(launches: Sequence[Samples], of: _Launch, seed: int) -> stats.Interval | None:
-    """The median of launches with its interval; None unless every launch has the number."""
-    values = [value for item in launches if (value := of(item)) is not None]
-    return stats.median_interval(values, seed) if len(values) == len(launches) else None
-
-
-def _typical(launches: Sequence[Samples], of: _Launch) -> float | None:
-    values = [value for item in launches if (value := of(item)) is not None]
-    return statistics.median(values) if values else None
-
-
 def _total(launches: Iterable[Samples], fact: str) -> int | None:
     values = [item.facts[fact] for item in launches]
     return None if None in values else sum(int(value or 0) for value in values)
@@ -251,18 +259,24 @@ def findings(taken: Sequence[Samples], seed: int, *, all_pairs: bool) -> list[Fi
     return [*_exponents(taken, seed), *_crossovers(taken, seed, all_pairs=all_pairs)]
 
 
-def _lines(taken: Sequence[Samples]) -> dict[tuple[str, str, str], dict[int, dict[int, float]]]:
-    """(workload, active, mechanism) -> watched -> block -> nanoseconds per event."""
+def _lines(taken: Sequence[Samples], of: Callable[[Samples], float]) -> dict[tuple[str, str, str], _Line]:
+    """(workload, active, mechanism) -> watched -> block -> nanoseconds per event, as ``of`` tells them."""
     lines: dict[tuple[str, str, str], dict[int, dict[int, float]]] = {}
     for item in taken:
         line = lines.setdefault((str(item.key["workload"]), str(item.key["active"]), str(item.key["mechanism"])), {})
-        line.setdefault(int(item.key["watched_count"]), {})[item.block] = cost_ns(item)
-    return dict(sorted(lines.items(), key=lambda line: line[0][0]))
+        line.setdefault(int(item.key["watched_count"]), {})[item.block] = of(item)
+    return dict(sorted(lines.items(), key=lambda line: _line_order(*line[0])))
+
+
+def _line_order(workload: str, active: str, mechanism: str) -> tuple[int, bool, bool, float, int]:
+    """As rows stand: workload, C before Python, active (counts, then shares), then mechanisms as they are declared."""
+    share = active.endswith("%"), float(active.rstrip("%"))
+    return WORKLOADS.index(workload), mechanism in PYTHON_MECHANISMS, *share, MECHANISMS.index(mechanism)
 
 
 def _exponents(taken: Sequence[Samples], seed: int) -> Iterator[Finding]:
-    """Slope of log cost on log watched, of each launch block; only where the same number stays active, or all."""
-    for (workload, active, mechanism), line in _lines(taken).items():
+    """Slope of the log of CPU time on log watched, of each launch block; where the same number is active, or all."""
+    for (workload, active, mechanism), line in _lines(taken, _cpu_or_cost_ns).items():
         if len(line) < FEWEST_EXPONENT_LEVELS or active not in GROWTH_ACTIVE:
             continue
         blocks = set.intersection(*(set(values) for values in line.values()))
@@ -278,30 +292,28 @@ def _exponents(taken: Sequence[Samples], seed: int) -> Iterator[Finding]:
             yield Finding(exponent_subject(workload, active, mechanism), "growth_exponent", value, note)
 
 
+def _cpu_or_cost_ns(item: Samples) -> float:
+    """CPU time for one event, which others do not add to; elapsed time where it is unknown."""
+    return _cpu_ns(item) or cost_ns(item)
+
+
 def exponent_subject(workload: str, active: str, mechanism: str) -> str:
     """The name under which a growth exponent is found."""
     return f"{mechanism}, {workload}, {active} active"
 
 
 def _crossovers(taken: Sequence[Samples], seed: int, *, all_pairs: bool) -> Iterator[Finding]:
-    """For each pair: the count of watched descriptors from which the other one is the cheaper."""
-    lines = _lines(taken)
-    for workload, active in dict.fromkeys((workload, active) for workload, active, _ in lines):
-        names = [name for other_workload, other, name in lines if (other_workload, other) == (workload, active)]
-        same_kind = [pair for pair in itertools.combinations(names, 2) if _are_alike(*pair)]
-        pairs = same_kind if all_pairs else [pair for pair in same_kind if {BASE, PYTHON_BASE} & {*pair}]
-        for one, other in pairs:
-            if other in names:
-                found = _crossover(lines[workload, active, one], lines[workload, active, other], seed)
-                if found is not None:
-                    first, second = (one, other) if found.rises is False else (other, one)
-                    subject = f"{first} overtakes {second}, {workload}, {active} active"
-                    yield Finding(subject, "watched_count", found.watched)
-
-
-def _are_alike(one: str, other: str) -> bool:
-    """Both in C, or both in Python: only these are compared."""
-    return (one in PYTHON_MECHANISMS) == (other in PYTHON_MECHANISMS)
+    """For each pair of one kind, C or Python: the count of watched descriptors from which the other is the cheaper."""
+    lines = _lines(taken, cost_ns)
+    kinds = itertools.groupby(lines, key=lambda line: (line[0], line[1], line[2] in PYTHON_MECHANISMS))
+    for (workload, active, _), group in kinds:
+        pairs = itertools.combinations([name for *_, name in group], 2)
+        for one, other in (pair for pair in pairs if all_pairs or {BASE, PYTHON_BASE} & {*pair}):
+            found = _crossover(lines[workload, active, one], lines[workload, active, other], seed)
+            if found is not None:
+                first, second = (other, one) if found.rises else (one, other)
+                subject = f"{first} overtakes {second}, {workload}, {active} active"
+                yield Finding(subject, "watched_count", found.watched)
 
 
 class _Overtaking(NamedTuple):
@@ -309,9 +321,6 @@ class _Overtaking(NamedTuple):
 
     watched: stats.Interval
     rises: bool
-
-
-_Line = Mapping[int, Mapping[int, float]]  # watched -> block -> nanoseconds per event
 
 
 def _crossover(line: _Line, other: _Line, seed: int) -> _Overtaking | None:
@@ -327,17 +336,20 @@ def _crossover(line: _Line, other: _Line, seed: int) -> _Overtaking | None:
     ends = []
     for block in blocks:
         ratios = [_log_ratio(line[count], other[count], [block]) for count in watched]
-        ends.append(_clipped(crossing(watched, ratios), watched, is_over=(ratios[-1] > 0) == found[1]))
-    interval = stats.median_interval(ends, seed)
-    return _Overtaking(interval, found[1])
+        each = crossing(watched, ratios)
+        is_over = (ratios[-1] > 0) == found[1]
+        ends.append(_clipped(each if each and each[1] == found[1] else None, watched, is_over=is_over))
+    return _Overtaking(stats.median_interval(ends, seed), found[1])
 
 
 def _decided(costs: Mapping[int, float], others: Mapping[int, float], seed: int) -> int:
-    """1 when the first is the dearer, -1 when it is the cheaper, 0 when its interval leaves it open."""
+    """1 when the first is the dearer, -1 when it is the cheaper, 0 when that is open or they count as the same."""
     ratio = stats.paired_ratio(
         {block: [cost] for block, cost in costs.items()}, {block: [cost] for block, cost in others.items()}, seed
     )
     if ratio is None or ratio.low is None or ratio.high is None:
+        return 0
+    if 1 / SAME <= ratio.middle <= SAME:
         return 0
     return 1 if ratio.low > 1 else -1 if ratio.high < 1 else 0
 

@@ -1,13 +1,14 @@
-"""The rows of scheduling: columns, tables and charts, and how launches become rows."""
+"""The rows of scheduling: their columns, and how launches become rows."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from c10k_probe import stats
-from c10k_probe.experiment import Chart, Row, Samples, Scalar, View, column, estimate, spread
+from c10k_probe.experiment import Row, Samples, Scalar, column, estimate, spread
 
 OWN_CPU_SHARE = 0.97
 NEAR_EDGE_NS = 200_000
@@ -28,7 +29,7 @@ class SchedulingRow(Row):
     work_ns: int = column("work that each task does at its turn, as asked for", key=True)
     cpus_count: int = column("CPUs that the tasks run on by turns", key=True)
     switch_ns: stats.Interval | None = estimate(
-        "switch_ns", "what one turn costs by switching, the harness's own cost taken out; one switch with two tasks"
+        "switch_ns", "one switch on one CPU, on two one turn's wake-up of the other; the harness's own cost taken out"
     )
     hop_ns: stats.Interval | None = estimate("hop_ns", "one task's turn with everything in it")
     harness_ns: stats.Interval | None = estimate("harness_ns", "the same calls, memory and work without a switch")
@@ -38,10 +39,9 @@ class SchedulingRow(Row):
     switches_per_hop_ratio: float | None = column("context switches that the kernel counted, for one turn")
     switches_per_s: stats.Interval | None = estimate("switches_per_s", "context switches, all tasks together")
     lost_pct: stats.Interval | None = estimate("lost_pct", "of the work that is done without switches")
-    spin_lost_pct: stats.Interval | None = estimate(
-        "spin_lost_pct", "of one task's work, when so many spin without giving way"
-    )
-    run: stats.Summary | None = spread("run", "time on the CPU without interruption")
+    run: stats.Summary | None = spread("run", "time on the CPU from one switch to the next")
+    base_slice_ns: float | None = column("slice that the kernel gives a task; only debugfs tells")
+    whole_slice_ns: float | None = column("the same rounded up to a tick, at which its end is noticed")
     wait_max_ns: float | None = column("longest time that a task was ready and did not run")
     share_min_pct: float | None = column("CPU share of the task that got least, of an equal share, least of launches")
     fairness_index: float | None = column("Jain's index of the tasks' CPU times, smallest of launches")
@@ -60,116 +60,21 @@ class SchedulingRow(Row):
     fresh_share_pct: stats.Interval | None = estimate(
         "fresh_share_pct", "CPU share of a fresh task beside one that has long been running"
     )
+    burned_ns: float | None = column(
+        "CPU time that the old task had used when the first fresh one came, least of launches"
+    )
+    window_ns: float | None = column("how long was watched in one launch, or one trial, least of them")
     n_count: int | None = column("samples: passes, runs or trials")
     launches_count: int | None = column("fresh processes that they come from")
     dropped_count: int | None = column("samples lost for want of room")
 
 
-_SWITCH, _LOSS, _SLICE, _TICK, _FRESH = (
-    "",
-    "work lost to switches",
-    "time slices",
-    "the tick",
-    "a fresh task beside an old one",
-)
-VIEWS = (
-    View("switch", "switch_ns", "switch_lo_ns", "switch_hi_ns", group=_SWITCH),
-    View("whole turn", "hop_ns", "hop_lo_ns", "hop_hi_ns", group=_SWITCH, priority=2),
-    View("harness", "harness_ns", "harness_lo_ns", "harness_hi_ns", group=_SWITCH, priority=2),
-    View("of it memory", "refill_ns", "refill_lo_ns", "refill_hi_ns", group=_SWITCH, priority=3),
-    View("counted per turn", "switches_per_hop_ratio", group=_SWITCH, priority=3),
-    View("lost when spinning", "spin_lost_pct", group=_SWITCH, priority=4),
-    View("switches", "switches_per_s", "switches_lo_per_s", "switches_hi_per_s", group=_LOSS, priority=2),
-    View("lost", "lost_pct", "lost_lo_pct", "lost_hi_pct", group=_LOSS),
-    View("run", "run_p50_ns", "run_p50_lo_ns", "run_p50_hi_ns", group=_SLICE),
-    View("run p99", "run_p99_ns", group=_SLICE, priority=3),
-    View("longest wait", "wait_max_ns", group=_SLICE, priority=2),
-    View("fairness", "fairness_index", group=_SLICE, priority=2),
-    View("near a tick", "near_edge_pct", "near_edge_lo_pct", "near_edge_hi_pct", group=_SLICE, priority=2),
-    View("configured", "tick_config_ns", group=_TICK),
-    View("coarse clock", "tick_coarse_ns", "tick_coarse_lo_ns", "tick_coarse_hi_ns", group=_TICK, priority=2),
-    View("interrupts", "tick_interrupt_ns", "tick_interrupt_lo_ns", "tick_interrupt_hi_ns", group=_TICK, priority=2),
-    View("always ticked", "tick_always", group=_TICK, priority=2),
-    View("scheduler", "scheduler", group=_TICK, priority=2),
-    View("fresh", "fresh_share_pct", "fresh_share_lo_pct", "fresh_share_hi_pct", group=_FRESH),
-)
-CHARTS = (
-    Chart(
-        "switch",
-        "One context switch",
-        "method",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind", "cpus_count"),
-        where=(("measure", "switch"), ("tasks_count", 2), ("working_set_bytes", 0)),
-    ),
-    Chart(
-        "ring",
-        "One switch by the number of tasks in the ring",
-        "tasks_count",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind",),
-        log_x=True,
-        where=(("measure", "switch"), ("cpus_count", 1), ("working_set_bytes", 0), ("method", "pipe")),
-    ),
-    Chart(
-        "working-set",
-        "A task's turn by the memory that it goes through",
-        "working_set_bytes",
-        "hop_ns",
-        "hop_lo_ns",
-        "hop_hi_ns",
-        ("kind",),
-        log_y=True,
-        where=(("measure", "switch"), ("cpus_count", 1), ("tasks_count", 2), ("method", "pipe")),
-    ),
-    Chart(
-        "lost",
-        "Work lost by the rate of switches",
-        "switches_per_s",
-        "lost_pct",
-        "lost_lo_pct",
-        "lost_hi_pct",
-        ("kind", "working_set_bytes"),
-        log_x=True,
-        where=(("measure", "loss"),),
-    ),
-    Chart(
-        "slices",
-        "Time on the CPU without interruption",
-        "tasks_count",
-        "run_p50_ns",
-        "run_p50_lo_ns",
-        "run_p50_hi_ns",
-        ("method",),
-        log_x=True,
-        where=(("measure", "slice"),),
-    ),
-    Chart(
-        "runnable",
-        "One switch by the number of runnable tasks",
-        "tasks_count",
-        "switch_ns",
-        "switch_lo_ns",
-        "switch_hi_ns",
-        ("kind",),
-        log_x=True,
-        where=(("measure", "runnable"),),
-    ),
-)
-
-
 def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> list[SchedulingRow]:
-    """One row for each cell that has samples; ``facts`` are those of the machine that the tick is read from."""
+    """One row for each cell that has samples, in their order; ``facts`` are those of the machine."""
     by_key: dict[tuple[Scalar, ...], list[Samples]] = {}
     for item in taken:
         by_key.setdefault(tuple(item.key.values()), []).append(item)
-    made = [_row(launches, seed, facts) for launches in by_key.values()]
-    order = {name: index for index, name in enumerate(_ROWS)}
-    return sorted(made, key=lambda row: (order[row.measure], row.working_set_bytes, row.tasks_count, row.work_ns))
+    return [_row(launches, seed, facts) for launches in by_key.values()]
 
 
 def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> SchedulingRow:
@@ -180,7 +85,7 @@ def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) ->
     return SchedulingRow(
         **launches[0].key,  # type: ignore[arg-type]
         **values,  # type: ignore[arg-type]
-        launches_count=len(launches),
+        launches_count=len({item.block for item in launches}),
         dropped_count=sum(int(count or 0) for count in dropped),
         grade=grade.level,
         grade_reason=grade.reason,
@@ -191,13 +96,15 @@ def _row(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) ->
 
 
 def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    switch = _interval(launches, lambda item: _hop(item, "pass") - _hop(item, "harness"), seed)
+    switch = stats.interval_of_all(map(_switch_ns, launches), seed)
     return {
         "switch_ns": switch,
-        "hop_ns": _interval(launches, lambda item: _hop(item, "pass"), seed),
-        "harness_ns": _interval(launches, lambda item: _hop(item, "harness"), seed),
-        "refill_ns": _interval(launches, _refill, seed) if launches[0].key["working_set_bytes"] else None,
-        "switches_per_hop_ratio": _typical(launches, _switches_per_hop),
+        "hop_ns": stats.interval_of_all((_hop(item, "pass") for item in launches), seed),
+        "harness_ns": stats.interval_of_all((_hop(item, "harness") for item in launches), seed),
+        "refill_ns": stats.interval_of_all(map(_refill, launches), seed)
+        if launches[0].key["working_set_bytes"]
+        else None,
+        "switches_per_hop_ratio": stats.median_of_known(map(_switches_per_hop, launches)),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
         "grade": stats.grade_interval(switch, "switch"),
@@ -205,14 +112,23 @@ def _ring(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> di
 
 
 def _loss(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    lost = _interval(launches, lost_pct, seed)
+    lost = stats.interval_of_all(map(lost_pct, launches), seed)
     return {
         "lost_pct": lost,
-        "switches_per_s": _interval(launches, rate_per_s, seed),
+        "switches_per_s": stats.interval_of_all(map(rate_per_s, launches), seed),
         **_switch_counts(launches),
         "n_count": _count(launches, "pass"),
         "grade": _grade_points(lost),
     }
+
+
+def _switch_ns(item: Samples) -> float | None:
+    """On one CPU a turn takes one switch or more; on two it takes a wake-up, and who is idle there is not switched."""
+    turn = _hop(item, "pass") - _hop(item, "harness")
+    if item.key["cpus_count"] != 1:
+        return turn
+    switches = _switches_per_hop(item)
+    return turn / switches if switches else None
 
 
 def _hop(item: Samples, name: str) -> float:
@@ -254,25 +170,32 @@ def _grade_points(value: stats.Interval | None) -> stats.Grade:
 # --- tasks that contend for a CPU -------------------------------------------------------------------------------------
 
 
-def _slice(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    run = stats.summarise([_ended(item, "run") for item in launches], seed)
+def _slice(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> dict[str, object]:
+    run = stats.summarise([item.values["run"] for item in launches], seed)
     waits = [max(item.values["longest_wait"]) for item in launches if item.values["longest_wait"]]
     return {
         "run": run,
+        **_slices(facts["sched_base_slice_ns"], launches[0].facts["coarse_resolution_ns"]),
         "wait_max_ns": float(max(waits)) if waits else None,
         "fairness_index": min(map(fairness, (item.values["cpu"] for item in launches))),
         "share_min_pct": min(100 * min(cpu) * len(cpu) / sum(cpu) for cpu in (item.values["cpu"] for item in launches)),
-        "near_edge_pct": _interval(launches, _near_edge_pct, seed),
+        "near_edge_pct": stats.interval_of_all(map(_near_edge_pct, launches), seed),
         **_switch_counts(launches),
+        "window_ns": _least(launches, "window_ns"),
         "n_count": run.samples_count if run else 0,
         "grade": _grade_slice(launches, run),
     }
 
 
-def _ended(item: Samples, name: str) -> list[int]:
-    """Of the runs those that the scheduler ended; an interrupt, or the hypervisor, is no switch."""
-    pairs = zip(item.values[name], item.values["run_switches"], strict=True)
-    return [value for value, switches in pairs if switches]
+def _slices(base_ns: Scalar, tick_ns: Scalar) -> dict[str, object]:
+    """The base slice, and the whole ticks that it takes: preemption of a running task is decided at the tick.
+
+    Source: kernel/sched/fair.c (entity_tick, update_deadline). A kernel with SCHED_HRTICK stops it in time.
+    """
+    base = float(base_ns) if base_ns else None
+    tick = float(tick_ns) if tick_ns else None
+    whole = math.ceil(base / tick) * tick if base and tick else None
+    return {"base_slice_ns": base, "whole_slice_ns": whole}
 
 
 def _grade_slice(launches: Sequence[Samples], run: stats.Summary | None) -> stats.Grade:
@@ -295,15 +218,14 @@ def fairness(cpu: Sequence[int]) -> float:
 
 
 def _near_edge_pct(item: Samples) -> float | None:
-    distances = _ended(item, "edge_distance") if "edge_distance" in item.values else []
+    distances = item.values.get("edge_distance", ())
     return 100 * sum(value <= NEAR_EDGE_NS for value in distances) / len(distances) if distances else None
 
 
 def _runnable(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    switch = _interval(launches, yield_ns, seed)
+    switch = stats.interval_of_all(map(yield_ns, launches), seed)
     return {
         "switch_ns": switch,
-        "spin_lost_pct": _interval(launches, _spin_lost_pct, seed),
         "n_count": _count(launches, "pass"),
         "grade": stats.grade_interval(switch, "switch"),
     }
@@ -315,23 +237,19 @@ def yield_ns(item: Samples) -> float | None:
     return statistics.median(each) if each else None
 
 
-def _spin_lost_pct(item: Samples) -> float | None:
-    alone = item.facts["spin_alone_iterations_count"]
-    return 100 * (1 - float(item.facts["spin_iterations_count"] or 0) / float(alone)) if alone else None
-
-
 # --- the tick, and a fresh task ---------------------------------------------------------------------------------------
 
 
 def _tick(launches: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> dict[str, object]:
-    coarse = _interval(launches, _coarse_step_ns, seed)
+    coarse = stats.interval_of_all(map(_coarse_step_ns, launches), seed)
     hertz = facts["kernel_tick_hz"]
     return {
         "tick_config_ns": 1e9 / float(hertz) if hertz else None,
         "tick_coarse_ns": coarse,
-        "tick_interrupt_ns": _interval(launches, _interrupt_ns, seed),
+        "tick_interrupt_ns": stats.interval_of_all(map(_interrupt_ns, launches), seed),
         "tick_always": str(facts["tick_always"]) if facts["tick_always"] else None,
         "scheduler": str(facts["scheduler"]) if facts["scheduler"] else None,
+        "window_ns": _least(launches, "duration_ns"),
         "n_count": _count(launches, "coarse_step"),
         "grade": stats.grade_interval(coarse, "step of the coarse clock"),
     }
@@ -350,18 +268,35 @@ def _interrupt_ns(item: Samples) -> float | None:
 
 
 def _fresh(launches: Sequence[Samples], seed: int, _: Mapping[str, Scalar]) -> dict[str, object]:
-    shares = [
-        100 * fresh / (fresh + hog)
-        for item in launches
-        for fresh, hog in zip(item.values["fresh_cpu"], item.values["hog_cpu"], strict=True)
-        if fresh + hog
-    ]
+    """Each trial has samples of its own; where some are missing, the row says why."""
+    trials = [item for item in launches if item.values]
+    shares = [value for item in trials if (value := _fresh_share_pct(item)) is not None]
     share = stats.median_interval(shares, seed) if shares else None
     return {
         "fresh_share_pct": share,
+        "burned_ns": _least(trials, "hog_burned_ns"),
+        "window_ns": float(min(item.values["window"][0] for item in trials)),
         "n_count": len(shares),
         "grade": stats.grade_interval(share, "share of the fresh task"),
+        **_end_of_trials(launches, len(trials)),
     }
+
+
+def _fresh_share_pct(item: Samples) -> float | None:
+    """The fresh task's part of what both got."""
+    (fresh,), (hog,) = item.values["fresh_cpu"], item.values["hog_cpu"]
+    return 100 * fresh / (fresh + hog) if fresh + hog else None
+
+
+def _end_of_trials(launches: Sequence[Samples], done: int) -> dict[str, object]:
+    """Status and reason of trials that were broken off, by a failure or from outside; nothing when all were made."""
+    asked = max(int(item.facts.get("trials_count") or 0) for item in launches)
+    failures = [str(item.facts["failure"]) for item in launches if "failure" in item.facts]
+    if done >= asked and not failures:
+        return {}
+    told = f"{done} of {asked} trials were measured before the end"
+    status = "failed" if failures else "interrupted"
+    return {"status": status, "reason": "; ".join((*failures, told))}
 
 
 _ROWS: Mapping[str, Callable[[Sequence[Samples], int, Mapping[str, Scalar]], dict[str, object]]] = {
@@ -378,15 +313,10 @@ _ROWS: Mapping[str, Callable[[Sequence[Samples], int, Mapping[str, Scalar]], dic
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _interval(launches: Sequence[Samples], of: _Of, seed: int) -> stats.Interval | None:
-    """The median of launches with its interval; None unless every launch has the number."""
-    values = [value for item in launches if (value := of(item)) is not None]
-    return stats.median_interval(values, seed) if len(values) == len(launches) else None
-
-
-def _typical(launches: Iterable[Samples], of: _Of) -> float | None:
-    values = [value for item in launches if (value := of(item)) is not None]
-    return statistics.median(values) if values else None
+def _least(launches: Iterable[Samples], fact: str) -> float | None:
+    """The smallest of the launches' numbers of this name; None unless every launch has it."""
+    found = [item.facts.get(fact) for item in launches]
+    return None if None in found else min(float(value or 0) for value in found)
 
 
 def _count(launches: Iterable[Samples], name: str) -> int:

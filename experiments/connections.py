@@ -47,7 +47,7 @@ from c10k_probe.observe.ledger import (
     whole,
 )
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import CLIENT_END, MODELS, ReferenceServer
+from c10k_probe.servers import BASIC_MODELS, CLIENT_END, MODELS, Server, ServerOptions
 
 from ._connection_price import price_of_one_end
 
@@ -68,7 +68,7 @@ class ConnectionsParameters(Parameters):
 
     to: int = parameter(10_000, "Connections to reach.", minimum=1, maximum=1_000_000, quick=500)
     model: tuple[str, ...] = parameter(
-        tuple(MODELS), "Ways to serve a connection, comma-separated.", choices=tuple(MODELS), many=True
+        BASIC_MODELS, "Ways to serve a connection, comma-separated, or all.", choices=tuple(MODELS), many=True
     )
     steps: int = parameter(10, "Steps of the ramp, geometric up to --to.", minimum=1, maximum=100, quick=5)
 
@@ -177,7 +177,7 @@ class Connections(Experiment[ConnectionsParameters]):
     def cells(self, parameters: ConnectionsParameters) -> list[Cell]:
         """One cell per model. A wall in mid-ramp is a result, so only what the first connection takes is asked for."""
         return [
-            Cell({"model": model}, MODELS[model].fixed.plus(_CLIENT_NEEDS), _WEIGHTS[model])
+            Cell({"model": model}, MODELS[model].fixed.plus(_CLIENT_NEEDS), _WEIGHTS.get(model, 1.0))
             for model in parameters.model
         ]
 
@@ -188,7 +188,7 @@ class Connections(Experiment[ConnectionsParameters]):
         bench.progress(0, sum(targets), "calibrating")
         memory.settle(SETTLE_S)
         with (
-            ReferenceServer(model) as server,
+            MODELS[model].start(ServerOptions()) as server,
             Holder(server.port, targets[-1], remaining_s=bench.remaining_s) as holder,
         ):
             ramp = _Ramp(model, server, holder, bench)
@@ -218,7 +218,7 @@ class _Step:
 class _Ramp:
     """One ramp of one model: what is measured at each step, and why it stops."""
 
-    def __init__(self, model: str, server: ReferenceServer, holder: Holder, bench: Bench) -> None:
+    def __init__(self, model: str, server: Server, holder: Holder, bench: Bench) -> None:
         self._model, self._server, self._holder, self._bench = model, server, holder, bench
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
         holder.drop()

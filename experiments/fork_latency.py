@@ -8,16 +8,23 @@ Timed, each from the clock reading just before the call, never mixed: ``return``
 until the first statement of main of an executed program; ``cycle`` until created, exited and reaped (waitpid,
 pthread_join). ``aftershock`` is the parent's first write to each page of 1 MiB after the call returned, while the
 child is alive. vfork and clone3 with CLONE_VFORK suspend their caller, so their ``return`` contains the child's whole
-life. With --stall the subject is the parent: how late the ticks of its loop are while it spawns at a steady rate.
+life. With --stall the subject is the parent: how late the ticks of its loop are while it spawns at a steady rate, all
+of them and, apart, the first after each creation; the row of the method ``none`` is the loop alone.
 
 Not timed: the warm-ups of each launch, making the parent's state, writing its memory again between creations, storing
 samples. A C helper measures, one fresh process a launch; only the rows named after Python modules are measured by
 Python. Clock: CLOCK_MONOTONIC, nanoseconds; its own cost is measured by every helper and stands in the raw samples.
 
+Counts of mappings, page tables and dirty pages are of the parent with its state, before anything is mapped for the
+samples, and of a program at its main. Dirty are anonymous pages: the kernel counts pages of a freshly written file as
+dirty memory too, so that a program that was just installed would seem to have more.
+
 Known bias: each interval contains one clock reading. glibc keeps the stacks of joined threads, so that all but the
 first thread of a launch reuse one. With ``one-cpu`` the child runs when its parent waits; with ``any-cpu`` it may run
 at once on another CPU. Children of vfork, clone3 and posix_spawn are over, or have executed, before an aftershock could
-meet them. A launch ends early when its --budget is spent; ``n_count`` says how many samples there are.
+meet them. A launch ends early when its --budget is spent, which begins when the state is made;
+``n_count`` says how many samples there are, and the grade when they are few of those asked for. With ``one-cpu`` the
+stall would contain the turns that the loop and its children take, so ``any-cpu`` is usual there.
 
 Sources: fork(2), vfork(2), posix_spawn(3), clone(2), pthread_create(3), madvise(2); kernel/fork.c, mm/memory.c
 (copy_page_range); lmbench's lat_proc; Baumann et al., "A fork() in the road", HotOS 2019.
@@ -25,36 +32,42 @@ Sources: fork(2), vfork(2), posix_spawn(3), clone(2), pthread_create(3), madvise
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from c10k_probe import fits, native
+from c10k_probe import native
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import Bench, Cell, Experiment, Row, Samples
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.limits import Needs
-from c10k_probe.parameters import Parameters, parameter
+from c10k_probe.parameters import Parameters, option_name, options_of, parameter
 
+from . import _creation_charts as charts
+from . import _creation_fits as findings
 from . import _creation_judges as judges
 from . import _creation_rows as rows
 from ._creation_design import (
     C_METHODS,
+    HUGE_PAGE_BYTES,
     MIB,
+    MOST_RSS,
     NUMERIC,
     PROCESS_METHODS,
     PYTHON_METHODS,
     THREAD_METHODS,
     State,
     given_states,
+    is_at_rest,
     joint_states,
     swept_states,
     with_kind,
 )
 
+AUTO = "auto"
 PLACEMENTS = ("one-cpu", "any-cpu")
 DEFAULT_METHODS = (*PROCESS_METHODS, "pthread_create")
 SHOCK_SHARE = 5  # one sample of the aftershock for so many others
+STACK_PROBE = 16  # threads
 BASELINE = "none"
 
 
@@ -79,7 +92,10 @@ class ForkLatencyParameters(Parameters):
         many=True,
     )
     placement: tuple[str, ...] = parameter(
-        ("one-cpu",), "Parent and child on one CPU, or wherever the kernel puts them.", choices=PLACEMENTS, many=True
+        (AUTO,),
+        "Parent and child on one CPU, or wherever the kernel puts them; auto: one-cpu, any-cpu with --stall.",
+        choices=(AUTO, *PLACEMENTS),
+        many=True,
     )
     rss: tuple[int, ...] = _levels("Anonymous memory of the parent, every page written.", "bytes", 1 << 46)
     file_rss: tuple[int, ...] = _levels("Private file mapping of the parent, every page read.", "bytes", 1 << 46)
@@ -96,10 +112,15 @@ class ForkLatencyParameters(Parameters):
         ("off",), "Whether --rss lies in huge pages.", choices=("off", "on"), many=True
     )
     libraries: tuple[int, ...] = _levels("Shared libraries loaded by the parent (dynamic only).", maximum=128)
-    warmup: int = parameter(5, "Creations of each launch that are thrown away first.", minimum=0, maximum=10_000)
+    warmup: int = parameter(
+        5,
+        "Creations of each launch that are thrown away first; when they copy memory, a third of --budget cuts them.",
+        minimum=0,
+        maximum=10_000,
+    )
     budget: int = parameter(
         250_000_000,
-        "End of a launch that takes longer.",
+        "End of a launch that takes longer, its state being made; with --stall, how long the loop of each ticks.",
         dimension="duration",
         minimum=10**6,
         maximum=10**12,
@@ -107,6 +128,14 @@ class ForkLatencyParameters(Parameters):
     )
     sweep: bool = parameter(False, "Vary each axis of the parent's state alone.", dimension="flag")
     fit: bool = parameter(False, "Vary the axes alone and together, and fit a cost model.", dimension="flag")
+    most_rss: int = parameter(
+        MOST_RSS,
+        "Memory of the largest parent of --sweep and --fit.",
+        dimension="bytes",
+        minimum=MIB,
+        maximum=1 << 40,
+        quick=MOST_RSS // 4,
+    )
     stall: bool = parameter(False, "Measure how late the parent's own loop is while it spawns.", dimension="flag")
     rate: int = parameter(100, "Creations per second with --stall.", minimum=1, maximum=100_000)
 
@@ -114,28 +143,29 @@ class ForkLatencyParameters(Parameters):
 class ForkLatency(Experiment[ForkLatencyParameters]):
     """See the module."""
 
-    version = 2
+    version = 3
     parameters_type = ForkLatencyParameters
     row_type = rows.ForkLatencyRow
     views = rows.VIEWS
-    charts = rows.CHARTS
+    charts = charts.CHARTS
     judges = judges.JUDGES
     repeats = 20
     quick_repeats = 5
 
     def check(self, parameters: ForkLatencyParameters) -> None:
-        """Refuse what cannot be combined."""
+        """Refuse what cannot be combined, and what would be left unused."""
         if any(parameters.libraries) and "dynamic" not in parameters.linking:
             raise UsageError("--libraries: a static program loads none; add dynamic to --linking, or leave it out")
-        if "on" in parameters.huge_pages and not any(parameters.rss):
-            raise UsageError("--huge-pages on: there is no memory to put into them; add --rss 64MiB")
-        if parameters.stall and (parameters.sweep or parameters.fit):
-            raise UsageError("--stall goes with neither --sweep nor --fit; run them one after the other")
+        if AUTO in parameters.placement and len(parameters.placement) > 1:
+            raise UsageError("--placement: auto chooses one by itself; name the others alone")
+        _check_huge_pages(parameters)
+        _check_python(parameters)
+        _check_modes(parameters)
 
     def cells(self, parameters: ForkLatencyParameters) -> list[Cell]:
         """Method by linking by placement by state; what means the same twice is measured once."""
         found: dict[tuple[str | int, ...], Cell] = {}
-        for method, linking, placement in product(_methods(parameters), parameters.linking, parameters.placement):
+        for method, linking, placement in product(_methods(parameters), parameters.linking, _placements(parameters)):
             for state, kind in product(self._states(parameters, method, linking), parameters.alive_kind):
                 cell = _cell(method, linking, placement, with_kind(state, method, kind), parameters)
                 if cell is not None:
@@ -144,48 +174,89 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
 
     def measure(self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """One fresh launch of the helper with this block's share of the n samples."""
-        count = _share(parameters.n, bench.block, bench.blocks_count)
-        if count == 0:
-            return
-        if parameters.stall:
-            yield from self._launch(parameters, cell, bench, _stall_arguments(parameters, cell), "stall")
-        else:
-            yield from self._launch(parameters, cell, bench, _arguments(parameters, cell, count), "samples")
+        if cell.key["linking"] == native.PYTHON and _has_state(cell):
+            raise native.HelperUnsupported(f"{cell.key['method']}: an interpreter is measured in no state but its own")
+        count = 0 if parameters.stall else _share(parameters.n, bench.block, bench.blocks_count)
+        if count or parameters.stall:
+            yield from self._launch(parameters, cell, bench, count)
 
     def summarise(self, parameters: ForkLatencyParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row per cell that has samples."""
         return rows.summarise(self.cells(parameters), samples, seed)
 
-    def fit(self, parameters: ForkLatencyParameters, samples: Sequence[Samples], seed: int) -> list[fits.Fit]:
-        """With --fit: what each method's return and cycle cost, per part of the parent's state."""
-        return rows.fit(samples, seed) if parameters.fit else []
+    def fit(self, parameters: ForkLatencyParameters, samples: Sequence[Samples], seed: int) -> list[Made]:
+        """Where linking begins to matter; with --fit what each method costs, per part of the parent's state."""
+        return findings.made(samples, seed, is_fit=parameters.fit)
 
     def _states(self, parameters: ForkLatencyParameters, method: str, linking: str) -> list[State]:
         levels: dict[str, Sequence[int]] = {name: getattr(parameters, name) for name in NUMERIC}
         states = list(given_states(levels, parameters.huge_pages))
         if parameters.sweep or parameters.fit:
-            states += swept_states(method, linking)
+            states += swept_states(method, linking, parameters.most_rss)
         if parameters.fit:
-            states += joint_states(0)
+            states += joint_states(0, parameters.most_rss)
         return states
 
-    def _launch(
-        self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench, arguments: dict[str, object], answer: str
-    ) -> Iterator[Samples]:
-        flat = [part for pair in arguments.items() for part in pair]
+    def _launch(self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench, count: int) -> Iterator[Samples]:
+        """A launch of ``count`` samples; with --stall, of the loop."""
+        arguments = _arguments(parameters, cell, count) if count else _stall_arguments(parameters, cell)
         linking = str(cell.key["linking"])
         program = "creation_in_python" if linking == native.PYTHON else "fork_latency"
-        patience_s = 60 + 2 * parameters.budget / 1e9 + int(cell.key["asked_alive_count"]) * 0.01
-        patience_s = min(patience_s, bench.remaining_s() + 0.1)
-        with native.Helper(program, flat, linking) as helper:
+        patience_s = min(_patience_s(parameters, cell), bench.remaining_s() + 0.1)
+        with native.Helper(program, [part for pair in arguments.items() for part in pair], linking) as helper:
             facts = helper.expect("facts", patience_s)
-            taken = helper.expect(answer, patience_s)
+            taken = helper.expect("samples" if count else "stall", patience_s)
+            warmups_count = int(str(arguments.get("--warmup", 0)))
+            launch = rows.Launch(cell, bench.block, count, warmups_count, helper.hello, facts, taken)
             try:
                 facts |= {"dropped_count": helper.finish()["dropped_count"]}
             except native.HelperCallFailed:
-                yield rows.samples(cell, bench.block, helper.hello, facts, taken)  # measured before the call failed
+                yield rows.samples(launch)  # measured before the call failed
                 raise
-        yield rows.samples(cell, bench.block, helper.hello, facts, taken)
+        yield rows.samples(launch)
+
+
+# --- what goes together -----------------------------------------------------------------------------------------------
+
+
+def _check_huge_pages(parameters: ForkLatencyParameters) -> None:
+    if "on" not in parameters.huge_pages:
+        return
+    if not any(parameters.rss):
+        raise UsageError("--huge-pages on: there is no memory to put into them; add --rss 64MiB")
+    if any(0 < rss < HUGE_PAGE_BYTES for rss in parameters.rss):
+        raise UsageError("--huge-pages on: a huge page has 2MiB; use --rss of at least 2MiB")
+
+
+def _check_python(parameters: ForkLatencyParameters) -> None:
+    ours = [method for method in parameters.method if method in PYTHON_METHODS]
+    if ours and parameters.stall:
+        raise UsageError(f"--stall: the loop is written in C and creates no {ours[0]}; leave that method out")
+    states = [name for name in NUMERIC if 0 not in getattr(parameters, name)]
+    if len(ours) == len(parameters.method) and states:
+        flags = ", ".join(option_name(name) for name in states)
+        raise UsageError(f"{flags}: an interpreter is measured in no state but its own; nothing to measure without 0")
+
+
+def _check_modes(parameters: ForkLatencyParameters) -> None:
+    """What counts only in one way of measuring is refused in the others rather than left unused."""
+    if parameters.stall and (parameters.sweep or parameters.fit):
+        raise UsageError("--stall goes with neither --sweep nor --fit; run them one after the other")
+    if parameters.stall and _is_chosen(parameters, "n"):
+        raise UsageError("--n: with --stall there are as many creations as --rate and --budget give; use those")
+    if not parameters.stall and _is_chosen(parameters, "rate"):
+        raise UsageError("--rate counts only with --stall; add that, or leave it out")
+    if not (parameters.sweep or parameters.fit) and _is_chosen(parameters, "most_rss"):
+        raise UsageError("--most-rss counts only with --sweep or --fit; a size alone is typed with --rss")
+
+
+def _is_chosen(parameters: ForkLatencyParameters, name: str) -> bool:
+    """Whether a parameter is neither at its default nor at its quick value."""
+    usual = {found: (default, option.quick) for found, default, option in options_of(ForkLatencyParameters)}
+    return getattr(parameters, name) not in usual[name]
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
 
 
 def _methods(parameters: ForkLatencyParameters) -> tuple[str, ...]:
@@ -193,17 +264,27 @@ def _methods(parameters: ForkLatencyParameters) -> tuple[str, ...]:
     return (BASELINE, *parameters.method) if parameters.stall else parameters.method
 
 
+def _placements(parameters: ForkLatencyParameters) -> tuple[str, ...]:
+    usual = "any-cpu" if parameters.stall else "one-cpu"
+    return tuple(usual if placement == AUTO else placement for placement in parameters.placement)
+
+
 def _cell(method: str, linking: str, placement: str, state: State, parameters: ForkLatencyParameters) -> Cell | None:
     """The cell, or None where it would mean nothing: libraries in a static program, states of an interpreter."""
     if state.libraries and linking != "dynamic":
         return None
     if method in PYTHON_METHODS:
-        if dataclasses.replace(state, axis="", alive_kind="") != State(axis=""):
+        if not is_at_rest(state) and state.axis != "given":  # what was typed gets a row that says why there is nothing
             return None
         linking = native.PYTHON
     key: dict[str, str | int] = {"method": method, "linking": linking, "placement": placement}
     key |= rows.state_columns(state)
-    return Cell(key, _needs(state, method), _weight(state), launches=parameters.n)
+    launches = None if parameters.stall else parameters.n
+    return Cell(key, _needs(state, method), _weight(state), launches=launches)
+
+
+def _has_state(cell: Cell) -> bool:
+    return any(cell.key[column] for column in rows.NUMERIC_COLUMNS.values())
 
 
 def _needs(state: State, method: str) -> Needs:
@@ -224,6 +305,12 @@ def _needs(state: State, method: str) -> Needs:
 def _weight(state: State) -> float:
     """Roughly how long a launch takes, in milliseconds."""
     return 8 + (state.rss + state.file_rss) / MIB * 1.2 + state.alive * 0.1 + state.mappings * 0.02
+
+
+def _patience_s(parameters: ForkLatencyParameters, cell: Cell) -> float:
+    """How long a launch may be silent: its state is made, and written again for at least seven creations."""
+    gibibytes = (int(cell.key["asked_rss_bytes"]) + int(cell.key["asked_file_rss_bytes"])) / (1 << 30)
+    return 60 + 2 * parameters.budget / 1e9 + int(cell.key["asked_alive_count"]) * 0.01 + 20 * gibibytes
 
 
 def _state_arguments(cell: Cell) -> dict[str, object]:
@@ -247,6 +334,8 @@ def _arguments(parameters: ForkLatencyParameters, cell: Cell, count: int) -> dic
     }
     if cell.key["linking"] != native.PYTHON:
         arguments["--aftershock"] = max(3, count // SHOCK_SHARE)
+        if cell.key["method"] in THREAD_METHODS and not _has_state(cell):
+            arguments["--stack-probe"] = STACK_PROBE
     else:
         arguments |= {"--target": native.find("spawn_target")}
         return arguments | {"--placement": cell.key["placement"]}
@@ -258,6 +347,7 @@ def _stall_arguments(parameters: ForkLatencyParameters, cell: Cell) -> dict[str,
     return {
         "--method": "fork" if is_baseline else cell.key["method"],
         "--stall": 0 if is_baseline else parameters.rate,
+        "--warmup": 0 if is_baseline else parameters.warmup,
         "--duration-ms": max(10, parameters.budget // 10**6),
         **_state_arguments(cell),
     }

@@ -43,7 +43,6 @@ from ._readiness_design import (
     KEYS,
     MAP_ACTIVE,
     PYTHON_MECHANISMS,
-    SCANNING,
     WORKLOADS,
     active_levels,
     finer_levels,
@@ -53,12 +52,11 @@ from ._readiness_design import (
     map_levels,
 )
 
+DEFAULT_FDS, QUICK_FDS = tuple(decades(100, 100_000)), (100, 300, 1000, 10_000)
+QUICK_ACTIVE = ("1", "100", "100%")
 DEFAULT_ACTIVE = ("1", "10", "100", "1%", "50%", "100%")
 SMALLEST_MEMORY_COUNT = 5000  # below, the rounding of slab to pages is larger than what is measured
-SCAN_NS = 100  # roughly what a scan takes for one descriptor: only the length of a pass depends on it
-EVENT_NS = {"chain": 3000, "short": 15_000}
-PASS_NS = 4_000_000
-WRITES = (20, 1000)
+PASS_US = 3000  # of every mechanism alike, so that noise falls on all of them alike
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,20 @@ class ReadinessParameters(Parameters):
     """What may be chosen on the command line."""
 
     fds: tuple[int, ...] = parameter(
-        tuple(decades(100, 100_000)),
+        DEFAULT_FDS,
         "Descriptors to watch: numbers and ranges, comma-separated.",
         minimum=1,
         maximum=10_000_000,
         many=True,
         ranges=True,
-        quick=(100, 1000, 10_000),
+        quick=QUICK_FDS,
     )
     active: tuple[str, ...] = parameter(
         DEFAULT_ACTIVE,
         "How many of them have an event at a time: counts or percentages.",
         dimension="amount",
         many=True,
-        quick=("1", "100", "100%"),
+        quick=QUICK_ACTIVE,
     )
     mechanism: tuple[str, ...] = parameter(
         C_MECHANISMS,
@@ -114,10 +112,14 @@ class Readiness(Experiment[ReadinessParameters]):
     quick_repeats = 5
 
     def check(self, parameters: ReadinessParameters) -> None:
-        """Refuse activities that no count of watched descriptors can have."""
+        """Refuse activities that no count of watched descriptors can have, and shares where a map needs counts."""
+        if parameters.map and any(text.endswith("%") for text in _active(parameters)):
+            raise UsageError("--map: its axes are counts; name --active without percentages, or leave it out")
         most = max(parameters.fds)
         if not any(active_levels(_active(parameters), most, workload, "") for workload in parameters.workload):
-            raise UsageError(f"--active: more than the {most:,} that are watched; ask for fewer or raise --fds")
+            raise UsageError(
+                f"--active: more than can be: at most the {most:,} of --fds, and of short connections 1,000"
+            )
 
     def charts_of(self, parameters: ReadinessParameters) -> tuple[AnyChart, ...]:
         """The maps are shown at once when a map was asked for."""
@@ -130,7 +132,7 @@ class Readiness(Experiment[ReadinessParameters]):
 
     def cells(self, parameters: ReadinessParameters) -> list[Cell]:
         """Workload by mechanism by count; the activities are measured on one set each."""
-        asked = map_levels(parameters.fds) if parameters.map else parameters.fds
+        asked = map_levels(parameters.fds, (DEFAULT_FDS, QUICK_FDS)) if parameters.map else parameters.fds
         return [
             make_cell(workload, mechanism, count, _active(parameters))
             for workload, mechanism in product(_workloads(parameters), parameters.mechanism)
@@ -247,7 +249,8 @@ def _calls_text(calls: Mapping[str, int], events: int) -> str:
 
 def _active(parameters: ReadinessParameters) -> Sequence[str]:
     """The activities; a map looks at more of them unless they were named."""
-    return MAP_ACTIVE if parameters.map and parameters.active == DEFAULT_ACTIVE else parameters.active
+    is_named = parameters.active not in (DEFAULT_ACTIVE, QUICK_ACTIVE)
+    return MAP_ACTIVE if parameters.map and not is_named else parameters.active
 
 
 def _workloads(parameters: ReadinessParameters) -> Sequence[str]:
@@ -259,14 +262,12 @@ def _arguments(
     parameters: ReadinessParameters, cell: Cell, actives: Mapping[int, str], seed: int
 ) -> tuple[object, ...]:
     watched, mechanism = int(cell.key["watched_count"]), cell.key["mechanism"]
-    event_ns = EVENT_NS[str(cell.key["workload"])] + (SCAN_NS * watched if mechanism in SCANNING else 0)
-    least, most = WRITES
     pairs = {
         "--mechanism": mechanism,
         "--watched": watched,
         "--active": ",".join(map(str, actives)),
         "--workload": cell.key["workload"],
-        "--writes": min(most, max(least, PASS_NS // event_ns)),
+        "--pass-us": PASS_US,
         "--budget-ms": max(1, parameters.budget // 10**6),
         "--seed": seed,
     }

@@ -5,19 +5,25 @@ long is the tick; how long does a task run until another takes its turn, and whe
 cost more with many runnable tasks; is an old CPU hog set back; how many switches a second does useful work stand?
 
 Timed, by --measure: ``switch``: passes of a token round a ring of tasks, per turn; the harness is one task that makes
-the same calls, goes through the same memory and does the same work, and is subtracted. Two tasks are a ping-pong: a
-round trip is two switches. ``loss``: the same with work at each turn, as a share lost against the harness.
+the same calls, goes through the same memory and does the same work, and is subtracted. On one CPU the rest is divided
+by the switches that the kernel counted in a turn: one for two tasks (a ping-pong: a round trip is two switches), and
+more for more of them, as one that is woken may run before its waker sleeps. ``loss``: the same with work at each turn,
+as a share lost against the harness.
 ``slice`` and ``fairness``: CPU-bound processes on one CPU, each reading the clock in a loop; a gap of over 50 µs means
-that it was off the CPU. ``tick``: steps of the coarse clock, and the timer interrupts of a busy CPU. ``runnable``:
-tasks that all yield, their CPU time per switch that the kernel counted; and how much spinning tasks get done together
-over one alone. ``fresh``: the CPU time of a fresh process beside one that has been running for long, by schedstat.
+that it was off the CPU, and where the kernel counted no switch meanwhile the run goes on after it. ``tick``: steps of
+the coarse clock, and the timer interrupts of a busy CPU. ``runnable``: tasks that all yield, their CPU time per switch
+that the kernel counted. (What spinning tasks get done less than one alone is no measure of a switch: they are switched
+once a slice, and a switch is some 0.04 % of that.) ``fresh``: the CPU time of a fresh process beside one that has been
+running for long, by the scheduler's own account.
 
 Not timed: starting the tasks, faulting in their memory, warm-up passes, calibrating the work. Clock: CLOCK_MONOTONIC.
 
-Known bias: on one CPU every turn is a switch; on two CPUs a turn is a wake-up of the other CPU, which may have gone
-idle, and the counted switches say what happened. A gap is also what the hypervisor or an interrupt takes, if over 50
-µs; steal is recorded with the run. Edges of the tick are read from the coarse clock, which one CPU advances; with
-skewed ticks another CPU's edges lie elsewhere. The tick is never derived from CLK_TCK, which is 100 on every kernel.
+Known bias: on two CPUs a turn is a wake-up of the other CPU, which may have gone idle, and the counted switches say
+what happened. What the hypervisor or an interrupt takes is no part of a run, but the other tasks wait longer for it;
+steal is recorded with the run. Among many runnable tasks the cost of a switch contains the caches that their stacks
+take from each other: there is no control for that. Edges of the tick are read from the coarse clock, which one CPU
+advances; with skewed ticks another CPU's edges lie elsewhere. Timers of programs interrupt too: interrupts come at the
+tick's rate or faster. The tick is never derived from CLK_TCK, which is 100 on every kernel.
 
 Sources: sched(7), futex(2), eventfd(2), clock_getres(2), proc(5) (schedstat, interrupts), kernel/sched/fair.c; McVoy
 and Staelin, "lmbench", USENIX 1996; Li, Ding and Shen, "Quantifying the cost of context switch", ExpCS 2007.
@@ -25,357 +31,67 @@ and Staelin, "lmbench", USENIX 1996; Li, Ding and Shen, "Quantifying the cost of
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import product
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from c10k_probe import machine, native
-from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples, Scalar
-from c10k_probe.limits import Needs
-from c10k_probe.parameters import Parameters, parameter
+from c10k_probe import native
+from c10k_probe.experiment import AnyChart, Bench, Cell, Experiment, Made, Row, Samples
 
-from . import _scheduling_findings
-from . import _scheduling_judges as judges
-from . import _scheduling_rows as rows
-
-MEASURES = ("switch", "loss", "slice", "fairness", "tick", "runnable", "fresh")
-TOKENS = ("pipe", "futex", "eventfd")
-KINDS = ("thread", "process")
-PLACEMENTS = {1: "one-cpu", 2: "two-cpus"}
-POLICIES = ("other", "batch")
-FAIRNESS_TASKS = 8
-SLICE_ROUNDS = 3  # of a slice of some 4 ms for each task, so that many tasks have whole runs too
-SLICE_NS = 4_000_000
-HOPS_MOST = 1000
-SMALL_BYTES = 16 << 20
-_Key = dict[str, str | int]
-_AT_REST: _Key = {
-    "measure": "",
-    "method": "none",
-    "kind": "process",
-    "tasks_count": 0,
-    "working_set_bytes": 0,
-    "work_ns": 0,
-    "cpus_count": 1,
-}
-
-
-@dataclass(frozen=True)
-class SchedulingParameters(Parameters):
-    """What may be chosen on the command line."""
-
-    measure: tuple[str, ...] = parameter(MEASURES, "What to measure, comma-separated.", choices=MEASURES, many=True)
-    token: tuple[str, ...] = parameter(TOKENS, "What a task hands to the next.", choices=TOKENS, many=True)
-    kind: tuple[str, ...] = parameter(KINDS, "Threads, processes, or both.", choices=KINDS, many=True)
-    cpus: tuple[int, ...] = parameter(
-        tuple(PLACEMENTS), "All tasks on one CPU, or by turns on two.", minimum=1, maximum=2, many=True
-    )
-    tasks: tuple[int, ...] = parameter(
-        (2, 16, 256, 4096), "Tasks in the ring.", minimum=2, maximum=4096, many=True, quick=(2, 64)
-    )
-    working_set: tuple[int, ...] = parameter(
-        (0, 32 << 10, 1 << 20, 8 << 20),
-        "Memory that each task goes through at its turn.",
-        dimension="bytes",
-        minimum=0,
-        maximum=1 << 30,
-        many=True,
-        quick=(0, 1 << 20),
-    )
-    work: tuple[int, ...] = parameter(
-        (3_000, 10_000, 30_000, 100_000, 300_000),
-        "Work at each turn, for loss.",
-        dimension="duration",
-        minimum=100,
-        maximum=10**9,
-        many=True,
-        quick=(3_000, 30_000),
-    )
-    contenders: tuple[int, ...] = parameter(
-        (2, 4, 16, 256), "CPU-bound tasks on one CPU, for slice.", minimum=2, maximum=4096, many=True, quick=(2, 16)
-    )
-    runnable: tuple[int, ...] = parameter(
-        (2, 8, 32, 128, 512, 2048, 4096),
-        "Runnable tasks on one CPU.",
-        minimum=2,
-        maximum=4096,
-        many=True,
-        quick=(2, 32, 512),
-    )
-    policy: tuple[str, ...] = parameter(POLICIES, "Scheduling policies, for slice.", choices=POLICIES, many=True)
-    window: int = parameter(
-        500_000_000,
-        "Length of one launch of slice and tick.",
-        dimension="duration",
-        minimum=10**7,
-        maximum=600 * 10**9,
-        quick=100_000_000,
-    )
-    budget: int = parameter(
-        30_000_000,
-        "Time for one launch of switch, loss and runnable.",
-        dimension="duration",
-        minimum=10**6,
-        maximum=60 * 10**9,
-        quick=8_000_000,
-    )
-    hog: int = parameter(
-        10 * 10**9,
-        "How long the old task has been running, for fresh.",
-        dimension="duration",
-        minimum=10**8,
-        maximum=600 * 10**9,
-        quick=10**9,
-    )
-    trials: int = parameter(30, "Fresh tasks beside the old one.", minimum=1, maximum=1000, quick=8)
-    share: int = parameter(
-        10**9,
-        "How long each fresh task runs beside it.",
-        dimension="duration",
-        minimum=10**8,
-        maximum=60 * 10**9,
-        quick=200_000_000,
-    )
-    fairness: int = parameter(
-        10 * 10**9,
-        "How long eight tasks share a CPU, for fairness.",
-        dimension="duration",
-        minimum=10**8,
-        maximum=600 * 10**9,
-        quick=10**9,
-    )
+from ._scheduling_charts import VIEWS, charts_of
+from ._scheduling_design import CELLS, SchedulingParameters, arguments
+from ._scheduling_findings import findings
+from ._scheduling_judges import JUDGES
+from ._scheduling_launch import kernel_facts, samples_of, trials_of
+from ._scheduling_rows import SchedulingRow, summarise
 
 
 class Scheduling(Experiment[SchedulingParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = SchedulingParameters
-    row_type = rows.SchedulingRow
-    views = rows.VIEWS
-    charts = rows.CHARTS
-    judges = judges.JUDGES
+    row_type = SchedulingRow
+    views = VIEWS
+    charts = charts_of(SchedulingParameters())
+    judges = JUDGES
     repeats = 5
     quick_repeats = 5
 
+    def charts_of(self, parameters: SchedulingParameters) -> tuple[AnyChart, ...]:
+        """The charts of what was asked for."""
+        return charts_of(parameters)
+
     def cells(self, parameters: SchedulingParameters) -> list[Cell]:
         """What was asked to be measured, each axis alone."""
-        return [cell for name in parameters.measure for cell in _CELLS[name](parameters)]
+        return [cell for name in parameters.measure for cell in CELLS[name](parameters)]
 
     def measure(self, parameters: SchedulingParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """One fresh process, which makes its tasks itself."""
         if cell.launches is not None and bench.block >= cell.launches:
             return
-        arguments, answer = _arguments(parameters, cell)
-        flat = [part for pair in arguments.items() for part in pair]
+        options, answer = arguments(parameters, cell)
+        flat = [part for pair in options.items() for part in pair]
         patience_s = min(60 + cell.weight / 100, bench.remaining_s() + 0.1)
         with native.Helper("scheduling", flat) as helper:
-            while (message := helper.receive(patience_s))["type"] == "progress":
-                bench.progress(message["done"], message["total"], f"{message['done']} of {message['total']}")
-            if message["type"] != answer:
-                raise native.HelperError(f"{helper.name} sent {message['type']!r} where {answer!r} was due")
+            if answer == "hog":
+                yield from trials_of(helper, cell, bench, parameters.trials, patience_s)
+                return
+            message = helper.expect(answer, patience_s)
             dropped = helper.finish()["dropped_count"]
-        yield _samples(cell, bench.block, message, int(dropped))
+        yield samples_of(cell, bench.block, message, int(dropped))
 
     def summarise(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell that has samples."""
-        return [*rows.summarise(samples, seed, _facts())]
+        return [*summarise(_in_order(parameters, samples), seed, kernel_facts())]
 
     def fit(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """The rate at which 5 % of the work is lost; how a switch grows with what is runnable."""
-        return _scheduling_findings.findings(samples, seed)
+        return findings(_in_order(parameters, samples), seed)
 
 
-# --- the cells --------------------------------------------------------------------------------------------------------
-
-
-def _cell(key: Mapping[str, str | int], weight: float, launches: int | None = None) -> Cell:
-    """A cell of these keys, the others at rest, and what its tasks take."""
-    whole = {**_AT_REST, **key}
-    tasks, memory = int(whole["tasks_count"]), int(whole["working_set_bytes"])
-    are_threads = whole["kind"] == "thread"
-    needs = Needs(
-        descriptors_count=32 + 2 * tasks,
-        system_descriptors_count=32 + 2 * tasks + (8 * tasks if not are_threads else 0),
-        tasks_count=tasks + 2,
-        mappings_count=64 + (3 * tasks if are_threads else tasks),
-        memory_bytes=tasks * (60_000 if are_threads else 200_000) + 2 * tasks * memory + SMALL_BYTES,
-        address_space_bytes=tasks * (8 << 20) if are_threads else 0,
-    )
-    return Cell(whole, needs, weight, launches)
-
-
-def _switch_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    """Two tasks in every way; then more tasks, and more memory, each alone."""
-    few, least = min(parameters.tasks), min(parameters.working_set)
-    weight = 20 + parameters.budget / 10**6
-    rest: _Key = {"measure": "switch", "working_set_bytes": least, "tasks_count": few}
-    for token, kind, cpus in product(parameters.token, parameters.kind, parameters.cpus):
-        yield _cell({**rest, "method": token, "kind": kind, "cpus_count": cpus}, weight)
-    for kind in parameters.kind:
-        near: _Key = {**rest, "method": parameters.token[0], "kind": kind, "cpus_count": parameters.cpus[0]}
-        for tasks in sorted(set(parameters.tasks) - {few}):
-            yield _cell({**near, "tasks_count": tasks}, weight + tasks / 8)
-        for memory in sorted(set(parameters.working_set) - {least}):
-            yield _cell({**near, "working_set_bytes": memory}, 2 * weight)
-
-
-def _loss_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    for kind, memory, quantum in product(parameters.kind, parameters.working_set, parameters.work):
-        key: _Key = {"measure": "loss", "method": parameters.token[0], "kind": kind, "tasks_count": 2}
-        yield _cell(key | {"working_set_bytes": memory, "work_ns": quantum}, 20 + parameters.budget / 10**6)
-
-
-def _slice_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    """Every number of tasks under the first policy, the least under the others."""
-    for policy, tasks in product(parameters.policy, parameters.contenders):
-        if policy == parameters.policy[0] or tasks == min(parameters.contenders):
-            key: _Key = {"measure": "slice", "method": policy, "tasks_count": tasks}
-            yield _cell(key, _slice_ms(parameters, tasks))
-
-
-def _fairness_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    key: _Key = {"measure": "fairness", "method": "other", "tasks_count": FAIRNESS_TASKS}
-    yield _cell(key, parameters.fairness / 10**6, launches=1)
-
-
-def _tick_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    yield _cell({"measure": "tick", "tasks_count": 1}, parameters.window / 10**6)
-
-
-def _runnable_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    for tasks in parameters.runnable:
-        key: _Key = {"measure": "runnable", "method": "yield", "kind": "thread", "tasks_count": tasks}
-        yield _cell(key, 20 + 3 * parameters.budget / 10**6 + tasks / 10)
-
-
-def _fresh_cells(parameters: SchedulingParameters) -> Iterator[Cell]:
-    key: _Key = {"measure": "fresh", "method": "other", "tasks_count": 2}
-    yield _cell(key, (parameters.hog + parameters.trials * parameters.share) / 10**6, launches=1)
-
-
-_CELLS = {
-    "switch": _switch_cells,
-    "loss": _loss_cells,
-    "slice": _slice_cells,
-    "fairness": _fairness_cells,
-    "tick": _tick_cells,
-    "runnable": _runnable_cells,
-    "fresh": _fresh_cells,
-}
-
-
-def _slice_ms(parameters: SchedulingParameters, tasks: int) -> int:
-    return max(parameters.window, SLICE_ROUNDS * tasks * SLICE_NS) // 10**6
-
-
-# --- the helper -------------------------------------------------------------------------------------------------------
-
-
-def _arguments(parameters: SchedulingParameters, cell: Cell) -> tuple[dict[str, object], str]:
-    """The helper's options, and the message that answers them."""
-    key, measure = cell.key, cell.key["measure"]
-    budget_ms = max(1, parameters.budget // 10**6)
-    tasks = int(key["tasks_count"])
-    if measure in ("switch", "loss"):
-        ring = {
-            "--token": key["method"],
-            "--kind": rows.PLURAL[str(key["kind"])],
-            "--tasks": tasks,
-            "--placement": PLACEMENTS[int(key["cpus_count"])],
-        }
-        work = {"--working-set": key["working_set_bytes"], "--quantum-ns": key["work_ns"]}
-        return {"--mode": "ring", **ring, **work, "--hops": _hops(cell), "--budget-ms": budget_ms}, "ring"
-    if measure in ("slice", "fairness"):
-        is_slice = measure == "slice"
-        window_ms = _slice_ms(parameters, tasks) if is_slice else parameters.fairness // 10**6
-        return {"--mode": "contend", "--tasks": tasks, "--policy": key["method"], "--duration-ms": window_ms}, "contend"
-    if measure == "tick":
-        return {"--mode": "tick", "--duration-ms": parameters.window // 10**6}, "tick"
-    if measure == "runnable":
-        return {
-            "--mode": "yield",
-            "--kind": rows.PLURAL[str(key["kind"])],
-            "--tasks": tasks,
-            "--budget-ms": budget_ms,
-        }, "yield"
-    times = {"--hog-ms": parameters.hog // 10**6, "--share-ms": parameters.share // 10**6}
-    return {"--mode": "hog", **times, "--trials": parameters.trials}, "hog"
-
-
-def _hops(cell: Cell) -> int:
-    """Turns in one pass: whole rounds, and not so many that a pass with much memory or work takes seconds."""
-    tasks = int(cell.key["tasks_count"])
-    turn_ns = 2000 + int(cell.key["work_ns"]) + int(cell.key["working_set_bytes"]) // 8
-    wanted = max(1, min(HOPS_MOST, 3_000_000 // turn_ns))
-    return tasks * max(1, round(wanted / tasks))
-
-
-_ARRAYS = {
-    "ring": {"pass": "pass_ns", "harness": "harness_pass_ns", "single_set": "harness_single_set_pass_ns"},
-    "contend": {
-        "run": "run_ns",
-        "run_switches": "run_switches_count",
-        "edge_distance": "edge_distance_ns",
-        "cpu": "cpu_ns",
-        "longest_wait": "longest_wait_ns",
-    },
-    "tick": {"coarse_step": "coarse_steps_ns"},
-    "yield": {"pass": "pass_ns", "cpu": "counted_cpu_ns", "switches": "counted_switches_count"},
-    "hog": {"fresh_cpu": "fresh_cpu_ns", "hog_cpu": "hog_cpu_ns", "window": "window_ns"},
-}
-
-
-_OF_EACH_TASK = ("voluntary_switches_count", "involuntary_switches_count")
-
-
-def _samples(cell: Cell, block: int, message: native.Message, dropped: int) -> Samples:
-    """The arrays of a message as values, its numbers as facts; counts of each task are added up."""
-    arrays = {name: message[key] for name, key in _ARRAYS[message["type"]].items() if message.get(key) is not None}
-    facts: dict[str, Scalar] = {"dropped_count": dropped}
-    for name, value in message.items():
-        if isinstance(value, list) and name in _OF_EACH_TASK and message["type"] == "contend":
-            facts[name] = sum(value)
-        elif not isinstance(value, (list, dict)) and name != "type":
-            facts[name] = value
-    return Samples(cell.key, block, arrays, facts)
-
-
-# --- what the kernel says of itself -----------------------------------------------------------------------------------
-
-
-@cache
-def _facts() -> dict[str, Scalar]:
-    """The configured tick, whether a running task is always ticked, and which scheduler this is."""
-    known = machine.facts()
-    hertz = known["kernel_tick_hz"]
-    return {
-        "kernel_tick_hz": hertz if isinstance(hertz, int) else None,
-        "tick_always": _tick_always(),
-        "scheduler": _scheduler(os.uname().release),
-    }
-
-
-def _tick_always() -> str | None:
-    """Whether CPUs may go without the tick while they run a task (nohz_full)."""
-    full = Path("/sys/devices/system/cpu/nohz_full")
-    try:
-        listed = full.read_text(encoding="ascii").strip().strip("()")
-    except OSError:
-        return "yes, this kernel has no nohz_full"
-    return f"no, not on CPUs {listed} (nohz_full)" if listed not in ("", "null") else "yes, nohz_full names no CPU"
-
-
-def _scheduler(release: str) -> str | None:
-    """The fair scheduler by the kernel's release (kernel/sched/fair.c and its history)."""
-    parts = release.partition("-")[0].split(".")
-    if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
-        return None
-    version = (int(parts[0]), int(parts[1]))
-    return "EEVDF" if version >= (6, 6) else "CFS" if version >= (3, 0) else "CFS or older"
+def _in_order(parameters: SchedulingParameters, samples: Sequence[Samples]) -> list[Samples]:
+    """The samples in the order in which their cells were asked for; they were taken in a shuffled one."""
+    places = {tuple(cell.key.values()): place for place, cell in enumerate(EXPERIMENT.cells(parameters))}
+    return sorted(samples, key=lambda item: (places[tuple(item.key.values())], item.block))
 
 
 EXPERIMENT = Scheduling()

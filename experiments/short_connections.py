@@ -41,7 +41,7 @@ from c10k_probe.limits import Needs
 from c10k_probe.load import Holder
 from c10k_probe.observe import tree
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import MODELS, ReferenceServer
+from c10k_probe.servers import BASIC_MODELS, MODELS, Server, ServerOptions
 
 WINDOW = 50
 TICK_NS = 10_000_000
@@ -55,9 +55,9 @@ SETTLED_SHARE = 0.1  # an overhead of a tenth of the handler's own work is one t
 class ShortConnectionsParameters(Parameters):
     """What may be chosen on the command line."""
 
-    n: int = parameter(10_000, "Connections per launch.", minimum=1, maximum=1_000_000, quick=2000)
+    n: int = parameter(15_000, "Connections per launch.", minimum=1, maximum=1_000_000, quick=2000)
     model: tuple[str, ...] = parameter(
-        tuple(MODELS), "Ways to serve a connection, comma-separated.", choices=tuple(MODELS), many=True
+        BASIC_MODELS, "Ways to serve a connection, comma-separated, or all.", choices=tuple(MODELS), many=True
     )
 
 
@@ -71,6 +71,7 @@ class ShortConnectionsRow(Row):
     cpu_per_connection_ns: stats.Interval | None = estimate(
         "cpu_per_connection_ns", "the server's CPU time for one connection, median of launches"
     )
+    cpu_ticks_count: int | None = column("clock ticks of CPU that the launch with the fewest used")
     connect_rate_per_s: stats.Interval | None = estimate("connect_rate_per_s", "connections served, median of launches")
     cpu_over_epoll_ratio: stats.Interval | None = estimate(
         "cpu_over_epoll_ratio", f"CPU time for one connection over that of {BASE_MODEL}"
@@ -80,7 +81,10 @@ class ShortConnectionsRow(Row):
 def judge_c21(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C21: is a fork for every connection too expensive?"""
     restated = "one fork for every connection is too expensive"
-    rule = "CONFIRMED when CPU time per connection of fork over epoll is ≥2 (low end), REFUTED when <2 (high end)"
+    rule = (
+        "CONFIRMED when CPU time per connection of fork over epoll is ≥2 (low end), REFUTED when <2 (high end), else "
+        f"INCONCLUSIVE; also when a launch of either used under {FEWEST_TICKS} clock ticks of CPU"
+    )
     by_model = {row["model"]: row for row in rows}
     fork, base = by_model.get("fork"), by_model.get(BASE_MODEL)
     names = ("cpu_over_epoll_ratio", "cpu_over_epoll_lo_ratio", "cpu_over_epoll_hi_ratio")
@@ -89,11 +93,16 @@ def judge_c21(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         return Verdict("C21", restated, rule, NOT_MEASURED, "needs fork and epoll in at least five launches")
     middle, low, high = (float(value or 0) for value in ends)
     verdict = "CONFIRMED" if low >= TOO_EXPENSIVE else "REFUTED" if high < TOO_EXPENSIVE else "INCONCLUSIVE"
+    ticks = min(int(row["cpu_ticks_count"] or 0) for row in (fork, base))
+    if ticks < FEWEST_TICKS:
+        verdict = "INCONCLUSIVE"
     extra_ns = float(fork["cpu_per_connection_ns"] or 0) - float(base["cpu_per_connection_ns"] or 0)
     texts = [units.format_quantity(value, "ratio") for value in (middle, low, high)]
+    coarse = f"; a launch used only {ticks} clock ticks, use a larger --n" if ticks < FEWEST_TICKS else ""
     evidence = (
         f"fork over epoll {texts[0]} [{texts[1]}, {texts[2]}], {units.format_quantity(extra_ns, 'duration')} more for "
         f"each; under 10 % of a request that takes {units.format_quantity(extra_ns / SETTLED_SHARE, 'duration')} of CPU"
+        f"{coarse}"
     )
     return Verdict("C21", restated, rule, verdict, evidence)
 
@@ -131,14 +140,18 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
         """One cell per model; no more than a window is open at a time."""
         window = MODELS[BASE_MODEL].per_connection.times(WINDOW)
         return [
-            Cell({"model": model}, MODELS[model].fixed.plus(window).plus(Needs(descriptors_count=16)), _WEIGHTS[model])
+            Cell(
+                {"model": model},
+                MODELS[model].fixed.plus(window).plus(Needs(descriptors_count=16)),
+                _WEIGHTS.get(model, 1.0),
+            )
             for model in parameters.model
         ]
 
     def measure(self, parameters: ShortConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, a window as warm-up, then n connections in windows."""
         with (
-            ReferenceServer(str(cell.key["model"])) as server,
+            MODELS[str(cell.key["model"])].start(ServerOptions()) as server,
             Holder(server.port, WINDOW, WINDOW, bench.remaining_s) as holder,
         ):
             _window(holder, WINDOW)
@@ -153,29 +166,42 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
     def summarise(self, parameters: ShortConnectionsParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row per model that has launches."""
         found = {model: [item for item in samples if item.key["model"] == model] for model in parameters.model}
-        base = {item.block: item.values["cpu"] for item in samples if item.key["model"] == BASE_MODEL}
+        base = [item for item in samples if item.key["model"] == BASE_MODEL]
         return [_row(model, launches, base, parameters.n, seed) for model, launches in found.items() if launches]
 
 
-def _row(
-    model: str, launches: Sequence[Samples], base: dict[int, Sequence[int]], n: int, seed: int
-) -> ShortConnectionsRow:
+def _row(model: str, launches: Sequence[Samples], base: Sequence[Samples], n: int, seed: int) -> ShortConnectionsRow:
     cpu = {item.block: item.values["cpu"] for item in launches}
-    interval = stats.median_interval([item.values["cpu"][0] for item in launches], seed)
-    grade = stats.grade_interval(interval, "CPU per connection")
-    ticks = min(int(item.facts["cpu_ticks_count"] or 0) for item in launches)
-    if ticks < FEWEST_TICKS:
-        grade = grade.worse("shaky", f"a launch used only {ticks} clock ticks of CPU; use a larger --n")
+    grade = _grade(launches, seed)
+    if model != BASE_MODEL and base and (below := _grade(base, seed)).level != "ok":
+        grade = grade.worse(below.level, f"{BASE_MODEL}, which it is compared with: {below.reason}")
     return ShortConnectionsRow(
         model=model,
         n_count=n * len(launches),
         launches_count=len(launches),
-        cpu_per_connection_ns=interval,
+        cpu_per_connection_ns=_cpu(launches, seed),
+        cpu_ticks_count=_fewest_ticks(launches),
         connect_rate_per_s=stats.median_interval([item.values["rate"][0] for item in launches], seed),
-        cpu_over_epoll_ratio=stats.paired_ratio(cpu, base, seed),
+        cpu_over_epoll_ratio=stats.paired_ratio(cpu, {item.block: item.values["cpu"] for item in base}, seed),
         grade=grade.level,
         grade_reason=grade.reason,
     )
+
+
+def _cpu(launches: Sequence[Samples], seed: int) -> stats.Interval:
+    return stats.median_interval([item.values["cpu"][0] for item in launches], seed)
+
+
+def _fewest_ticks(launches: Sequence[Samples]) -> int:
+    return min(int(item.facts["cpu_ticks_count"] or 0) for item in launches)
+
+
+def _grade(launches: Sequence[Samples], seed: int) -> stats.Grade:
+    grade = stats.grade_interval(_cpu(launches, seed), "CPU per connection")
+    ticks = _fewest_ticks(launches)
+    if ticks < FEWEST_TICKS:
+        grade = grade.worse("shaky", f"a launch used only {ticks} clock ticks of CPU; use a larger --n")
+    return grade
 
 
 def _window(holder: Holder, count: int) -> float:
@@ -195,7 +221,7 @@ def _windows(total: int) -> Iterator[int]:
         yield total % WINDOW
 
 
-def _cpu_ns(server: ReferenceServer) -> int:
+def _cpu_ns(server: Server) -> int:
     """CPU time of the server's tree so far, children that were waited for included. Raises ``HelperError``."""
     reading = tree.read_tree(server.session)
     if reading.cpu_user_s is None or reading.cpu_system_s is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+DYING_S = 2.0
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
@@ -65,10 +67,12 @@ def processes_of(marker: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """No test may leave a helper running."""
+    """No test may leave a helper running; one that is being killed with its parent may take a moment to be gone."""
     before = set(helper_pids())
     yield
-    left = set(helper_pids()) - before
+    deadline = time.monotonic() + DYING_S
+    while (left := set(helper_pids()) - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not left, f"helpers left running: {left}"
 
 

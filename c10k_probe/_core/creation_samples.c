@@ -64,12 +64,14 @@ static bool is_over(int64_t deadline_ns)
     return deadline_ns != 0 && now_ns() >= deadline_ns;
 }
 
-int warm_up(const struct method *method, struct slot *slot, size_t count, int64_t deadline_ns)
+int warm_up(const struct method *method, struct slot *slot, struct samples *samples, size_t count,
+            int64_t deadline_ns)
 {
     struct creation creation = {.slot = slot};
     int error_number = 0;
     for (size_t i = 0; i < count && error_number == 0 && !(i > 0 && is_over(deadline_ns)); i++) {
         error_number = create_once(method, &creation);
+        samples->warmups_count += error_number == 0;
     }
     return error_number;
 }
@@ -171,6 +173,7 @@ void emit_samples(const struct method *method, const struct samples *samples, co
     const struct ending *ending = method->ending;
     bool has_shocks = shocks->aftershock_ns != NULL;
     emit_begin("{\"type\":\"samples\",\"method\":\"%s\"", method->name);
+    emit_part(",\"warmups_count\":%zu", samples->warmups_count);
     emit_values("return_ns", samples->return_ns, samples->count, true);
     emit_values("started_ns", samples->started_ns, samples->count, method->has_started);
     emit_values("exec_ns", samples->exec_ns, samples->count, method->has_exec);

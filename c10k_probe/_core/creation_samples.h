@@ -21,6 +21,7 @@ struct samples {
     int64_t *child_faults;
     size_t capacity;
     size_t count;
+    size_t warmups_count;
     int64_t dropped_count;
 };
 
@@ -37,8 +38,10 @@ void *allocate_values(size_t bytes);
 
 struct samples allocate_samples(size_t capacity);
 
-/* Creations that are thrown away. 0, or the error number of the one that failed. */
-int warm_up(const struct method *method, struct slot *slot, size_t count, int64_t deadline_ns);
+/* Creations that are thrown away, one at least whatever the deadline; counted in `samples`. 0, or the error
+ * number of the one that failed. */
+int warm_up(const struct method *method, struct slot *slot, struct samples *samples, size_t count,
+            int64_t deadline_ns);
 
 /* Fills `samples` until it is full or the deadline (CLOCK_MONOTONIC, ns; 0: none) has passed. */
 int take_samples(const struct method *method, struct slot *slot, struct samples *samples, int64_t deadline_ns);

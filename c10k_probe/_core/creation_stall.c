@@ -11,6 +11,11 @@
  * is left out, so a long stall counts as long as it lasted. Creations that could not be made before the last
  * tick are not made; spawned_count says how many were.
  *
+ * Most ticks meet no creation, so a quantile of all of them says more about RATE and T than about the method:
+ * after_late_ns holds the lateness of those alone that are the first after a creation. Creations fall due at
+ * all phases of a tick alike (multiples of the golden ratio); one that is over before the next tick is due
+ * makes nothing late. Creations before the loop are warm-ups, dropped by declaration.
+ *
  * Timed besides: `return`, `started` and `exec` of each creation, as in the samples. There is no `cycle`, as
  * the end is noticed only when asked for. With --placement one-cpu the loop and its children take turns on
  * one CPU, and a lateness contains their turns.
@@ -31,6 +36,9 @@ struct stall {
     int64_t *late_ns; /* one a tick */
     size_t ticks_count;
     size_t ticks_done;
+    int64_t *after_late_ns; /* of the first tick after a creation */
+    size_t after_count;
+    bool has_created; /* since the last tick */
     struct creation *creations; /* in the order of their creation */
     size_t creations_max;
     size_t created;
@@ -62,6 +70,7 @@ struct stall *stall_prepare(const struct stall_plan *plan)
         struct slot *slots = creation_map_slots(stall->creations_max);
         stall->creations = allocate_values(stall->creations_max * sizeof(*stall->creations));
         stall->samples = allocate_samples(stall->creations_max);
+        stall->after_late_ns = allocate_values(stall->creations_max * sizeof(*stall->after_late_ns));
         for (size_t i = 0; i < stall->creations_max; i++) {
             stall->creations[i].slot = &slots[i];
         }
@@ -93,14 +102,26 @@ static void ask_one(struct stall *stall, const struct method *method)
 static int create_next(struct stall *stall, const struct method *method)
 {
     int error_number = method->create(&stall->creations[stall->created]);
-    stall->created += error_number == 0;
+    stall->has_created = error_number == 0;
+    stall->created += stall->has_created;
     return error_number;
 }
 
-/* In the middle between ticks when both have the same period. */
-static int64_t due_ns(int64_t start_ns, size_t index, int64_t period_ns, int64_t offset_ns)
+static void tick(struct stall *stall, int64_t late_ns)
 {
-    return start_ns + (int64_t)index * period_ns + offset_ns;
+    stall->late_ns[stall->ticks_done++] = late_ns;
+    if (stall->has_created) {
+        stall->after_late_ns[stall->after_count++] = late_ns;
+        stall->has_created = false;
+    }
+    state_dirty_some(STALL_TICK_PAGES);
+}
+
+/* The part of a tick at which a creation falls due: the fractions of multiples of the golden ratio. */
+static int64_t phase_ns(size_t index, int64_t tick_ns)
+{
+    double turns = (double)index * 0.6180339887498949;
+    return (int64_t)((turns - (double)(int64_t)turns) * (double)tick_ns);
 }
 
 static int loop(struct stall *stall, const struct method *method)
@@ -110,12 +131,12 @@ static int loop(struct stall *stall, const struct method *method)
     const int64_t start_ns = now_ns() + tick_ns;
     int error_number = 0;
     while (stall->ticks_done < stall->ticks_count && error_number == 0) {
-        int64_t late_ns = now_ns() - due_ns(start_ns, stall->ticks_done, tick_ns, 0);
+        int64_t since_ns = now_ns() - start_ns;
+        int64_t late_ns = since_ns - (int64_t)stall->ticks_done * tick_ns;
         if (late_ns >= 0) {
-            stall->late_ns[stall->ticks_done++] = late_ns;
-            state_dirty_some(STALL_TICK_PAGES);
+            tick(stall, late_ns);
         } else if (stall->created < stall->creations_max &&
-                   now_ns() >= due_ns(start_ns, stall->created, spawn_ns, tick_ns / 2)) {
+                   since_ns >= (int64_t)stall->created * spawn_ns + phase_ns(stall->created, tick_ns)) {
             error_number = create_next(stall, method);
         } else {
             ask_one(stall, method);
@@ -126,7 +147,13 @@ static int loop(struct stall *stall, const struct method *method)
 
 int stall_run(struct stall *stall, const struct method *method)
 {
-    int error_number = loop(stall, method);
+    int error_number = 0;
+    if (stall->creations_max > 0) {
+        error_number = warm_up(method, stall->creations[0].slot, &stall->samples, stall->plan.warmup_count, 0);
+    }
+    if (error_number == 0) {
+        error_number = loop(stall, method);
+    }
     for (size_t i = 0; i < stall->created; i++) {
         struct creation *creation = &stall->creations[i];
         if (creation->gone_ns == 0) {
@@ -145,6 +172,8 @@ void stall_emit(const struct stall *stall, const struct method *method)
     emit_begin("{\"type\":\"stall\",\"method\":\"%s\"", method->name);
     emit_part(",\"rate_per_s\":%" PRId64 ",\"spawned_count\":%zu", stall->plan.rate_per_s, stall->created);
     emit_values("tick_late_ns", stall->late_ns, stall->ticks_done, true);
+    emit_values("after_late_ns", stall->after_late_ns, stall->after_count, true);
+    emit_part(",\"warmups_count\":%zu", samples->warmups_count);
     emit_values("return_ns", samples->return_ns, samples->count, true);
     emit_values("started_ns", samples->started_ns, samples->count, method->has_started);
     emit_values("exec_ns", samples->exec_ns, samples->count, method->has_exec);

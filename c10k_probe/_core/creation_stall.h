@@ -15,6 +15,7 @@ struct stall_plan {
     int64_t rate_per_s; /* 0: nothing is created, the baseline */
     int64_t duration_ms;
     int64_t tick_us;
+    size_t warmup_count; /* creations before the loop */
 };
 
 size_t stall_ticks_count(const struct stall_plan *plan);

@@ -2,9 +2,9 @@
  * fork_latency.c - what does it cost to create one more task, in each of the ways Linux offers, and what does
  * the state of the parent change about it?
  *
- *     fork_latency --method METHOD --samples N [--warmup W] [--aftershock N] [--budget-ms M]
+ *     fork_latency --method METHOD --samples N [--warmup W] [--aftershock N] [--stack-probe N] [--budget-ms M]
  *                  [--placement any-cpu|one-cpu] [--cpu K] [--spawn-target PATH] [STATE]
- *     fork_latency --method METHOD --stall RATE [--duration-ms D] [--tick-us T] [the rest of the above]
+ *     fork_latency --method METHOD --stall RATE [--warmup W] [--duration-ms D] [--tick-us T] [the rest of it]
  *     STATE: --rss BYTES [--huge-pages off|on] --file-rss BYTES --mappings N --descriptors N --libraries K
  *            --alive N [--alive-kind children|threads] [--alive-stack BYTES]
  *
@@ -58,15 +58,20 @@
  *   --alive         children or threads that are blocked in read. The children are forked while this process is
  *                   still small. Two descriptors belong to them.
  *
- * --budget-ms M: no more samples once the launch has lasted that long, but at least three of each pass (and
- * one warm-up). Of what is left after the warm-ups, each pass has its share by its number of samples.
+ * --stack-probe N: afterwards, untimed, what the stacks of N more threads add (creation_stacks.c).
+ *
+ * --budget-ms M: no more samples once so long has passed since the state was made, but at least three of each
+ * pass. Warm-ups have a third of it and are one at least; where nothing is copied none is ever cut. Of what is
+ * left after them, each pass has its share by its number of samples. warmups_count says how many were made.
+ *
+ * The facts are read when the state is made and nothing is mapped yet for the samples, `main_...` of them
+ * before anything else is done: they do not depend on the number of samples.
  *
  * --stall: see creation_stall.c. Ticks write to the --rss region, which has 16 pages at least then.
  *
  * Not timed: warm-ups (--warmup, dropped by declaration), clearing the stamp, writing the --rss pages, storing
  * the sample, the facts. In the timed region nothing is allocated or printed. The samples lie in pages faulted
- * in beforehand and marked MADV_DONTFORK, so that their number does not change the price of fork; `rss_bytes`
- * and `private_dirty_bytes` do contain them.
+ * in beforehand and marked MADV_DONTFORK, so that their number does not change the price of fork.
  *
  * A sample whose stamp is missing or lies outside t0..gone is dropped and counted in `dropped_count`.
  *
@@ -81,7 +86,6 @@
  *   - Writing a large --rss before each fork leaves its lines, not the kernel's, in the caches.
  *   - Measured children are not given PR_SET_PDEATHSIG unless they wait: it would be timed, and they leave at
  *     once by themselves.
- *   - A first sample after the facts were read is slower than the rest, the caches being cold.
  *
  * Sources: fork(2), vfork(2), posix_spawn(3), execve(2), clone(2) (clone3), pthread_create(3), madvise(2)
  * (MADV_DONTFORK), sched_setaffinity(2); kernel/fork.c (copy_process, vma_needs_copy in mm/memory.c); glibc
@@ -89,6 +93,7 @@
  */
 #include "creation.h"
 #include "creation_samples.h"
+#include "creation_stacks.h"
 #include "creation_stall.h"
 #include "creation_state.h"
 #include "helper.h"
@@ -105,9 +110,10 @@
 enum {
     SAMPLES_MAX = 1000000,
     METHODS_MAX = 32,
-    CPU_SETS = 8, /* 8 x 1024 CPUs: the kernel refuses a mask that is smaller than its own */
     ALIVE_MAX = 1000000,
     COUNT_MAX = 10000000,
+    STACK_PROBE_MAX = 1000,
+    WARM_UP_PART = 3, /* of the budget: its third at most */
 };
 static const int64_t BYTES_MAX = INT64_C(1) << 46;
 
@@ -116,35 +122,16 @@ struct plan {
     int64_t samples_count;
     int64_t warmup_count;
     int64_t aftershock_count;
-    int64_t budget_ms;  /* 0: none */
-    int64_t started_ns; /* of the launch */
+    int64_t stack_probe_count;
+    int64_t budget_ms; /* 0: none */
+    int64_t ready_ns; /* when the state was made */
     int64_t is_one_cpu;
     int64_t cpu; /* -1: none given */
     struct state state;
     bool is_stall;
     struct stall_plan stall;
+    struct process_facts at_main; /* before anything was done */
 };
-
-/* Pins this process to one CPU and returns its number; `cpu` -1 means the last one that it may use now. */
-static int pin_to_cpu(int cpu)
-{
-    cpu_set_t allowed[CPU_SETS];
-    const size_t bytes = sizeof(allowed);
-    CPU_ZERO_S(bytes, allowed);
-    if (cpu < 0) {
-        CHECK(sched_getaffinity(0, bytes, allowed));
-        for (cpu = CPU_SETS * CPU_SETSIZE - 1; !CPU_ISSET_S(cpu, bytes, allowed); cpu--) {
-        }
-    }
-    CPU_ZERO_S(bytes, allowed);
-    CPU_SET_S(cpu, bytes, allowed);
-    if (sched_setaffinity(0, bytes, allowed) == -1) {
-        char text[32];
-        snprintf(text, sizeof(text), "0, CPU %d", cpu);
-        fail_call("sched_setaffinity", text, errno);
-    }
-    return cpu;
-}
 
 /* ---- the facts ---- */
 
@@ -157,13 +144,29 @@ static void emit_fact(const char *name, int64_t value)
     }
 }
 
-static void emit_facts(const struct process_facts *facts, const struct plan *plan)
+static void emit_stack_facts(const struct stack_facts *stacks)
+{
+    emit_fact("stack_bytes", stacks->stack_bytes);
+    emit_fact("probed_threads_count", stacks->threads_count);
+    emit_fact("probe_creations_count", stacks->creations_count);
+    emit_fact("kept_mapped_bytes", stacks->kept_mapped_bytes);
+    emit_fact("kept_mappings_count", stacks->kept_mappings_count);
+    emit_fact("kept_anonymous_bytes", stacks->kept_anonymous_bytes);
+    emit_fact("joined_mapped_bytes", stacks->joined_mapped_bytes);
+}
+
+static void emit_facts(const struct process_facts *facts, const struct plan *plan,
+                       const struct stack_facts *stacks)
 {
     const struct state *state = &plan->state;
     bool are_threads = state->alive_kind == ALIVE_THREADS;
     int64_t alive_count = are_threads ? facts->threads_count : facts->children_count;
     emit_begin("{\"type\":\"facts\"");
+    emit_fact("main_mappings_count", plan->at_main.mappings_count);
+    emit_fact("main_anonymous_bytes", plan->at_main.anonymous_bytes);
+    emit_fact("main_page_table_bytes", plan->at_main.page_table_bytes);
     emit_fact("rss_bytes", facts->rss_bytes);
+    emit_fact("anonymous_bytes", facts->anonymous_bytes);
     emit_fact("private_dirty_bytes", facts->private_dirty_bytes);
     emit_fact("anon_huge_bytes", facts->anon_huge_bytes);
     emit_fact("file_rss_bytes", facts->file_rss_bytes);
@@ -175,6 +178,7 @@ static void emit_facts(const struct process_facts *facts, const struct plan *pla
     emit_part(",\"alive_kind\":");
     emit_string(state->alive_count == 0 ? NULL : are_threads ? "threads" : "children");
     emit_fact("cpu", plan->cpu);
+    emit_stack_facts(stacks);
     emit_finish("}");
 }
 
@@ -184,22 +188,25 @@ static void emit_facts(const struct process_facts *facts, const struct plan *pla
 static int64_t deadline(const struct plan *plan, int64_t part, int64_t whole)
 {
     int64_t now = now_ns();
-    int64_t end_ns = plan->started_ns + plan->budget_ms * 1000000;
+    int64_t end_ns = plan->ready_ns + plan->budget_ms * 1000000;
     if (plan->budget_ms == 0) {
         return 0;
     }
     return end_ns <= now ? now : now + (int64_t)((double)(end_ns - now) * (double)part / (double)whole);
 }
 
-/* After a creation that failed, what was taken until then is reported before the error. */
+/* After a creation that failed, what was taken until then is reported before the error. The facts are read
+ * before anything is mapped for the samples: they are of the parent, whatever the number of its samples. */
 static void run_samples(struct plan *plan)
 {
     const struct method *method = plan->method;
+    struct process_facts facts = read_process_facts();
     struct slot *slot = creation_map_slots(1);
     struct samples samples = allocate_samples((size_t)plan->samples_count);
     struct shocks shocks = {.aftershock_ns = NULL};
-    int error_number = warm_up(method, slot, (size_t)plan->warmup_count, deadline(plan, 1, 1));
-    struct process_facts facts = read_process_facts();
+    struct stack_facts stacks = NO_STACK_FACTS;
+    int64_t warm_up_end_ns = method->copies_memory ? deadline(plan, 1, WARM_UP_PART) : 0;
+    int error_number = warm_up(method, slot, &samples, (size_t)plan->warmup_count, warm_up_end_ns);
     if (error_number == 0) {
         int64_t deadline_ns = deadline(plan, plan->samples_count, plan->samples_count + plan->aftershock_count);
         error_number = take_samples(method, slot, &samples, deadline_ns);
@@ -207,8 +214,11 @@ static void run_samples(struct plan *plan)
     if (error_number == 0 && plan->aftershock_count > 0) {
         error_number = take_shocks(method, slot, &shocks, (size_t)plan->aftershock_count, deadline(plan, 1, 1));
     }
+    if (error_number == 0 && plan->stack_probe_count > 0) {
+        error_number = probe_stacks(method, (size_t)plan->stack_probe_count, &stacks);
+    }
     if (error_number != ENOSYS) {
-        emit_facts(&facts, plan);
+        emit_facts(&facts, plan, &stacks);
         emit_samples(method, &samples, &shocks);
     }
     if (error_number != 0) {
@@ -221,11 +231,12 @@ static void run_samples(struct plan *plan)
 static void run_stall(struct plan *plan)
 {
     const struct method *method = plan->method;
-    struct stall *stall = stall_prepare(&plan->stall);
     struct process_facts facts = read_process_facts();
+    struct stack_facts stacks = NO_STACK_FACTS;
+    struct stall *stall = stall_prepare(&plan->stall);
     int error_number = stall_run(stall, method);
     if (error_number != ENOSYS) {
-        emit_facts(&facts, plan);
+        emit_facts(&facts, plan, &stacks);
         stall_emit(stall, method);
     }
     if (error_number != 0) {
@@ -258,8 +269,12 @@ static void refuse_mix(const struct plan *plan)
     if (plan->cpu >= 0 && !plan->is_one_cpu) {
         usage("--cpu needs --placement one-cpu");
     }
-    if (plan->is_stall && (plan->samples_count > 0 || plan->warmup_count > 0 || plan->aftershock_count > 0)) {
-        usage("--stall does not go with --samples, --warmup or --aftershock");
+    bool has_passes = plan->samples_count > 0 || plan->aftershock_count > 0 || plan->stack_probe_count > 0;
+    if (plan->is_stall && has_passes) {
+        usage("--stall does not go with --samples, --aftershock or --stack-probe");
+    }
+    if (plan->stack_probe_count > 0 && plan->method->ending->has_child_faults) {
+        usage("--stack-probe needs a method that creates threads");
     }
     if (!plan->is_stall && plan->samples_count == 0) {
         usage("--samples is missing");
@@ -288,9 +303,10 @@ static void read_plan(int argc, char **argv, struct plan *plan)
         {.name = "--samples", .number = &plan->samples_count, .minimum = 1, .maximum = SAMPLES_MAX},
         {.name = "--warmup", .number = &plan->warmup_count, .maximum = SAMPLES_MAX},
         {.name = "--aftershock", .number = &plan->aftershock_count, .maximum = SAMPLES_MAX},
+        {.name = "--stack-probe", .number = &plan->stack_probe_count, .maximum = STACK_PROBE_MAX},
         {.name = "--budget-ms", .number = &plan->budget_ms, .maximum = 3600 * 1000},
         {.name = "--placement", .number = &plan->is_one_cpu, .choices = placements},
-        {.name = "--cpu", .number = &plan->cpu, .maximum = CPU_SETS * CPU_SETSIZE - 1},
+        {.name = "--cpu", .number = &plan->cpu, .maximum = HELPER_CPUS_MAX - 1},
         {.name = "--spawn-target", .text = &target},
         {.name = "--rss", .number = &state->rss_bytes, .maximum = BYTES_MAX},
         {.name = "--huge-pages", .number = &state->huge_pages, .choices = switches},
@@ -311,23 +327,25 @@ static void read_plan(int argc, char **argv, struct plan *plan)
     helper_parse("fork_latency", argc, argv, options, ARRAY_COUNT(options));
     plan->method = &creation_methods[method];
     plan->is_stall = plan->stall.rate_per_s >= 0;
+    plan->stall.warmup_count = (size_t)plan->warmup_count;
     creation_set_target(target);
     refuse_mix(plan);
 }
 
 int main(int argc, char **argv)
 {
-    struct plan plan = {.started_ns = now_ns(), .cpu = -1};
+    struct plan plan = {.at_main = read_memory_facts(), .cpu = -1};
     read_plan(argc, argv, &plan);
     if (plan.is_stall && plan.state.rss_bytes < STALL_TICK_PAGES * sysconf(_SC_PAGESIZE)) {
         plan.state.rss_bytes = STALL_TICK_PAGES * sysconf(_SC_PAGESIZE);
     }
     helper_start("fork_latency");
     if (plan.is_one_cpu) {
-        plan.cpu = pin_to_cpu((int)plan.cpu);
+        plan.cpu = helper_pin_to_cpu((int)plan.cpu);
     }
     plan.method->prepare();
     state_set_up(&plan.state);
+    plan.ready_ns = now_ns();
     if (plan.is_stall) {
         run_stall(&plan);
     } else {

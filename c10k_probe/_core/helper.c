@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -247,6 +248,28 @@ void helper_end(int64_t samples_count, int64_t dropped_count)
 {
     emit("{\"type\":\"end\",\"samples_count\":%" PRId64 ",\"dropped_count\":%" PRId64 "}", samples_count,
          dropped_count);
+}
+
+/* ---- CPUs ---- */
+
+int helper_pin_to_cpu(int cpu)
+{
+    cpu_set_t set[HELPER_CPU_SETS];
+    const size_t bytes = sizeof(set);
+    CPU_ZERO_S(bytes, set);
+    if (cpu < 0) {
+        CHECK(sched_getaffinity(0, bytes, set));
+        for (cpu = HELPER_CPUS_MAX - 1; !CPU_ISSET_S((size_t)cpu, bytes, set); cpu--) {
+        }
+    }
+    CPU_ZERO_S(bytes, set);
+    CPU_SET_S((size_t)cpu, bytes, set);
+    if (sched_setaffinity(0, bytes, set) == -1) {
+        char text[32];
+        snprintf(text, sizeof(text), "0, CPU %d", cpu);
+        fail_call("sched_setaffinity", text, errno);
+    }
+    return cpu;
 }
 
 /* ---- command line ---- */

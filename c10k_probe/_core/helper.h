@@ -35,6 +35,8 @@ enum {
     HELPER_EXIT_FAILED = 1,
     HELPER_EXIT_USAGE = 2,
     HELPER_EXIT_UNSUPPORTED = 77,
+    HELPER_CPU_SETS = 8, /* cpu_set_t of 1024 CPUs each: the kernel refuses a mask that is smaller than its own */
+    HELPER_CPUS_MAX = HELPER_CPU_SETS * 1024,
 };
 
 /* Facts that differ between the dynamic and the static build (linking.c, compiled once for each). */
@@ -55,6 +57,10 @@ void helper_end(int64_t samples_count, int64_t dropped_count);
  * Not for vfork children (it writes memory that would be the parent's). The kernel sends the signal when the
  * *thread* that forked ends, so fork from the main thread. */
 void helper_die_with_parent(void);
+
+/* Pins the calling thread, and what it starts from now on, to one CPU and returns its number; -1 means the last one
+ * that it may use now. Source: sched_setaffinity(2). */
+int helper_pin_to_cpu(int cpu);
 
 /* ---- clock ---- */
 

@@ -7,43 +7,46 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static const char LIBRARIES_FOLDER[] = "/libraries/libc10k_";
+enum { ITEM_MAX_BYTES = PATH_MAX + 256 }; /* of a line of maps, which may end with a path */
 
-static char proc_text[64 * 1024]; /* no stdio here: its buffers would be one more allocation */
+static const char LIBRARIES_FOLDER[] = "/libraries/libc10k_";
 
 typedef void item_user(const char *item, void *context);
 
-/* Calls `use` for each item that begins in proc_text and ends with `separator`, and moves the rest to the
- * start of proc_text; its length. */
-static size_t use_items(size_t used, char separator, item_user *use, void *context)
+/* Calls `use` for each item that begins in `text` and ends with `separator`, and moves the rest to the start
+ * of it; its length. */
+static size_t use_items(char *text, size_t used, char separator, item_user *use, void *context)
 {
-    char *start = proc_text;
+    char *start = text;
     char *end = NULL;
-    while ((end = memchr(start, separator, used - (size_t)(start - proc_text))) != NULL) {
+    while ((end = memchr(start, separator, used - (size_t)(start - text))) != NULL) {
         *end = '\0';
         use(start, context);
         start = end + 1;
     }
-    size_t rest = used - (size_t)(start - proc_text);
-    memmove(proc_text, start, rest);
+    size_t rest = used - (size_t)(start - text);
+    memmove(text, start, rest);
     return rest;
 }
 
-/* Calls `use` for every item of a file of /proc, however long the file; false when it cannot be read. */
+/* Calls `use` for every item of a file of /proc, however long the file; false when it cannot be read. No stdio
+ * and no buffer of our own: they would be pages of the very process whose pages are counted. */
 static bool for_each_item(const char *path, char separator, item_user *use, void *context)
 {
+    char text[ITEM_MAX_BYTES];
     size_t used = 0;
     ssize_t got = 0;
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor == -1) {
         return false;
     }
-    while ((got = read(descriptor, proc_text + used, sizeof(proc_text) - used)) > 0) {
-        used = use_items(used + (size_t)got, separator, use, context);
+    while ((got = read(descriptor, text + used, sizeof(text) - used)) > 0) {
+        used = use_items(text, used + (size_t)got, separator, use, context);
     }
     close(descriptor);
     return got == 0;
@@ -157,15 +160,28 @@ static int64_t count_children(void) /* the file is "17 23 42 "; kernels without 
     return for_each_item("/proc/thread-self/children", ' ', count_item, &count) ? count : -1;
 }
 
+static const struct process_facts UNKNOWN = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+
+struct process_facts read_memory_facts(void)
+{
+    struct process_facts facts = UNKNOWN;
+    read_mappings(&facts);
+    read_memory(&facts);
+    return facts;
+}
+
 struct process_facts read_process_facts(void)
 {
-    struct process_facts facts = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    struct process_facts facts = read_memory_facts(); /* first: counting entries allocates */
     int64_t descriptors = count_entries("/proc/self/fd");
     int64_t tasks = count_entries("/proc/self/task");
     facts.descriptors_count = descriptors == -1 ? -1 : descriptors - 1; /* without the one that reads */
     facts.threads_count = tasks == -1 ? -1 : tasks - 1;
     facts.children_count = count_children();
-    read_mappings(&facts);
-    read_memory(&facts);
     return facts;
+}
+
+int64_t read_mapped_bytes(void)
+{
+    return read_proc_bytes("/proc/self/status", "VmSize:");
 }

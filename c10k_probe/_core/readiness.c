@@ -12,7 +12,8 @@
  * sockets, non-blocking, registered in random order, visited in another random order. --active LIST: for each
  * count in it, in this order, one measurement on the same sockets. --writes W: tokens sent on in a pass of the
  * chain beyond the first ones, or connections in a pass of `short` (rounded up to whole rounds); by default 1000,
- * or one for each active socket if that is more.
+ * or one for each active socket if that is more. --pass-us T instead: whole rounds, as many as take about T; the
+ * passes that find out how many are the warm-up.
  *
  * --budget-ms M: all levels together, from the first pass on; what is left is divided evenly among the levels that
  * are left. Passes are whole, and each level has at least one (and its warm-up), at most --passes.
@@ -51,7 +52,6 @@ enum {
     WATCHED_MAX = 10000000,
     WRITES_MAX = 100000000,
     PASSES_MAX = 100000,
-    CPU_SETS = 8, /* 8 x 1024 CPUs: the kernel refuses a mask that is smaller than its own */
 };
 
 struct plan {
@@ -66,26 +66,6 @@ struct plan {
     int64_t is_any_cpu, cpu; /* cpu -1: none given */
     bool is_paused;
 };
-
-/* Pins this process to one CPU; -1 means the last one that it may use now. */
-static void pin_to_cpu(int cpu)
-{
-    cpu_set_t allowed[CPU_SETS];
-    const size_t bytes = sizeof allowed;
-    CPU_ZERO_S(bytes, allowed);
-    if (cpu < 0) {
-        CHECK(sched_getaffinity(0, bytes, allowed));
-        for (cpu = CPU_SETS * CPU_SETSIZE - 1; !CPU_ISSET_S(cpu, bytes, allowed); cpu--) {
-        }
-    }
-    CPU_ZERO_S(bytes, allowed);
-    CPU_SET_S(cpu, bytes, allowed);
-    if (sched_setaffinity(0, bytes, allowed) == -1) {
-        char text[32];
-        snprintf(text, sizeof text, "0, CPU %d", cpu);
-        fail_call("sched_setaffinity", text, errno);
-    }
-}
 
 /* ---- the run ---- */
 
@@ -222,7 +202,7 @@ static void read_plan(int argc, char **argv, struct plan *plan)
     const char *names[MECHANISMS_MAX] = {NULL};
     static const char *const placements[] = {"one-cpu", "any-cpu", NULL};
     static const char *const workloads[] = {"chain", "short", NULL};
-    int64_t mechanism = 0, workload = 0;
+    int64_t mechanism = 0, workload = 0, pass_us = 0;
     const char *levels = NULL;
     struct passes_plan *passes = &plan->passes;
     const struct helper_option options[] = {
@@ -231,12 +211,13 @@ static void read_plan(int argc, char **argv, struct plan *plan)
         {.name = "--active", .text = &levels, .required = true},
         {.name = "--workload", .number = &workload, .choices = workloads},
         {.name = "--writes", .number = &passes->writes_count, .minimum = 1, .maximum = WRITES_MAX},
+        {.name = "--pass-us", .number = &pass_us, .minimum = 1, .maximum = 60 * 1000000},
         {.name = "--warmup", .number = &passes->warmup_count, .maximum = PASSES_MAX},
         {.name = "--passes", .number = &passes->passes_count, .minimum = 1, .maximum = PASSES_MAX},
         {.name = "--budget-ms", .number = &plan->budget_ms, .maximum = 3600 * 1000},
         {.name = "--seed", .number = &plan->seed, .maximum = INT64_MAX},
         {.name = "--placement", .number = &plan->is_any_cpu, .choices = placements},
-        {.name = "--cpu", .number = &plan->cpu, .maximum = CPU_SETS * CPU_SETSIZE - 1},
+        {.name = "--cpu", .number = &plan->cpu, .maximum = HELPER_CPUS_MAX - 1},
     };
     for (size_t i = 0; i < MECHANISMS_MAX - 1 && mechanisms[i] != NULL; i++) {
         names[i] = mechanisms[i]->name;
@@ -244,6 +225,10 @@ static void read_plan(int argc, char **argv, struct plan *plan)
     helper_parse("readiness", take_pause(argc, argv, plan), argv, options, ARRAY_COUNT(options));
     plan->mechanism = mechanisms[mechanism];
     plan->is_short = workload == 1;
+    passes->pass_ns = pass_us * 1000;
+    if (pass_us > 0 && passes->writes_count > 0) {
+        usage("--pass-us does not go with --writes");
+    }
     passes->workload = plan->is_short ? &workload_short : &workload_chain;
     read_levels(levels, plan);
     if (plan->cpu >= 0 && plan->is_any_cpu) {
@@ -258,7 +243,7 @@ int main(int argc, char **argv)
     read_plan(argc, argv, &plan);
     helper_start("readiness");
     if (!plan.is_any_cpu) {
-        pin_to_cpu((int)plan.cpu);
+        helper_pin_to_cpu((int)plan.cpu);
     }
     sockets_plan((uint32_t)plan.watched_count, plan.active_count, plan.is_short ? plan.active_count : 0,
                  (uint64_t)plan.seed);

@@ -139,7 +139,8 @@ void tokens_guard(bool is_on);
 
 /* A pass is the smallest unit that is timed. */
 struct workload {
-    void (*prepare)(uint32_t active_count, int64_t writes_count); /* of one active level; not timed */
+    int64_t first_rounds_count; /* rounds that need no writes of writes_count */
+    void (*prepare)(uint32_t active_count, int64_t writes_count); /* of one level; not timed; 0: as usual, -1: none */
     void (*before)(void);                                         /* of each pass; not timed */
     int64_t (*pass)(int64_t *register_ns);                        /* ns of the pass */
     bool has_register_ns;
@@ -155,6 +156,7 @@ struct passes_plan {
     const struct workload *workload;
     int64_t warmup_count, passes_count; /* passes_count: at most */
     int64_t writes_count;               /* 0: by the active count */
+    int64_t pass_ns;                    /* how long a pass is to be, in whole rounds; 0: by writes_count */
 };
 
 /* Allocates, once. */

@@ -21,7 +21,7 @@ static void prepare(uint32_t new_active_count, int64_t new_writes_count)
 {
     const int64_t usual_count = new_active_count > 1000 ? new_active_count : 1000;
     active_count = new_active_count;
-    writes_count = new_writes_count > 0 ? new_writes_count : usual_count;
+    writes_count = new_writes_count > 0 ? new_writes_count : new_writes_count < 0 ? 0 : usual_count;
     workload_events_count = active_count + writes_count;
     workload_rounds_count = 1 + (writes_count + active_count - 1) / active_count;
 }
@@ -61,4 +61,4 @@ static int64_t pass(int64_t *register_ns)
     return now_ns() - start_ns;
 }
 
-const struct workload workload_chain = {.prepare = prepare, .before = before, .pass = pass};
+const struct workload workload_chain = {.prepare = prepare, .before = before, .pass = pass, .first_rounds_count = 1};

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
-enum { PASSES_LEAST = 1, THROWN_AWAY_MOST = 3 };
+enum { PASSES_LEAST = 1, THROWN_AWAY_MOST = 3, ROUNDS_MOST = 1 << 20 };
 
 int64_t workload_events_count, workload_rounds_count;
 
@@ -138,14 +138,38 @@ static void emit_passes(uint32_t active_count, int64_t count, const struct usage
     emit_finish("}");
 }
 
+static void prepare_rounds(uint32_t active_count, int64_t rounds_count)
+{
+    const int64_t further_count = rounds_count - plan.workload->first_rounds_count;
+    plan.workload->prepare(active_count, further_count > 0 ? further_count * active_count : -1);
+}
+
+/* Whole rounds, as many as take about the time that a pass is to take, so that a pass of each mechanism is as long and
+ * no round is of fewer than `active`. The passes that find it out are the warm-up. */
+static void fit_rounds(uint32_t active_count, struct usage_sum *usage_sum)
+{
+    int64_t rounds_count = 1;
+    prepare_rounds(active_count, rounds_count);
+    while (measure(0, usage_sum) && pass_ns[0] * 4 < plan.pass_ns && rounds_count < ROUNDS_MOST) {
+        rounds_count *= 2;
+        prepare_rounds(active_count, rounds_count);
+    }
+    rounds_count = rounds_count * plan.pass_ns / (pass_ns[0] > 0 ? pass_ns[0] : 1);
+    prepare_rounds(active_count, rounds_count < 1 ? 1 : rounds_count > ROUNDS_MOST ? ROUNDS_MOST : rounds_count);
+}
+
 void passes_run(uint32_t active_count, int64_t deadline_ns)
 {
     struct usage_sum usage_sum = {0};
     int64_t count = 0, thrown_away_count = 0;
-    plan.workload->prepare(active_count, plan.writes_count);
     tokens_guard(true);
-    for (int64_t i = 0; i < plan.warmup_count; i++) {
-        measure(0, &usage_sum);
+    if (plan.pass_ns > 0) {
+        fit_rounds(active_count, &usage_sum);
+    } else {
+        plan.workload->prepare(active_count, plan.writes_count);
+        for (int64_t i = 0; i < plan.warmup_count; i++) {
+            measure(0, &usage_sum);
+        }
     }
     counts = (struct counts){.calls = {0}};
     usage_sum = (struct usage_sum){0};

@@ -47,6 +47,8 @@ enum {
     MODELS_MAX = 16,
     BACKLOG_MAX = 65535,
     STACK_BYTES_MAX = 1 << 30,
+    WORKERS_MAX = 10 * 1000,
+    CAPACITY_MAX = 10 * 1000 * 1000,
 };
 
 struct server server = {.backlog_asked_count = 4096, .listener_fd = -1, .self_status_fd = -1};
@@ -86,6 +88,7 @@ static void read_arguments(int argc, char **argv)
 {
     const char *names[MODELS_MAX + 1] = {NULL};
     int64_t model = 0;
+    static const char *const off_on[] = {"off", "on", NULL}, *const protocols[] = {"echo", "http", NULL};
     const struct helper_option options[] = {
         {.name = "--model", .number = &model, .choices = names, .required = true},
         {.name = "--backlog", .number = &server.backlog_asked_count, .minimum = 1, .maximum = BACKLOG_MAX},
@@ -93,6 +96,10 @@ static void read_arguments(int argc, char **argv)
          .number = &server.stack_bytes,
          .minimum = PTHREAD_STACK_MIN,
          .maximum = STACK_BYTES_MAX},
+        {.name = "--workers", .number = &server.workers_count, .minimum = 1, .maximum = WORKERS_MAX},
+        {.name = "--capacity", .number = &server.capacity_count, .minimum = 1, .maximum = CAPACITY_MAX},
+        {.name = "--edge", .number = &server.is_edge_triggered, .choices = off_on},
+        {.name = "--protocol", .number = &server.protocol, .choices = protocols},
     };
     for (int i = 0; i < MODELS_MAX && server_models[i] != NULL; i++) {
         names[i] = server_models[i]->name;

@@ -13,7 +13,6 @@
  */
 #include "scheduling.h"
 
-#include <sched.h>
 #include <stdlib.h>
 
 enum mode { MODE_RING, MODE_TICK, MODE_CONTEND, MODE_YIELD, MODE_HOG, MODES_COUNT };
@@ -82,7 +81,7 @@ static void read_plan(int argc, char **argv, struct scheduling_plan *plan)
         {{.name = "--hog-ms", .number = &plan->hog_ms, .maximum = HOUR_MS}, IN_HOG, IN_HOG, 0},
         {{.name = "--trials", .number = &plan->trials_count, .minimum = 1, .maximum = 100000}, IN_HOG, IN_HOG, 0},
         {{.name = "--share-ms", .number = &plan->share_ms, .minimum = 1, .maximum = HOUR_MS}, IN_HOG, IN_HOG, 0},
-        {{.name = "--cpu", .number = &plan->cpu, .maximum = CPU_SETS * CPU_SETSIZE - 1}, 0, IN_ALL, -1},
+        {{.name = "--cpu", .number = &plan->cpu, .maximum = HELPER_CPUS_MAX - 1}, 0, IN_ALL, -1},
     };
     struct helper_option options[ARRAY_COUNT(known)];
     for (size_t i = 0; i < ARRAY_COUNT(known); i++) {

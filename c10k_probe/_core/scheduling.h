@@ -15,7 +15,6 @@
 
 enum {
     SCHEDULING_TASKS_MAX = 4096,
-    CPU_SETS = 8,     /* 8 x 1024 CPUs: the kernel refuses a mask that is smaller than its own */
     LINE_BYTES = 128, /* two lines of 64: neighbours are fetched in pairs */
 };
 
@@ -56,9 +55,6 @@ void hog_run(const struct scheduling_plan *plan);
 /* The CPUs to measure on: `cpu`, or the last allowed one for -1, and for `count` 2 the last allowed one
  * besides. Prints `unsupported` where there is no second one. */
 void cpus_choose(int64_t cpu, size_t count, int cpus[]);
-
-/* Pins the calling thread; a CPU that is not there is an `error`. */
-void cpus_pin(int cpu);
 
 /* For one that only coordinates: keeps the calling thread off that CPU where it may run on another. */
 void cpus_leave(int cpu);

@@ -9,16 +9,16 @@
  * not part them.
  *
  * Pooled, task after task, one entry a complete run (runs_count of each task says which are whose):
- *   run_ns              from the first reading after a gap to the last before the next;
- *   gap_ns              the gap that ended it;
- *   run_switches_count  switches of the task from the run's start to the gap's end. 1: the scheduler ended
- *                       it; 0: something else took the CPU, an interrupt or the hypervisor; more: it was
+ *   run_ns              from the first reading after a gap to the last before the next, without
+ *   foreign_ns          what interrupts or the hypervisor took in the midst of it, each time for over G;
+ *   gap_ns              the gap that ended it, in which the task was switched;
+ *   run_switches_count  switches of the task from the run's start to the gap's end. More than 1: it was
  *                       switched away from before, each time for less than G;
  *   edge_distance_ns    from the run's end to the nearest edge of the tick; null where no edge was seen.
- * One a task: runs_count, first_part_ns and last_part_ns (what the runs and gaps leave of the window:
- * together they are window_ns exactly, unless runs were dropped), cpu_ns (CLOCK_PROCESS_CPUTIME_ID, from
- * the task's first reading in the window to its first after it), longest_wait_ns (the waits at both ends
- * included, clipped to the window), voluntary_switches_count, involuntary_switches_count.
+ * One a task: runs_count, first_part_ns and last_part_ns (what runs, foreign time and gaps leave of the
+ * window: together they are window_ns exactly, unless runs were dropped), cpu_ns (CLOCK_PROCESS_CPUTIME_ID,
+ * from the task's first reading in the window to its first after it), longest_wait_ns (the waits at both
+ * ends included, clipped to the window), voluntary_switches_count, involuntary_switches_count.
  *
  * The tick's edges: moments at which the coarse clock moved, as seen by a task that ran then, at most 64 a
  * task. The tick is a timer that expires every TICK_NSEC of CLOCK_MONOTONIC (= the coarse clock's
@@ -182,6 +182,7 @@ static void report(const struct contest *contest)
     emit_part(",\"gap_limit_ns\":%" PRId64 ",\"coarse_resolution_ns\":%" PRId64, contest->plan->gap_us * 1000,
               contest->tick_ns);
     emit_runs(contest, "run_ns", offsetof(struct run, run_ns));
+    emit_runs(contest, "foreign_ns", offsetof(struct run, foreign_ns));
     emit_runs(contest, "gap_ns", offsetof(struct run, gap_ns));
     emit_runs(contest, "run_switches_count", offsetof(struct run, run_switches_count));
     emit_edges(contest);
@@ -224,7 +225,7 @@ void contend_run(const struct scheduling_plan *plan)
     cpus_leave(contest.cpu);
     make_watchers(&contest);
     struct gang *gang = gang_start(KIND_PROCESSES, contest.tasks_count, contest.cpu, prepare, &contest);
-    contest.window = gang_run(gang, contend_job, contest.tasks_count, 0, plan->duration_ms * 1000000);
+    contest.window = gang_run(gang, contend_job, 0, plan->duration_ms * 1000000);
     gang_stop(gang);
     find_grid(&contest);
     measure_distances(&contest);

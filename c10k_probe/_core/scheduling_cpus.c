@@ -9,7 +9,7 @@
 /* The last CPU of a set that is not `except`; -1 if there is none. */
 static int last_cpu(const cpu_set_t *set, size_t bytes, int except)
 {
-    for (int cpu = CPU_SETS * CPU_SETSIZE - 1; cpu >= 0; cpu--) {
+    for (int cpu = HELPER_CPUS_MAX - 1; cpu >= 0; cpu--) {
         if (CPU_ISSET_S((size_t)cpu, bytes, set) && cpu != except) {
             return cpu;
         }
@@ -19,7 +19,7 @@ static int last_cpu(const cpu_set_t *set, size_t bytes, int except)
 
 void cpus_choose(int64_t cpu, size_t count, int cpus[])
 {
-    cpu_set_t allowed[CPU_SETS];
+    cpu_set_t allowed[HELPER_CPU_SETS];
     CPU_ZERO_S(sizeof(allowed), allowed);
     CHECK(sched_getaffinity(0, sizeof(allowed), allowed));
     cpus[0] = cpu >= 0 ? (int)cpu : last_cpu(allowed, sizeof(allowed), -1);
@@ -31,24 +31,12 @@ void cpus_choose(int64_t cpu, size_t count, int cpus[])
     }
 }
 
-void cpus_pin(int cpu)
-{
-    cpu_set_t set[CPU_SETS];
-    CPU_ZERO_S(sizeof(set), set);
-    CPU_SET_S((size_t)cpu, sizeof(set), set);
-    if (sched_setaffinity(0, sizeof(set), set) == -1) {
-        char text[32];
-        snprintf(text, sizeof(text), "0, CPU %d", cpu);
-        fail_call("sched_setaffinity", text, errno);
-    }
-}
-
 void cpus_leave(int cpu)
 {
-    cpu_set_t allowed[CPU_SETS];
+    cpu_set_t allowed[HELPER_CPU_SETS];
     CPU_ZERO_S(sizeof(allowed), allowed);
     CHECK(sched_getaffinity(0, sizeof(allowed), allowed));
-    cpus_pin(cpu); /* says so if there is no such CPU */
+    helper_pin_to_cpu(cpu); /* says so if there is no such CPU */
     if (last_cpu(allowed, sizeof(allowed), cpu) >= 0) {
         CPU_CLR_S((size_t)cpu, sizeof(allowed), allowed);
         CHECK(sched_setaffinity(0, sizeof(allowed), allowed));

@@ -2,8 +2,8 @@
  * scheduling_gang.c - wakes a gang of tasks, gives them a window, waits for them; see scheduling_gang.h.
  *
  * The window starts when the coordinator has woken the last one, or later, so that all are runnable for all
- * of it: those woken first spin until then, which is not counted. Each waits on a word of its own, so that
- * some may sleep on.
+ * of it: those woken first spin until then, which is not counted. Each waits on a word of its own: one is
+ * woken at a time.
  *
  * Sources: futex(2).
  */
@@ -94,23 +94,22 @@ struct gang *gang_start(enum scheduling_kind kind, size_t count, int cpu, gang_p
     return gang;
 }
 
-static void wake(struct gang *gang, size_t count)
+static void wake_all(struct gang *gang)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < gang->count; i++) {
         atomic_fetch_add_explicit(&gang->seats[i].turn, 1, memory_order_release);
         futex_wake(&gang->seats[i].turn, 1, gang->is_shared);
     }
 }
 
-struct gang_window gang_run(struct gang *gang, gang_job *job, size_t participants_count, int64_t lead_ns,
-                            int64_t duration_ns)
+struct gang_window gang_run(struct gang *gang, gang_job *job, int64_t lead_ns, int64_t duration_ns)
 {
     struct orders *orders = gang->orders;
     uint32_t busy_count = 0;
     orders->job = job;
     atomic_store(&orders->start_ns, 0);
-    atomic_store(&orders->busy_count, (uint32_t)participants_count);
-    wake(gang, participants_count);
+    atomic_store(&orders->busy_count, (uint32_t)gang->count);
+    wake_all(gang);
     int64_t start_ns = now_ns() + lead_ns;
     orders->end_ns = start_ns + duration_ns;
     atomic_store_explicit(&orders->start_ns, start_ns, memory_order_release);
@@ -124,7 +123,7 @@ void gang_stop(struct gang *gang)
 {
     tasks_let_end();
     gang->orders->job = NULL;
-    wake(gang, gang->count);
+    wake_all(gang);
     tasks_join(gang->tasks);
     free(gang);
 }

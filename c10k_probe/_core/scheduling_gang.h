@@ -1,9 +1,9 @@
 /*
  * scheduling_gang.h - tasks on one CPU that do something together for a fixed time.
  *
- * The coordinator (this process, on another CPU where there is one) wakes those that take part; they spin
- * until all are awake, and then all do the job until end_ns, each whenever it gets the CPU. The window may
- * start later than that, so that a job can come into its stride first.
+ * The coordinator (this process, on another CPU where there is one) wakes them; they spin until all are
+ * awake, and then all do the job until end_ns, each whenever it gets the CPU. The window may start later
+ * than that, so that a job can come into its stride first.
  */
 #ifndef C10K_SCHEDULING_GANG_H
 #define C10K_SCHEDULING_GANG_H
@@ -25,10 +25,9 @@ typedef void gang_job(void *context, size_t index, struct gang_window window);
 /* Starts `count` tasks on `cpu`; they sleep until there is something to do. */
 struct gang *gang_start(enum scheduling_kind kind, size_t count, int cpu, gang_prepare *prepare, void *context);
 
-/* The first `participants_count` do the job; the window starts lead_ns after all are awake. Returns when
- * all are done, and says which window it was. */
-struct gang_window gang_run(struct gang *gang, gang_job *job, size_t participants_count, int64_t lead_ns,
-                            int64_t duration_ns);
+/* All do the job; the window starts lead_ns after all are awake. Returns when all are done, and says which
+ * window it was. */
+struct gang_window gang_run(struct gang *gang, gang_job *job, int64_t lead_ns, int64_t duration_ns);
 
 void gang_stop(struct gang *gang);
 

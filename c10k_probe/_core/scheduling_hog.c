@@ -15,7 +15,10 @@
  * last tick or switch. The CPU-time clock brings it up to date.
  *
  * hog_burned_ns: the hog's CPU time when the first trial began. The coordinator keeps off that CPU where it
- * may run on another. Each finished trial is a `progress` line.
+ * may run on another.
+ *
+ * Each finished trial is a `progress` line with its numbers, so that those that were finished are known when
+ * it is stopped; after the last comes `hog`, which has none of them.
  *
  * Known bias: both are in one session and cgroup, so neither autogroup nor weights part them; others on
  * that CPU take from both.
@@ -45,10 +48,13 @@ struct stage {
     struct reading start;
 };
 
+/* What all trials have in common. */
 struct trials {
-    int64_t *fresh_cpu_ns;
-    int64_t *hog_cpu_ns;
-    int64_t *window_ns;
+    const struct scheduling_plan *plan;
+    struct stage *stage;
+    int cpu;
+    clockid_t hog_clock;
+    int64_t burned_ns;
 };
 
 static int64_t read_clock(clockid_t clock)
@@ -99,7 +105,7 @@ static pid_t start_hog(struct stage *stage, int cpu)
     pid_t child = (pid_t)CHECK(fork());
     if (child == 0) {
         helper_die_with_parent();
-        cpus_pin(cpu);
+        helper_pin_to_cpu(cpu);
         say_running(stage);
         spin();
     }
@@ -113,7 +119,7 @@ static pid_t start_fresh(struct stage *stage, int cpu, clockid_t hog)
         helper_die_with_parent();
         stage->start = read_all(CLOCK_PROCESS_CPUTIME_ID, hog);
         say_running(stage);
-        cpus_pin(cpu);
+        helper_pin_to_cpu(cpu);
         spin();
     }
     return child;
@@ -133,48 +139,40 @@ static clockid_t cpu_clock_of(pid_t process)
     return clock;
 }
 
-static void run_trial(const struct scheduling_plan *plan, struct stage *stage, int cpu, clockid_t hog,
-                      struct trials *trials, int64_t index)
+static void report_trial(const struct trials *trials, int64_t index, struct reading start, struct reading end)
 {
-    pid_t fresh = start_fresh(stage, cpu, hog);
-    await_running(stage);
-    sleep_until(stage->start.at_ns + plan->share_ms * NS_PER_MS);
-    struct reading end = read_all(cpu_clock_of(fresh), hog);
-    end_process(fresh);
-    trials->window_ns[index] = end.at_ns - stage->start.at_ns;
-    trials->fresh_cpu_ns[index] = end.fresh_cpu_ns - stage->start.fresh_cpu_ns;
-    trials->hog_cpu_ns[index] = end.hog_cpu_ns - stage->start.hog_cpu_ns;
-    emit("{\"type\":\"progress\",\"done\":%" PRId64 ",\"total\":%" PRId64 "}", index + 1, plan->trials_count);
+    emit_begin("{\"type\":\"progress\",\"done\":%" PRId64 ",\"total\":%" PRId64, index + 1,
+               trials->plan->trials_count);
+    emit_part(",\"hog_burned_ns\":%" PRId64 ",\"window_ns\":%" PRId64, trials->burned_ns, end.at_ns - start.at_ns);
+    emit_part(",\"fresh_cpu_ns\":%" PRId64 ",\"hog_cpu_ns\":%" PRId64, end.fresh_cpu_ns - start.fresh_cpu_ns,
+              end.hog_cpu_ns - start.hog_cpu_ns);
+    emit_finish("}");
 }
 
-static void report(const struct scheduling_plan *plan, const struct trials *trials, int cpu, int64_t burned_ns)
+static void run_trial(const struct trials *trials, int64_t index)
 {
-    size_t count = (size_t)plan->trials_count;
-    emit_begin("{\"type\":\"hog\",\"hog_burned_ns\":%" PRId64 ",\"cpu\":%d", burned_ns, cpu);
-    emit_int64_array(",\"fresh_cpu_ns\":", trials->fresh_cpu_ns, count);
-    emit_int64_array(",\"hog_cpu_ns\":", trials->hog_cpu_ns, count);
-    emit_int64_array(",\"window_ns\":", trials->window_ns, count);
-    emit_finish("}");
+    pid_t fresh = start_fresh(trials->stage, trials->cpu, trials->hog_clock);
+    await_running(trials->stage);
+    sleep_until(trials->stage->start.at_ns + trials->plan->share_ms * NS_PER_MS);
+    struct reading end = read_all(cpu_clock_of(fresh), trials->hog_clock);
+    end_process(fresh);
+    report_trial(trials, index, trials->stage->start, end);
 }
 
 void hog_run(const struct scheduling_plan *plan)
 {
-    const size_t count = (size_t)plan->trials_count;
-    int cpu = -1;
-    struct stage *stage = memory_shared(sizeof(*stage));
-    int64_t *values = memory_private(3 * count * sizeof(*values));
-    struct trials trials = {values, values + count, values + 2 * count};
-    cpus_choose(plan->cpu, 1, &cpu);
-    cpus_leave(cpu);
-    pid_t hog = start_hog(stage, cpu);
-    await_running(stage);
+    struct trials trials = {.plan = plan, .stage = memory_shared(sizeof(*trials.stage)), .cpu = -1};
+    cpus_choose(plan->cpu, 1, &trials.cpu);
+    cpus_leave(trials.cpu);
+    pid_t hog = start_hog(trials.stage, trials.cpu);
+    await_running(trials.stage);
     sleep_until(now_ns() + plan->hog_ms * NS_PER_MS);
-    clockid_t hog_clock = cpu_clock_of(hog);
-    int64_t burned_ns = read_clock(hog_clock);
+    trials.hog_clock = cpu_clock_of(hog);
+    trials.burned_ns = read_clock(trials.hog_clock);
     for (int64_t i = 0; i < plan->trials_count; i++) {
-        run_trial(plan, stage, cpu, hog_clock, &trials, i);
+        run_trial(&trials, i);
     }
     end_process(hog);
-    report(plan, &trials, cpu, burned_ns);
+    emit("{\"type\":\"hog\",\"hog_burned_ns\":%" PRId64 ",\"cpu\":%d}", trials.burned_ns, trials.cpu);
     helper_end(plan->trials_count, 0);
 }

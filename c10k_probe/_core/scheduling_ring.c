@@ -261,7 +261,7 @@ static void set_up(struct ring *ring)
     ring->cpus_count = plan->placement == PLACEMENT_TWO_CPUS ? 2 : 1;
     cpus_choose(plan->cpu, ring->cpus_count, ring->cpus);
     memory_check(2 * plan->tasks_count * plan->working_set_bytes);
-    cpus_pin(ring->cpus[0]);
+    helper_pin_to_cpu(ring->cpus[0]);
     ring->calibration = work_calibrate();
     ring->quantum_iterations = work_iterations(&ring->calibration, plan->quantum_ns);
     ring->laps_count = (plan->hops_count + plan->tasks_count - 1) / plan->tasks_count;

@@ -108,7 +108,7 @@ struct tasks *tasks_prepare(enum scheduling_kind kind, size_t count)
 
 static void run_body(const struct start *start)
 {
-    cpus_pin(start->cpu);
+    helper_pin_to_cpu(start->cpu);
     start->body(start->context, start->index);
 }
 

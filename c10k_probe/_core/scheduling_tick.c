@@ -4,9 +4,11 @@
  * Question: how often is a running task interrupted for the kernel's clockwork? Two ways, beside the
  * kernel's configuration, while this process does nothing but read the clocks, pinned to one CPU, for D ms:
  *   coarse_resolution_ns    clock_getres(CLOCK_MONOTONIC_COARSE), the kernel's TICK_NSEC;
- *   coarse_steps_ns         by how much that clock was further each time it changed, the first 1,000 times:
- *                           it moves only when a tick on some CPU updates the time, so a missed tick is a
- *                           double step;
+ *   coarse_steps_ns         by how much that clock was further each time it changed, the first 1,000 times
+ *                           that the loop ran all the time since the change before: it moves only when a
+ *                           tick on some CPU updates the time. A task that shares its CPU may be put off it
+ *                           at each tick, and then every change that it sees is of several ticks at least:
+ *                           those count in steps_count alone;
  *   timer_interrupts_count  local timer interrupts of this CPU in /proc/interrupts (LOC; arch_timer on
  *                           aarch64) from before the loop until after; null where there is no such line or
  *                           no such column.
@@ -22,6 +24,7 @@
 #include "scheduling.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,33 +86,41 @@ static int64_t read_timer_interrupts(int cpu)
     return count;
 }
 
-/* Returns how many steps there were; the first `capacity` are stored. */
-static size_t watch(int64_t end_ns, int64_t *steps_ns, size_t capacity)
+struct steps {
+    int64_t *ns; /* those during which the loop ran all the time, at most STEPS_MAX */
+    size_t kept_count;
+    size_t count; /* all of them */
+};
+
+/* A turn of the loop takes some 0.1 us; where one took a quarter of a tick, something else ran. */
+static void watch(int64_t end_ns, struct steps *steps)
 {
-    size_t count = 0;
-    int64_t last_ns = coarse_now_ns();
-    while (now_ns() < end_ns) {
+    int64_t gap_ns = coarse_resolution_ns() / 4;
+    int64_t step_from_ns = coarse_now_ns();
+    bool is_whole = false; /* the first is seen from its middle on */
+    for (int64_t last_ns = now_ns(), turn_ns; (turn_ns = now_ns()) < end_ns; last_ns = turn_ns) {
         int64_t coarse_ns = coarse_now_ns();
-        if (coarse_ns != last_ns) {
-            if (count < capacity) {
-                steps_ns[count] = coarse_ns - last_ns;
+        is_whole = is_whole && turn_ns - last_ns < gap_ns;
+        if (coarse_ns != step_from_ns) {
+            if (is_whole && steps->kept_count < STEPS_MAX) {
+                steps->ns[steps->kept_count++] = coarse_ns - step_from_ns;
             }
-            count++;
-            last_ns = coarse_ns;
+            steps->count++;
+            step_from_ns = coarse_ns;
+            is_whole = true;
         }
     }
-    return count;
 }
 
 void tick_run(const struct scheduling_plan *plan)
 {
     int cpu = -1;
-    int64_t *steps_ns = memory_private(STEPS_MAX * sizeof(*steps_ns));
+    struct steps steps = {.ns = memory_private(STEPS_MAX * sizeof(int64_t))};
     cpus_choose(plan->cpu, 1, &cpu);
-    cpus_pin(cpu);
+    helper_pin_to_cpu(cpu);
     int64_t before_count = read_timer_interrupts(cpu);
     int64_t start_ns = now_ns();
-    size_t steps_count = watch(start_ns + plan->duration_ms * 1000000, steps_ns, STEPS_MAX);
+    watch(start_ns + plan->duration_ms * 1000000, &steps);
     int64_t duration_ns = now_ns() - start_ns;
     int64_t after_count = read_timer_interrupts(cpu);
     emit_begin("{\"type\":\"tick\",\"coarse_resolution_ns\":%" PRId64 ",\"timer_interrupts_count\":",
@@ -119,9 +130,8 @@ void tick_run(const struct scheduling_plan *plan)
     } else {
         emit_part("%" PRId64, after_count - before_count);
     }
-    emit_part(",\"duration_ns\":%" PRId64 ",\"steps_count\":%zu,\"cpu\":%d", duration_ns, steps_count, cpu);
-    size_t kept_count = steps_count < STEPS_MAX ? steps_count : STEPS_MAX;
-    emit_int64_array(",\"coarse_steps_ns\":", steps_ns, kept_count);
+    emit_part(",\"duration_ns\":%" PRId64 ",\"steps_count\":%zu,\"cpu\":%d", duration_ns, steps.count, cpu);
+    emit_int64_array(",\"coarse_steps_ns\":", steps.ns, steps.kept_count);
     emit_finish("}");
-    helper_end((int64_t)kept_count, 0);
+    helper_end((int64_t)steps.kept_count, 0);
 }

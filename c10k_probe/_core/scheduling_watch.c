@@ -4,8 +4,9 @@
  * One turn of the loop reads CLOCK_MONOTONIC and CLOCK_MONOTONIC_COARSE, both in the vDSO, and takes well
  * under 0.1 us. Interrupts that are shorter than the gap go unnoticed; longer ones, and a hypervisor that
  * takes the CPU, look like a switch, but the task's own count of switches (getrusage, read after each gap)
- * does not move then: run_switches_count 0. A switch away that is shorter than the gap does not end the
- * run, but is in that count. Reading it belongs to the next run.
+ * does not move then. A switch away that is shorter than the gap does not end the run, but is in that count,
+ * so that foreign time in the same run after it is taken for a switch. Reading the count belongs to the next
+ * run.
  *
  * Edges: the coarse clock moves when a tick updates the time. Where two turns of the loop, without a gap
  * between, see it at different values, the tick came between them, and the first of the two readings is
@@ -19,6 +20,7 @@
 /* The state of the loop. */
 struct sight {
     int64_t run_start_ns; /* 0 in the first part */
+    int64_t foreign_ns;   /* in this run, so far */
     int64_t last_ns;
     int64_t coarse_ns;
     int64_t switches_count;
@@ -60,26 +62,47 @@ static void note_run(struct watcher *watcher, const struct sight *sight, int64_t
         return;
     }
     watcher->runs[watcher->runs_count++] = (struct run){
-        .run_ns = sight->last_ns - sight->run_start_ns,
+        .run_ns = sight->last_ns - sight->run_start_ns - sight->foreign_ns,
+        .foreign_ns = sight->foreign_ns,
         .end_ns = sight->last_ns,
         .gap_ns = gap_ns,
         .run_switches_count = switches_count,
     };
 }
 
+/* A task that was off the CPU when the window began starts with a run: it waited for its turn, and that
+ * switch is not in its count, which is read in that turn. */
+static void begin(struct watcher *watcher, struct sight *sight, struct gang_window window)
+{
+    int64_t now = now_ns();
+    if (now - window.start_ns <= watcher->gap_ns || now >= window.end_ns) {
+        return;
+    }
+    watcher->first_part_ns = now - window.start_ns;
+    note_wait(watcher, watcher->first_part_ns);
+    sight->run_start_ns = now;
+    sight->last_ns = now;
+}
+
 /* The reading that ended the gap is the first of the next run. */
 static void end_gap(struct watcher *watcher, struct sight *sight, int64_t now, int64_t window_start_ns)
 {
-    int64_t switches_count = own_switches();
-    note_wait(watcher, now - sight->last_ns);
+    int64_t gap_ns = now - sight->last_ns;
+    int64_t switches_count = own_switches() - sight->switches_count;
+    sight->coarse_ns = coarse_now_ns();
+    if (switches_count == 0) {
+        sight->foreign_ns += gap_ns;
+        return;
+    }
+    note_wait(watcher, gap_ns);
     if (sight->run_start_ns == 0) {
         watcher->first_part_ns = now - window_start_ns;
     } else {
-        note_run(watcher, sight, now - sight->last_ns, switches_count - sight->switches_count);
+        note_run(watcher, sight, gap_ns, switches_count);
     }
-    sight->switches_count = switches_count;
+    sight->switches_count += switches_count;
     sight->run_start_ns = now;
-    sight->coarse_ns = coarse_now_ns();
+    sight->foreign_ns = 0;
 }
 
 static void look_for_edge(struct watcher *watcher, struct sight *sight)
@@ -128,10 +151,11 @@ void watcher_run(struct watcher *watcher, struct gang_window window)
     int64_t cpu_before_ns = own_cpu_ns();
     struct switches before = switches_now();
     struct sight sight = {
-        .last_ns = window.start_ns, /* so that the wait for the first turn is a gap */
+        .last_ns = window.start_ns,
         .coarse_ns = coarse_now_ns(),
         .switches_count = before.voluntary_count + before.involuntary_count,
     };
+    begin(watcher, &sight, window);
     watch(watcher, &sight, window);
     close_books(watcher, &sight, window);
     watcher->switches = switches_between(before, switches_now());

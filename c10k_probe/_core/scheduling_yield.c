@@ -2,35 +2,30 @@
  * scheduling_yield.c - many runnable tasks: `scheduling --mode yield --kind processes|threads --tasks N
  * --budget-ms B [--cpu C]`.
  *
- * Question: does a switch cost more the more tasks are runnable? N tasks, all runnable, on one CPU, in
- * windows:
- *   yield  each reads the clock and calls sched_yield. Per window (a pass): pass_ns; yields_count, calls
- *          that came back in it; switches_count, the switches in it. Not each call is a switch (the caller
- *          may be picked again; a task that is alone always is), so a switch costs pass_ns over
- *          switches_count.
- *   spin   each does 64 iterations of the work loop and reads the clock, again and again, and is switched
- *          only when the scheduler takes the CPU away: spin_iterations_count, spin_switches_count.
- *   alone  the same by one of the tasks while the others sleep: spin_alone_iterations_count. What N tasks
- *          have done less is what the switches took from them, directly and by emptying the caches.
+ * Question: does a switch cost more the more tasks are runnable? N tasks, all runnable, on one CPU, read the
+ * clock and call sched_yield in a loop. Per window (a pass): pass_ns; yields_count, calls that came back in
+ * it; switches_count, the switches in it. Not each call is a switch (the caller may be picked again; a task
+ * that is alone always is), so a switch costs pass_ns over switches_count.
  *
- * Passes: each task reads its own counts of switches (getrusage; sched_yield's are involuntary in the
- * kernel's books, as the caller goes on) and its CPU time once before the window, when all are yielding
- * already, and once after it. counted_yields_count, counted_switches_count and counted_cpu_ns are the sums
- * between these readings. Of a task's counted switches, switches_count has the part that its calls in the
- * window are of its counted calls: that is all of them where each call is a switch. With other tasks on the
- * CPU, counted_cpu_ns over counted_switches_count is a switch's cost without theirs.
+ * Each task reads its own counts of switches (getrusage; sched_yield's are involuntary in the kernel's
+ * books, as the caller goes on) and its CPU time once before the window, when all are yielding already, and
+ * once after it. counted_yields_count, counted_switches_count and counted_cpu_ns are the sums between these
+ * readings. Of a task's counted switches, switches_count has the part that its calls in the window are of
+ * its counted calls: that is all of them where each call is a switch. With other tasks on the CPU,
+ * counted_cpu_ns over counted_switches_count is a switch's cost without theirs.
  *
- * Windows: one pass dropped, 5 passes in B ms; then 3 spin and 3 alone windows in turn in 2 B ms. Each pass
- * and each lead is at least 10 us a task, which is two rounds and more; each spin window at least 1 ms.
- * Sums over the three windows are reported, and each by itself in spin_window_... and
- * spin_alone_window_...; spin_cpu_ns and spin_alone_cpu_ns are the tasks' CPU time in them: where others
- * used the CPU too, compare iterations by these.
+ * Why they yield: the other way to ask is how much less N tasks get done than one, over their switches,
+ * while none gives way. They are then switched once a slice, of some ms: a switch of 1 to 2 us is 0.04 % of
+ * the work between, far less than the work itself varies by.
+ *
+ * Windows: one pass dropped, 5 passes in B ms. Each pass and each lead is at least 10 us a task, which is
+ * two rounds and more.
  *
  * A task writes to one line of its own, after the window; between there is only its stack.
  *
- * Known bias: a yield contains one clock reading (clock_cost_ns in hello). In a spin window each task reads
- * its counts at its first turn (under 1 us of no work), and what it was doing when the window ended is not
- * counted: at most 64 iterations for each task that had a turn.
+ * Known bias: a yield contains one clock reading (clock_cost_ns in hello). Each task has a stack of its own,
+ * in user space and in the kernel: what of it a switch touches is in the caches while the tasks are few, and
+ * no longer when they are many. There is no control for that.
  *
  * Clock: CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID; unit ns. Sources: sched_yield(2), getrusage(2);
  * kernel/sched/fair.c (yield_task_fair), kernel/sched/core.c (__schedule).
@@ -43,29 +38,26 @@
 
 enum {
     PASSES = 5,
-    SPIN_WINDOWS = 3,
-    WINDOWS_MAX = 8,
-    CHUNK_ITERATIONS = 64,
     TASK_LEAST_NS = 10000,
     WINDOW_LEAST_NS = 1000000,
 };
 
 /* What one task did the last time; shared, written by its task. */
 struct deed {
-    _Alignas(LINE_BYTES) int64_t done_count; /* in the window: yields, or iterations */
-    int64_t counted_count;                   /* between the two readings */
+    _Alignas(LINE_BYTES) int64_t yields_count; /* in the window */
+    int64_t counted_count;                    /* between the two readings */
     int64_t switches_count;
     int64_t cpu_ns;
 };
 
-/* The same of all, window by window. */
+/* The same of all, pass by pass. */
 struct column {
-    int64_t window_ns[WINDOWS_MAX];
-    int64_t done_count[WINDOWS_MAX];
-    int64_t done_switches_count[WINDOWS_MAX];
-    int64_t counted_count[WINDOWS_MAX];
-    int64_t switches_count[WINDOWS_MAX];
-    int64_t cpu_ns[WINDOWS_MAX];
+    int64_t window_ns[PASSES];
+    int64_t yields_count[PASSES];
+    int64_t window_switches_count[PASSES];
+    int64_t counted_count[PASSES];
+    int64_t switches_count[PASSES];
+    int64_t cpu_ns[PASSES];
     size_t count;
 };
 
@@ -75,8 +67,6 @@ struct runnable {
     int cpu;
     struct deed *deeds;
 };
-
-static volatile uint64_t work_sink;
 
 /* ---- in the tasks ---- */
 
@@ -129,28 +119,10 @@ static void yield_job(void *context, size_t index, struct gang_window window)
     const struct runnable *runnable = context;
     struct deed deed = begin();
     deed.counted_count = yield_until(window.start_ns);
-    deed.done_count = yield_until(window.end_ns);
-    deed.counted_count += deed.done_count;
+    deed.yields_count = yield_until(window.end_ns);
+    deed.counted_count += deed.yields_count;
     finish(&deed);
     runnable->deeds[index] = deed;
-}
-
-static void spin_job(void *context, size_t index, struct gang_window window)
-{
-    const struct runnable *runnable = context;
-    struct deed deed = begin();
-    uint64_t state = index;
-    while (now_ns() < window.end_ns) {
-        deed.done_count = deed.counted_count;
-        state = work(state, CHUNK_ITERATIONS);
-        deed.counted_count += CHUNK_ITERATIONS;
-    }
-    finish(&deed);
-    if (deed.counted_count == 0) { /* its first turn came after the window: it took nothing from it */
-        deed = (struct deed){.done_count = 0};
-    }
-    runnable->deeds[index] = deed;
-    work_sink = state;
 }
 
 /* ---- windows ---- */
@@ -160,25 +132,24 @@ static double switches_in_window(const struct deed *deed)
     if (deed->counted_count == 0) {
         return 0;
     }
-    return (double)deed->switches_count * (double)deed->done_count / (double)deed->counted_count;
+    return (double)deed->switches_count * (double)deed->yields_count / (double)deed->counted_count;
 }
 
-static void run_window(const struct runnable *runnable, gang_job *job, size_t participants_count, int64_t lead_ns,
-                       int64_t duration_ns, struct column *column)
+static void run_window(const struct runnable *runnable, int64_t lead_ns, int64_t duration_ns, struct column *column)
 {
-    struct gang_window window = gang_run(runnable->gang, job, participants_count, lead_ns, duration_ns);
+    struct gang_window window = gang_run(runnable->gang, yield_job, lead_ns, duration_ns);
     size_t at = column->count++;
     double switches = 0;
     column->window_ns[at] = window.end_ns - window.start_ns;
-    for (size_t i = 0; i < participants_count; i++) {
+    for (size_t i = 0; i < runnable->tasks_count; i++) {
         const struct deed *deed = &runnable->deeds[i];
         switches += switches_in_window(deed);
-        column->done_count[at] += deed->done_count;
+        column->yields_count[at] += deed->yields_count;
         column->counted_count[at] += deed->counted_count;
         column->switches_count[at] += deed->switches_count;
         column->cpu_ns[at] += deed->cpu_ns;
     }
-    column->done_switches_count[at] = (int64_t)(switches + 0.5);
+    column->window_switches_count[at] = (int64_t)(switches + 0.5);
 }
 
 static int64_t at_least(int64_t value, int64_t least)
@@ -190,59 +161,28 @@ static void run_passes(const struct runnable *runnable, int64_t budget_ns, struc
 {
     const int64_t least_ns = at_least((int64_t)runnable->tasks_count * TASK_LEAST_NS, WINDOW_LEAST_NS);
     const int64_t pass_ns = at_least(budget_ns / (PASSES + 1), least_ns);
-    run_window(runnable, yield_job, runnable->tasks_count, least_ns, pass_ns, yields);
+    run_window(runnable, least_ns, pass_ns, yields);
     *yields = (struct column){.count = 0};
     while (yields->count < PASSES) {
-        run_window(runnable, yield_job, runnable->tasks_count, least_ns, pass_ns, yields);
-    }
-}
-
-static void run_spins(const struct runnable *runnable, int64_t budget_ns, struct column *spins,
-                      struct column *alone)
-{
-    const int64_t spin_ns = at_least(budget_ns / SPIN_WINDOWS, WINDOW_LEAST_NS);
-    while (spins->count < SPIN_WINDOWS) {
-        run_window(runnable, spin_job, runnable->tasks_count, 0, spin_ns, spins);
-        run_window(runnable, spin_job, 1, 0, spin_ns, alone);
+        run_window(runnable, least_ns, pass_ns, yields);
     }
 }
 
 /* ---- the report ---- */
 
-static int64_t sum_of(const int64_t *values, size_t count)
-{
-    int64_t sum = 0;
-    for (size_t i = 0; i < count; i++) {
-        sum += values[i];
-    }
-    return sum;
-}
-
 static void emit_passes(const struct column *yields)
 {
     emit_int64_array(",\"pass_ns\":", yields->window_ns, yields->count);
-    emit_int64_array(",\"yields_count\":", yields->done_count, yields->count);
-    emit_int64_array(",\"switches_count\":", yields->done_switches_count, yields->count);
+    emit_int64_array(",\"yields_count\":", yields->yields_count, yields->count);
+    emit_int64_array(",\"switches_count\":", yields->window_switches_count, yields->count);
     emit_int64_array(",\"counted_yields_count\":", yields->counted_count, yields->count);
     emit_int64_array(",\"counted_switches_count\":", yields->switches_count, yields->count);
     emit_int64_array(",\"counted_cpu_ns\":", yields->cpu_ns, yields->count);
 }
 
-static void emit_spins(const char *name, const struct column *column)
-{
-    emit_part(",\"%s_ns\":%" PRId64, name, sum_of(column->window_ns, column->count));
-    emit_part(",\"%s_iterations_count\":%" PRId64, name, sum_of(column->done_count, column->count));
-    emit_part(",\"%s_switches_count\":%" PRId64, name, sum_of(column->switches_count, column->count));
-    emit_part(",\"%s_cpu_ns\":%" PRId64 ",\"%s_window_iterations_count\":", name,
-              sum_of(column->cpu_ns, column->count), name);
-    emit_int64_array("", column->done_count, column->count);
-    emit_part(",\"%s_window_cpu_ns\":", name);
-    emit_int64_array("", column->cpu_ns, column->count);
-}
-
 void yield_run(const struct scheduling_plan *plan)
 {
-    static struct column yields, spins, alone;
+    static struct column yields;
     static struct runnable runnable;
     runnable.tasks_count = (size_t)plan->tasks_count;
     cpus_choose(plan->cpu, 1, &runnable.cpu);
@@ -251,12 +191,9 @@ void yield_run(const struct scheduling_plan *plan)
     runnable.gang =
         gang_start((enum scheduling_kind)plan->kind, runnable.tasks_count, runnable.cpu, prepare, &runnable);
     run_passes(&runnable, plan->budget_ms * 1000000, &yields);
-    run_spins(&runnable, plan->budget_ms * 1000000, &spins, &alone);
     gang_stop(runnable.gang);
     emit_begin("{\"type\":\"yield\",\"tasks_count\":%zu,\"cpu\":%d", runnable.tasks_count, runnable.cpu);
     emit_passes(&yields);
-    emit_spins("spin", &spins);
-    emit_spins("spin_alone", &alone);
     emit_finish("}");
     helper_end((int64_t)yields.count, 0);
 }

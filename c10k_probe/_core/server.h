@@ -12,6 +12,8 @@
 
 enum { SERVER_BUFFER_BYTES = 4096 }; /* most that the handler receives at once */
 
+enum server_protocol { SERVER_ECHO, SERVER_HTTP };
+
 /* One way to serve connections. All of it runs in the main thread. */
 struct server_model {
     const char *name;                   /* as --model and `ready` have it */
@@ -29,6 +31,9 @@ extern const struct server_model *const server_models[]; /* NULL-terminated */
 struct server {
     const struct server_model *model;
     int64_t backlog_asked_count, stack_bytes; /* stack_bytes 0: the default attributes */
+    int64_t workers_count;                    /* of a pool; 0: as many as the model thinks fit */
+    int64_t capacity_count;                   /* connections that it must be able to hold; 0: as it comes */
+    int64_t is_edge_triggered, protocol;      /* protocol: enum server_protocol */
     int listener_fd, self_status_fd, highest_fd;
     uint16_t port;
     bool is_quitting;

@@ -13,6 +13,7 @@ from typing import Final
 
 from c10k_probe import units
 
+LINEAR_DECADES: Final = 0.5  # as wide as half a decade is the part of a logarithmic axis that reaches down to 0
 _MARGIN: Final = 0.04  # of the range, on either side, so that no point lies on the frame
 _SHORT_RANGE: Final = 20.0  # high over low of a logarithmic axis on which linear ticks still stand well
 _PLAIN_SYMBOLS: Final = {"count": "count", "rate": "1/s", "ratio": "×", "percent": "%"}
@@ -45,14 +46,22 @@ class Axis:
     high: float
     ticks: tuple[Tick, ...]
     log: bool
+    linear_to: float = 0.0  # of a logarithmic axis from 0: linear up to here
 
     def share(self, value: float) -> float:
         """Where a value lies, 0 at the low end and 1 at the high one; beyond them the end itself."""
-        if self.log:
-            value, low, high = (math.log(max(part, self.low)) for part in (value, self.low, self.high))
-        else:
-            low, high = self.low, self.high
+        low, value, high = (self._place(part) for part in (self.low, value, self.high))
         return min(1.0, max(0.0, (value - low) / (high - low)))
+
+    def _place(self, value: float) -> float:
+        """On a logarithmic axis in decades; the linear part takes ``LINEAR_DECADES``."""
+        if not self.log:
+            return value
+        if not self.linear_to:
+            return math.log10(max(value, self.low))
+        if value < self.linear_to:
+            return LINEAR_DECADES * value / self.linear_to
+        return LINEAR_DECADES + math.log10(value / self.linear_to)
 
 
 def base_factor(column: str) -> float:
@@ -77,8 +86,15 @@ def value_text(column: str, value: float) -> str:
 
 
 def make_axis(column: str, values: Sequence[float], most_ticks: int, *, log: bool, from_zero: bool = False) -> Axis:
-    """The axis of a column for at least one value; a logarithmic one is for values above 0."""
+    """The axis of a column for at least one value; a logarithmic one is for values above 0, and 0 itself.
+
+    With a 0 it is linear from there to the smallest other value.
+    """
     dimension = _dimension(column)
+    above = [value for value in values if value > 0]
+    if log and above and min(values) == 0:
+        return _axis_from_zero(column, min(above), max(above), most_ticks)
+    log = log and bool(above)
     if log:
         low, high = _log_range(min(values), max(values))
         places = _log_places(low, high, most_ticks, dimension)
@@ -87,6 +103,14 @@ def make_axis(column: str, values: Sequence[float], most_ticks: int, *, log: boo
         places = _linear_places(low, high, most_ticks, dimension)
     title, ticks = labelled(column, places, log=log)
     return Axis(title, low, high, ticks, log)
+
+
+def _axis_from_zero(column: str, smallest: float, high: float, most_ticks: int) -> Axis:
+    """Logarithmic from the smallest value above 0 on."""
+    top = _log_range(smallest, high)[1]
+    places = _log_places(smallest, top, most_ticks - 1, _dimension(column)) if most_ticks > 1 else []
+    title, ticks = labelled(column, [0.0, *places], log=True)
+    return Axis(title, 0.0, top, ticks, log=True, linear_to=smallest)
 
 
 def labelled(column: str, places: Sequence[float], *, log: bool = False) -> tuple[str, tuple[Tick, ...]]:
@@ -141,7 +165,7 @@ def _log_places(low: float, high: float, most: int, dimension: str) -> list[floa
         return best
     if high / low < _SHORT_RANGE:
         return _linear_places(low, high, most, dimension)
-    return choices[0][:: math.ceil(len(choices[0]) / most)]
+    return choices[0][:: max(1, math.ceil(len(choices[0]) / most))] or _linear_places(low, high, most, dimension)
 
 
 def _powers(low: float, high: float, base: int, apart: int, multiples: tuple[float, ...]) -> list[float]:

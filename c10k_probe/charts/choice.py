@@ -44,10 +44,18 @@ def shown_at_end(run: StoredRun) -> Iterator[AnyDrawing]:
 
 
 def _first_drawable(run: StoredRun, charts: tuple[AnyChart, ...]) -> AnyDrawing:
+    """The first chart along whose axis something varies; when none does, the first that has anything to draw."""
     refusals: list[UserError] = []
+    still: list[AnyDrawing] = []
     for chart in charts:
         try:
-            return draw(run, chart)
+            drawing = draw(run, chart)
         except UserError as error:
             refusals.append(error)
+            continue
+        if isinstance(drawing, MapDrawing) or drawing.varies:
+            return drawing
+        still.append(drawing)
+    if still:
+        return still[0]
     raise refusals[0]

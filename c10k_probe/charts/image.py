@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from c10k_probe.charts.axes import Axis, stem
+from c10k_probe.charts.axes import LINEAR_DECADES, Axis, stem
 from c10k_probe.charts.choice import AnyDrawing
 from c10k_probe.charts.image_legend import Legend
 from c10k_probe.charts.image_map import draw_map, size_inches
@@ -30,6 +30,7 @@ _SIZE_INCHES: Final = (8.0, 5.0)
 _DOTS_AN_INCH: Final = 150
 _ROW_INCHES: Final = 0.24  # of a chart with names on its axis
 _BAND_FROM: Final = 25  # points of a line; error bars of more would hide each other
+_BEFORE_ZERO: Final = 0.1  # of the linear part of a logarithmic axis
 _TITLE_COLUMNS: Final = 70
 _TEXT_COLUMNS: Final = 125  # of the small print
 _STYLE: Final[dict[str, Any]] = {
@@ -125,7 +126,7 @@ def _size(drawing: AnyDrawing) -> tuple[float, float]:
         return size_inches(drawing)
     width, height = _SIZE_INCHES
     rows = len(drawing.categories) * (len(drawing.lines) + 1)
-    extra = Legend.of([line.name for line in drawing.lines]).extra_inches
+    extra = Legend.of(drawing.names).extra_inches if drawing.names else 0.0
     return width, (max(height, 2 + rows * _ROW_INCHES) if drawing.categories else height) + extra
 
 
@@ -222,14 +223,16 @@ def _draw_bars(axes: Axes, placed: list[tuple[float, Point]], look: _Look, axis:
 
 def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
     places, labels = [tick.value for tick in axis.ticks], [tick.label for tick in axis.ticks]
-    scale = "log" if axis.log else "linear"
+    scale, parts = ("log", {}) if axis.log else ("linear", {})
+    if axis.linear_to:
+        scale, parts = "symlog", {"linthresh": axis.linear_to, "linscale": LINEAR_DECADES}
     if which == "x":
-        axes.set_xscale(scale)
-        axes.set_xlim(axis.low, axis.high)
+        axes.set_xscale(scale, **parts)
+        axes.set_xlim(axis.low - _BEFORE_ZERO * axis.linear_to, axis.high)  # a mark at 0 is seen whole
         axes.set_xticks(places, labels)
         axes.set_xlabel(axis.title)
     else:
-        axes.set_yscale(scale)
+        axes.set_yscale(scale, **parts)
         axes.set_ylim(axis.low, axis.high)
         axes.set_yticks(places, labels)
         axes.set_ylabel(axis.title)
@@ -242,10 +245,11 @@ def _write_legend(axes: Axes, drawing: Drawing, looks: list[_Look]) -> None:
 
     handles = [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle="none" if drawing.categories else look.stroke)
-        for look in looks
+        for look, line in zip(looks, drawing.lines, strict=True)
+        if line.name
     ]
-    names = [line.name for line in drawing.lines]
-    if any(names):
+    names = drawing.names
+    if names:
         Legend.of(names).write(axes, handles, handlelength=1.5 if drawing.categories else 3.5)
 
 

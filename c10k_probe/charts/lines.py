@@ -6,12 +6,15 @@ lines' names.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from c10k_probe.charts.axes import Axis, make_axis
 from c10k_probe.charts.declared import printable
 from c10k_probe.charts.rows import (
+    NOTHING,
     REPETITION,
     Point,
     Row,
@@ -31,10 +34,14 @@ from c10k_probe.charts.rows import (
 from c10k_probe.experiment import Chart
 from c10k_probe.results import StoredRun, Value
 
+FEW_LONE: Final = 3  # lines of a single point that a legend has room for
+
 
 @dataclass(frozen=True)
 class Line:
-    """The points of one series, in the order of ``x``; the name is empty when there is nothing to tell apart."""
+    """The points of one series, in the order of ``x``; the name is empty when there is nothing to tell apart, and for
+    a point alone among many.
+    """
 
     name: str
     points: tuple[Point, ...]
@@ -49,6 +56,16 @@ class Drawing:
     categories: tuple[str, ...]
     notes: tuple[str, ...]
     source: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in the legend."""
+        return tuple(line.name for line in self.lines if line.name)
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is more than one place across."""
+        return len({point.x for line in self.lines for point in line.points}) > 1
 
     def x_axis(self, most_ticks: int) -> Axis:
         """The axis of a numeric ``x``."""
@@ -76,6 +93,7 @@ def draw_lines(run: StoredRun, chart: Chart) -> Drawing:
     groups: dict[tuple[Value, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    groups = _with_beginnings(groups, [name in chart.series for name in names])
     is_text = kinds[chart.x] == "str"
     categories = tuple(dict.fromkeys(printable(str(row[chart.x])) for row in rows)) if is_text else ()
     telling = _telling(names, groups)
@@ -83,19 +101,24 @@ def draw_lines(run: StoredRun, chart: Chart) -> Drawing:
         Line(_line_name(names, key, telling), _points(groups[key], chart, categories))
         for key in sorted(groups, key=sort_key)
     )
-    if sum(len(line.points) for line in lines) < len(rows):
+    if not is_text:
+        lines, unnamed = _without_lone_names(lines)
+        notes += unnamed
+    if sum(len(line.points) for line in lines) < sum(map(len, groups.values())):
         notes += ("repetitions: their median, with a bar that spans them",)
     return Drawing(chart, lines, categories, notes, source_of(run, rows))
 
 
 def _is_drawable(row: Row, chart: Chart, kinds: Mapping[str, str]) -> bool:
-    """Whether both values are there and, on a logarithmic axis, above 0."""
+    """Whether both values are there and their axes can hold them: a logarithmic one across begins at 0."""
     x, y = row.get(chart.x), row.get(chart.y)
     if x is None or x == "" or y is None:
         return False
-    checks = [(y, chart.log_y), *([(x, chart.log_x)] if kinds[chart.x] != "str" else [])]
-    numbers = [(number(value), log) for value, log in checks]
-    return all(value is not None and (value > 0 or not log) for value, log in numbers)
+    height = number(y)
+    if height is None or (chart.log_y and height <= 0):
+        return False
+    place = 0.0 if kinds[chart.x] == "str" else number(x)
+    return place is not None and (place >= 0 or not chart.log_x)
 
 
 def _line_columns(run: StoredRun, chart: Chart, rows: Sequence[Row], kinds: Mapping[str, str]) -> list[str]:
@@ -108,6 +131,34 @@ def _line_columns(run: StoredRun, chart: Chart, rows: Sequence[Row], kinds: Mapp
         if kinds[name] != "str" and differ(name, [*named, chart.x], rows):
             named.append(name)
     return named
+
+
+def _without_lone_names(lines: tuple[Line, ...]) -> tuple[tuple[Line, ...], tuple[str, ...]]:
+    """Many lines of one point beside longer ones lose their names: they would fill the legend."""
+    lone = sum(len(line.points) == 1 for line in lines)
+    if lone <= FEW_LONE or lone == len(lines):
+        return lines, ()
+    named = tuple(line if len(line.points) > 1 else dataclasses.replace(line, name="") for line in lines)
+    return named, (f"{lone} marks that stand alone are not named",)
+
+
+def _with_beginnings(
+    groups: Mapping[tuple[Value, ...], list[Row]], is_series: Sequence[bool]
+) -> dict[tuple[Value, ...], list[Row]]:
+    """Rows of a column's ``none`` begin the lines that differ in that column alone: nothing is of every kind."""
+    joined_groups = {key: list(rows) for key, rows in groups.items()}
+    for key, rows in groups.items():
+        for index in (index for index, value in enumerate(key) if value == NOTHING and not is_series[index]):
+            kinds = [other for other in groups if other != key and _without(other, index) == _without(key, index)]
+            for other in kinds:
+                joined_groups[other] += rows
+            if kinds:
+                joined_groups.pop(key, None)
+    return joined_groups
+
+
+def _without(key: tuple[Value, ...], index: int) -> tuple[Value, ...]:
+    return (*key[:index], *key[index + 1 :])
 
 
 def _points(rows: Sequence[Row], chart: Chart, categories: Sequence[str]) -> tuple[Point, ...]:

@@ -18,6 +18,7 @@ from c10k_probe.exits import UserError
 from c10k_probe.experiment import AnyChart
 from c10k_probe.results import StoredRun, Value
 
+NOTHING: Final = "none"  # the value of a text key where there is nothing that could be of a kind
 REPETITION: Final = "block"  # the key column that counts repetitions of the same thing
 
 Row = Mapping[str, Value]

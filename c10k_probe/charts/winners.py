@@ -155,7 +155,7 @@ def draw_map(run: StoredRun, chart: WinnerMap) -> MapDrawing:
         raise nothing_left(run, chart, taken, notes)
     _check_one_kind(run, chart, taken.rows)
     fields = _fields(taken.rows, chart)
-    cells = {place: judge(field) for place, field in fields.items()}
+    cells = {place: judge(field, chart.same_ratio) for place, field in fields.items()}
     places = [place for row in taken.asked if (place := _place(row, chart)) is not None]
     return MapDrawing(
         chart,
@@ -168,13 +168,13 @@ def draw_map(run: StoredRun, chart: WinnerMap) -> MapDrawing:
     )
 
 
-def judge(field: Mapping[str, Point]) -> MapCell:
-    """Who wins among the contestants of one cell, at least one."""
+def judge(field: Mapping[str, Point], same_ratio: float = 1.0) -> MapCell:
+    """Who wins among the contestants of one cell, at least one; within ``same_ratio`` nobody does."""
     ranked = sorted(field.items(), key=lambda item: (item[1].y, item[0]))
     best_name, best = ranked[0]
     if len(ranked) == 1:
         return MapCell(Outcome.ALONE, (best_name,), None, best.shaky)
-    rivals = [(name, point) for name, point in ranked[1:] if not _is_below(best, point)]
+    rivals = [(name, point) for name, point in ranked[1:] if not _is_below(best, point, same_ratio)]
     if rivals:
         shaky = any(point.shaky for _, point in (ranked[0], *rivals))
         return MapCell(Outcome.CLOSE, (best_name, *(name for name, _ in rivals)), None, shaky)
@@ -192,9 +192,10 @@ def lead_text(ratio: float | None) -> str:
     return ">999"
 
 
-def _is_below(best: Point, other: Point) -> bool:
-    """Whether an interval ends before the other begins."""
-    return best.high is not None and other.low is not None and best.high < other.low
+def _is_below(best: Point, other: Point, same_ratio: float) -> bool:
+    """Whether an interval ends before the other begins, and the values are further apart than what counts as same."""
+    is_apart = best.high is not None and other.low is not None and best.high < other.low
+    return is_apart and other.y > same_ratio * best.y
 
 
 # --- from rows --------------------------------------------------------------------------------------------------------
@@ -269,13 +270,21 @@ def letters_for(names: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
+def _margin(same_ratio: float) -> str:
+    return f" and the value by more than {100 * (same_ratio - 1):.0f} %" if same_ratio > 1 else ""
+
+
 def _map_notes(chart: WinnerMap, taken: Taken, fields: Mapping[Place, Mapping[str, Point]]) -> tuple[str, ...]:
     points = [point for field in fields.values() for point in field.values()]
     bare_count = sum(point.low is None for point in points)
     return tuple(
         text
         for count, text in (
-            (1, f"a win: the {interval_name(chart.low, chart.high)} lies below every other's"),
+            (
+                1,
+                f"a win: the {interval_name(chart.low, chart.high)} lies below every other's"
+                + _margin(chart.same_ratio),
+            ),
             (bare_count, f"{bare_count} of {len(points)} values have no interval and decide nothing"),
             (len(points) < len(taken.rows), "repetitions: their median, with an interval that spans them"),
         )

@@ -41,7 +41,7 @@ def build_app(entries: dict[str, Entry], arguments: list[str]) -> typer.Typer:
     app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name, entry in entries.items():
-        command = _experiment_command(entry) if name in arguments else _unnamed
+        command = _experiment_command(entry, arguments) if name in arguments else _unnamed
         app.command(name, help=_command_help(entry), short_help=entry.question)(command)
     _add_lookers(app, entries)
     _add_followers(app, arguments)
@@ -100,12 +100,17 @@ def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
         descriptors: Annotated[str, typer.Option(metavar="COUNT", help="Its further descriptors.")] = "0",
         alive: Annotated[str, typer.Option(metavar="COUNT", help="Its live children or threads.")] = "0",
         method: Annotated[str, typer.Option(metavar="NAME,...", help="Only these methods.")] = "",
+        placement: Annotated[str, typer.Option(metavar="NAME", help="one-cpu or any-cpu.")] = "one-cpu",
+        alive_kind: Annotated[
+            str, typer.Option("--alive-kind", metavar="KIND", help="What is alive: own, children or threads.")
+        ] = "own",
         run: Annotated[str, typer.Option(metavar="FOLDER", help="The run that holds the model, else the newest.")] = "",
     ) -> None:
-        from c10k_probe.cli.predict import predict_creation
+        from c10k_probe.cli.predict import Wanted, predict_creation
 
         texts = {"rss": rss, "file_rss": file_rss, "mappings": mappings, "descriptors": descriptors, "alive": alive}
-        predict_creation(subject, texts, method, run)
+        methods = tuple(part.strip() for part in method.split(",") if part.strip())
+        predict_creation(subject, texts, Wanted(methods, placement, alive_kind), run)
 
     @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
     def doctor(
@@ -168,11 +173,18 @@ COMMON_SWITCHES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _experiment_command(entry: Entry) -> Callable[..., None]:
-    """A function whose signature Typer reads as the experiment's options; all values arrive as text."""
+def _experiment_command(entry: Entry, arguments: list[str]) -> Callable[..., None]:
+    """A function whose signature Typer reads as the experiment's options; all values arrive as text.
+
+    Raises ``UsageError`` for a list given twice: the parser would keep the last, and drop the others in silence.
+    """
     from c10k_probe.parameters import default_text, options_of
 
     experiment = load(entry)
+    given = [argument.partition("=")[0] for argument in arguments]
+    for name, _, option in options_of(experiment.parameters_type):
+        if option.many and given.count(_flag(name)) > 1:
+            raise UsageError(f"{_flag(name)}: it is given twice; give it once, its values separated by commas")
 
     def command(**texts: Any) -> None:
         from c10k_probe.cli.measure import run_experiment

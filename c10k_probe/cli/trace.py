@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from c10k_probe.cli import follow
 from c10k_probe.exits import ExitCode, UsageError
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.tracing.choose import AUTO, CHOICES, OFF, open_tracer
+from c10k_probe.tracing.choose import AUTO, CHOICES, open_tracer
 from c10k_probe.tracing.launch import find_program
 
 if TYPE_CHECKING:
@@ -52,8 +52,6 @@ class TraceParameters(Parameters):
 def trace_command(texts: Mapping[str, Any], command: Sequence[str]) -> int:
     """Trace until its end, the duration or Ctrl-C; the exit code."""
     options: TraceParameters = follow.parse_parameters(TraceParameters, dict(texts))
-    if options.trace == OFF:
-        raise UsageError("--trace off leaves nothing to do; choose another")
     given = [
         name for name, value in (("--pid", options.pid), ("--port", options.port), ("-- COMMAND", command)) if value
     ]

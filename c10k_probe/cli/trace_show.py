@@ -99,7 +99,7 @@ def _quantiles(histogram: Histogram | None) -> list[str]:
 
 def _quantile(histogram: Histogram | None, share: float) -> str:
     value = None if histogram is None else histogram.quantile_ns(share)
-    return "" if value is None else format_quantity(value, "duration")
+    return "" if value is None else f"≤{format_quantity(value, 'duration')}"
 
 
 class PlainLines:

@@ -1,14 +1,14 @@
 """What one delivered event costs a Python program, by mechanism and load; speaks the helpers' protocol.
 
     python -m c10k_probe.readiness_in_python --mechanism M --watched N --active LIST [--workload chain|short]
-        [--writes W] [--warmup P] [--passes P] [--budget-ms B] [--seed S] [--placement one-cpu|any-cpu] [--cpu C]
-        [--pause]
+        [--writes W | --pass-us T] [--warmup P] [--passes P] [--budget-ms B] [--seed S] [--placement one-cpu|any-cpu]
+        [--cpu C] [--pause]
 
 It does what the helper ``readiness`` does in C, with the same options and messages, by what Python programs use:
 ``select.select``, ``select.poll``, ``select.epoll``, ``selectors`` (DefaultSelector), ``asyncio`` and ``uvloop``
 (add_reader on a loop of each). All of these are level-triggered. Watched are N Unix stream sockets, both ends of each
 pair (one end of the last where N is odd), registered in shuffled order. For each number A of LIST, in this order and on
-the same sockets, passes are made: warm-ups, then three at least, more while the level's share of the budget lasts.
+the same sockets, passes are made: warm-ups, then one at least, more while the level's share of the budget lasts.
 
 - ``chain``: A tokens of one byte lie evenly spaced on a shuffled cycle of the watched sockets. All in flight are read,
   then each is written to the peer of the next socket of the cycle, until W writes beyond the first A are made. Reading

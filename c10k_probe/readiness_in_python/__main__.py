@@ -41,6 +41,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--active", required=True)
     parser.add_argument("--workload", choices=tuple(WORKLOADS), default="chain")
     parser.add_argument("--writes", type=whole(1, COUNT_MAX))
+    parser.add_argument("--pass-us", type=whole(1, 60_000_000), default=0)
     parser.add_argument("--warmup", type=whole(0, PASSES_MAX), default=1)
     parser.add_argument("--passes", type=whole(1, PASSES_MAX), default=1000)
     parser.add_argument("--budget-ms", type=whole(0, BUDGET_MAX_MS), default=1000)
@@ -49,6 +50,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cpu", type=whole(0, CPUS_MAX - 1))
     parser.add_argument("--pause", action="store_true")
     found = parser.parse_args(arguments)
+    if found.pass_us and found.writes:
+        parser.error("--pass-us does not go with --writes")
     if found.cpu is not None and found.placement != "one-cpu":
         parser.error("--cpu needs --placement one-cpu")
     words = found.active.split(",")
@@ -103,7 +106,8 @@ def run_levels(arguments: argparse.Namespace, mechanism: Mechanism) -> tuple[int
             refuse_beyond(None if room is None else (room + 1) // 2, "active", active)
         now = time.monotonic_ns()
         level = Level(mechanism.work, mechanism, active)
-        level.run(arguments.warmup, arguments.passes, now + max(end - now, 0) // (len(arguments.active) - place))
+        until = now + max(end - now, 0) // (len(arguments.active) - place)
+        level.run(arguments.warmup, arguments.passes, until, arguments.pass_us * 1000)
         emit(level.message())
         samples_count += len(level)
         dropped_count += level.dropped_count

@@ -16,6 +16,7 @@ from c10k_probe.readiness_in_python.workloads import Short, Work, usage
 
 PASSES_LEAST: Final = 1  # whatever the budget
 THROWN_AWAY_MOST: Final = 3
+ROUNDS_MOST: Final = 1 << 20
 GUARD_S: Final = 5.0  # two such periods without an event: it is lost
 
 
@@ -36,16 +37,34 @@ class Level:
     def __len__(self) -> int:
         return len(self._pass_ns)
 
-    def run(self, warmup: int, most: int, deadline: int) -> None:
-        """Warm up, then one pass, more until the deadline (monotonic ns). Raises ``OSError``, ``Refused``."""
+    def run(self, warmup: int, most: int, deadline: int, pass_ns: int = 0) -> None:
+        """Warm up, then one pass, more until the deadline (monotonic ns). Raises ``OSError``, ``Refused``.
+
+        With ``pass_ns`` a pass has as many whole rounds as take about that long; to find that out is the warm-up.
+        """
         with _guard(self._work):
-            for _ in range(warmup):
-                self._work.prepare()
-                self._mechanism.serve()
+            if pass_ns:
+                self._fit_rounds(pass_ns)
+            for _ in range(0 if pass_ns else warmup):
+                self._take()
             while len(self) < most and self.dropped_count < THROWN_AWAY_MOST:
                 if len(self) >= PASSES_LEAST and time.monotonic_ns() >= deadline:
                     break
                 self._measure()
+
+    def _take(self) -> int:
+        """One pass that is not kept; how long it took, in nanoseconds."""
+        self._work.prepare()
+        self._mechanism.serve()
+        return self._work.ended - self._work.began
+
+    def _fit_rounds(self, pass_ns: int) -> None:
+        rounds = 1
+        self._work.set_rounds(self._active, rounds)
+        while (taken_ns := max(self._take(), 1)) * 4 < pass_ns and rounds < ROUNDS_MOST:
+            rounds *= 2
+            self._work.set_rounds(self._active, rounds)
+        self._work.set_rounds(self._active, min(max(rounds * pass_ns // taken_ns, 1), ROUNDS_MOST))
 
     def _measure(self) -> None:
         work, mechanism = self._work, self._mechanism

@@ -85,6 +85,7 @@ class Work:
     def __init__(self, sockets: Sockets, writes: int | None) -> None:
         self._sockets = sockets
         self._writes_asked = writes
+        self._rounds_asked = 0  # instead of writes, where it is not 0
         self.active = 1
         self.events_count = self.rounds_count = 0  # of a pass
         self.began = self.ended = 0  # monotonic ns
@@ -98,6 +99,11 @@ class Work:
     def set_level(self, active: int) -> None:
         """From now on this many are active at once."""
         raise NotImplementedError
+
+    def set_rounds(self, active: int, rounds: int) -> None:
+        """From now on this many are active at once, and a pass has so many whole rounds."""
+        self._rounds_asked = rounds
+        self.set_level(active)
 
     def prepare(self) -> None:
         """Before each pass; not timed."""
@@ -141,6 +147,8 @@ class Chain(Work):
     def set_level(self, active: int) -> None:
         self.active = active
         self._writes = self._writes_asked or max(active, WRITES_LEAST)
+        if self._rounds_asked:
+            self._writes = (self._rounds_asked - 1) * active
         self.events_count = active + self._writes
         self.rounds_count = 1 + -(-self._writes // active)
         self._targets = self._sockets.targets
@@ -200,7 +208,7 @@ class Short(Work):
     def set_level(self, active: int) -> None:
         """The order in which they are watched and written to is drawn here."""
         self.active = active
-        self.rounds_count = -(-(self._writes_asked or WRITES_LEAST) // active)
+        self.rounds_count = self._rounds_asked or -(-(self._writes_asked or WRITES_LEAST) // active)
         self.events_count = self.rounds_count * active
         self._order = self._sockets.chance.sample(range(active), active)
 

@@ -1,7 +1,28 @@
 """Systems under test behind one interface, ``Server``."""
 
-from c10k_probe.servers.base import Server, ServerModel
-from c10k_probe.servers.nginx import NginxServer
-from c10k_probe.servers.reference import CLIENT_END, MODELS, ReferenceModel, ReferenceServer
+from collections.abc import Mapping
+from typing import Final
 
-__all__ = ["CLIENT_END", "MODELS", "NginxServer", "ReferenceModel", "ReferenceServer", "Server", "ServerModel"]
+from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
+from c10k_probe.servers.nginx import NginxServer
+from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
+
+MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
+"""Every way to serve a connection that an experiment may choose, by name."""
+
+BASIC_MODELS: Final = ("epoll", "thread", "fork")
+"""What is compared when nothing else is asked for."""
+
+__all__ = [
+    "BASIC_MODELS",
+    "CLIENT_END",
+    "MODELS",
+    "PROTOCOLS",
+    "REFERENCE_MODELS",
+    "NginxServer",
+    "ReferenceModel",
+    "ReferenceServer",
+    "Server",
+    "ServerModel",
+    "ServerOptions",
+]

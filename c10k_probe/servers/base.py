@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from c10k_probe.limits import Needs
+
+PROTOCOLS = ("echo", "http")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server is to be started; a model leaves alone what does not apply to it (see ``ServerModel.takes``).
+
+    ``capacity_count``: connections that it must be able to hold; a model that can then spreads its descriptors over as
+    many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
+    ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
+    """
+
+    backlog_count: int = 4096
+    stack_bytes: int | None = None
+    workers_count: int | None = None
+    is_edge_triggered: bool = False
+    capacity_count: int | None = None
+    protocol: str = "echo"
 
 
 class Server(Protocol):
@@ -15,6 +36,10 @@ class Server(Protocol):
     port: int
     backlog_count: int
     session: int  # every process of the server belongs to this session id
+
+    @property
+    def cpus(self) -> Collection[int]:
+        """It is pinned to these."""
 
     def status(self) -> dict[str, Any]:
         """The server's own counts: ``accepted_count, open_count, tasks_count, accept_errors_count``."""
@@ -41,6 +66,21 @@ class ServerModel(Protocol):
     @property
     def name(self) -> str:
         """As on the command line."""
+
+    @property
+    def summary(self) -> str:
+        """How it serves a connection, in a few words."""
+
+    @property
+    def takes(self) -> Collection[str]:
+        """The options that change something: ``stack``, ``workers``, ``edge``, ``capacity``."""
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot run here and what would help, in one line; empty when it can."""
+
+    def start(self, options: ServerOptions) -> Server:
+        """A running server, ready for connections. Raises ``native.HelperError``."""
 
     @property
     def per_connection(self) -> Needs:

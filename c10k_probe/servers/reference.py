@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from c10k_probe import native
 from c10k_probe.limits import Needs
+from c10k_probe.servers.base import ServerOptions
 
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
 _TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
@@ -25,9 +26,15 @@ class ReferenceModel:
     summary: str
     per_connection: Needs
     fixed: Needs
+    takes: frozenset[str] = frozenset()
+    missing: str = ""
+
+    def start(self, options: ServerOptions) -> ReferenceServer:
+        """A running server; see ``base.ServerModel``."""
+        return ReferenceServer(self.name, options)
 
 
-MODELS: Final = {
+REFERENCE_MODELS: Final = {
     model.name: model
     for model in (
         ReferenceModel(
@@ -49,6 +56,7 @@ MODELS: Final = {
                 commit_bytes=8 << 20,
             ),
             Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1, mappings_count=40),
+            frozenset({"stack"}),
         ),
         ReferenceModel(
             "fork",
@@ -74,13 +82,11 @@ CLIENT_END: Final = Needs(system_descriptors_count=1, memory_bytes=_KERNEL_END_B
 class ReferenceServer(native.Helpers):
     """A running reference server. Raises ``native.HelperError`` when it does not come up."""
 
-    def __init__(self, model: str, backlog_count: int = 4096, stack_bytes: int | None = None) -> None:
+    def __init__(self, model: str, options: ServerOptions | None = None) -> None:
         super().__init__(_FAREWELL_S)
         self.name = model
-        stack = [] if stack_bytes is None else ["--stack", stack_bytes]
-        arguments = ["--model", model, "--backlog", backlog_count, *stack]
         self.cpus, _ = native.split_cpus()
-        ready = self._start("reference_server", arguments, self.cpus, "ready")
+        ready = self._start("reference_server", _arguments(model, options or ServerOptions()), self.cpus, "ready")
         self._helper = self._helpers[0]
         self.port = int(ready["port"])
         self.backlog_count = int(ready["backlog"])
@@ -103,3 +109,12 @@ class ReferenceServer(native.Helpers):
     def death(self) -> str:
         """How the server's main process ended; empty while it lives."""
         return self._helper.death()
+
+
+def _arguments(model: str, options: ServerOptions) -> list[object]:
+    """The helper's command line: only what applies to the model."""
+    takes = REFERENCE_MODELS[model].takes if model in REFERENCE_MODELS else frozenset()
+    arguments: list[object] = ["--model", model, "--backlog", options.backlog_count]
+    if options.stack_bytes is not None and "stack" in takes:
+        arguments += ["--stack", options.stack_bytes]
+    return arguments

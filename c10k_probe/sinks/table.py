@@ -141,7 +141,8 @@ class LiveTable:
         left = self._clock.left_text(self._share)
         bar.add_row(ProgressBar(100, self._share * 100, width=24), f"{self._share:4.0%}", self._now, left)
         room = max(3, self._console.height - 10 - len(self._notes))
-        rows = list(self._rows.values())[-room:]
+        main = [view for view in self._start.views if view.group == groups(self._start)[0]]
+        rows = [row for row in self._rows.values() if is_told(main, row)][-room:]
         return Group(bar, *([self._table(groups(self._start)[0], rows)] if rows else []), *self._notes[-3:])
 
     def _table(self, group: str, rows: Sequence[RowMeasured], title: str = "") -> Table:

@@ -67,7 +67,6 @@ class Tracer(ABC):
     """
 
     name: ClassVar[str]
-    is_live: ClassVar[bool] = True  # whether there is something to read before the end
 
     def __init__(self, target: Target, options: Options) -> None:
         self.target = target
@@ -98,6 +97,10 @@ class Tracer(ABC):
     @abstractmethod
     def snapshot(self) -> Trace | None:
         """Everything counted up to now; None when this backend tells at the end only."""
+
+    def _is_reaped(self) -> bool:
+        """Whether a command that was started has ended and told its exit code; true where none was."""
+        return self.launched is None or self.launched.has_ended()
 
     @abstractmethod
     def is_over(self) -> bool:

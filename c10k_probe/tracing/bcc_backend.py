@@ -118,9 +118,8 @@ class BccTracer(Tracer):
 
     def is_over(self) -> bool:
         """Whether every followed task has ended."""
-        if self.launched is not None:
-            self.launched.has_ended()  # reaped, or it would stay a zombie
-        return int(self._ask("alive", "alive")["tasks_count"]) <= 0
+        is_reaped = self._is_reaped()  # each time, or it would stay a zombie
+        return int(self._ask("alive", "alive")["tasks_count"]) <= 0 and is_reaped
 
     def stop(self) -> Trace:
         """The last reading, and the end of the helper."""

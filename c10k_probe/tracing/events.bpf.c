@@ -77,6 +77,10 @@ BPF_TABLE("hash", u16, u8, ports, 1024);         /* local ports that the tree li
 BPF_TABLE("hash", u64, u8, sockets, TASKS_MAX); /* sockets that the tree is connecting or has connected */
 #endif
 
+/* What a program on a tracepoint gives back: 0 would hide the event from perf and everybody else who listens there
+ * (trace_call_bpf and perf_trace_run_bpf_submit, kernel/trace/bpf_trace.c and kernel/events/core.c). */
+#define PASS_ON 1
+
 static __always_inline struct cpu_counts *here(void)
 {
     int cpu = bpf_get_smp_processor_id();
@@ -235,7 +239,7 @@ TRACEPOINT_PROBE(task, task_newtask)
         follow(args->pid, 1);
         count(args->clone_flags & CLONE_THREAD ? THREADS : FORKS);
     }
-    return 0;
+    return PASS_ON;
 }
 
 RAW_TRACEPOINT_PROBE(sched_process_exec)
@@ -284,13 +288,13 @@ static __always_inline void woken(u32 tid)
 TRACEPOINT_PROBE(sched, sched_wakeup)
 {
     woken(args->pid);
-    return 0;
+    return PASS_ON;
 }
 
 TRACEPOINT_PROBE(sched, sched_wakeup_new)
 {
     woken(args->pid);
-    return 0;
+    return PASS_ON;
 }
 
 static __always_inline void switched_in(u32 tid)
@@ -337,7 +341,7 @@ TRACEPOINT_PROBE(sched, sched_switch)
         switched_in(next);
     }
 #endif
-    return 0;
+    return PASS_ON;
 }
 
 /* ---- faults ---- */
@@ -371,7 +375,7 @@ TRACEPOINT_PROBE(sock, inet_sock_set_state)
     u16 port = args->sport;
     u8 yes = 1;
     if (args->protocol != TCP_PROTOCOL) {
-        return 0;
+        return PASS_ON;
     }
     if (args->newstate == TCP_LISTEN_STATE && current_task() && ports.update(&port, &yes)) {
         count(DROPPED);
@@ -381,7 +385,7 @@ TRACEPOINT_PROBE(sock, inet_sock_set_state)
     }
     u8 *connected = sockets.lookup(&socket);
     if (!connected && !ports.lookup(&port)) {
-        return 0;
+        return PASS_ON;
     }
     struct cpu_counts *sums = here();
     if (sums) {
@@ -391,6 +395,6 @@ TRACEPOINT_PROBE(sock, inet_sock_set_state)
     if (connected && args->newstate == TCP_CLOSE_STATE) {
         sockets.delete(&socket);
     }
-    return 0;
+    return PASS_ON;
 }
 #endif

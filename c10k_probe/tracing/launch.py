@@ -13,6 +13,7 @@ from resource import struct_rusage
 from typing import Final
 
 from c10k_probe.exits import UsageError
+from c10k_probe.observe.processes import with_descendants
 
 _GRACE_S: Final = 2.0
 _POLL_S: Final = 0.01
@@ -81,13 +82,14 @@ class Launched:
         return os.waitstatus_to_exitcode(self._status) if self._status is not None else None
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """End it if it runs: by this signal, and when that does not do, by SIGKILL."""
+        """End it if it runs, and what it started: by this signal, and when that does not do, by SIGKILL."""
         self._close_gate()
         for sent in (number, signal.SIGKILL):
             if self.has_ended():
                 return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, sent)
+            for pid in with_descendants([self.pid]):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, sent)
             self.wait(_GRACE_S)
 
     def wait(self, patience_s: float) -> None:

@@ -87,9 +87,8 @@ class ProcTracer(Tracer):
 
     def is_over(self) -> bool:
         """Whether no process that was seen lives."""
-        if self.launched is not None:
-            self.launched.has_ended()
-        return not any(processes.is_alive(pid, self._root) for pid in self._known)
+        is_reaped = self._is_reaped()
+        return is_reaped and not any(processes.is_alive(pid, self._root) for pid in self._known)
 
     def stop(self) -> Trace:
         """The last look."""
@@ -102,11 +101,13 @@ class ProcTracer(Tracer):
     def _trace(self) -> Trace:
         changes = {key: _difference(figures, self._before.get(key)) for key, figures in self._now.items()}
         wait_ns = _total(changes.values(), "wait_ns")
-        if self.launched is not None and self.launched.usage is not None:
-            changes = {key: change for key, change in changes.items() if key in self._alive}
-            changes[self.launched.pid, 0, "usage"] = _figures_of(self.launched.usage)
-            self._ended_count = 0
-        return self._summed(changes.values(), wait_ns)
+        if self.launched is None or self.launched.usage is None:
+            return self._summed(changes.values(), wait_ns)
+        # What the kernel charges the command leaves out descendants that it never waited for; what was seen leaves out
+        # what came after the last look. Neither is more than there was, so that the larger is the better.
+        alive = [change for key, change in changes.items() if key in self._alive]
+        charged = _sum([*alive, _figures_of(self.launched.usage)])
+        return self._summed([_larger(_sum(changes.values()), charged)], wait_ns)
 
     def _summed(self, changes: Collection[_Figures], wait_ns: int | None) -> Trace:
         ticks = _total(changes, "cpu_ticks")
@@ -134,6 +135,15 @@ def _figures_of(usage: struct_rusage) -> _Figures:
     """What the kernel says of a command that has ended, with all its descendants that were waited for."""
     ticks = round((usage.ru_utime + usage.ru_stime) / _TICK_S)
     return _Figures(usage.ru_nvcsw, usage.ru_nivcsw, None, usage.ru_minflt + usage.ru_majflt, ticks)
+
+
+def _sum(changes: Collection[_Figures]) -> _Figures:
+    return _Figures(*(_total(changes, name) for name in _Figures._fields))
+
+
+def _larger(one: _Figures, other: _Figures) -> _Figures:
+    pairs = ([part for part in pair if part is not None] for pair in zip(one, other, strict=True))
+    return _Figures(*(max(known, default=None) for known in pairs))
 
 
 def _total(changes: Iterable[_Figures], name: str) -> int | None:

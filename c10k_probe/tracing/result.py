@@ -42,17 +42,16 @@ class Histogram:
         return sum(self.slots)
 
     def quantile_ns(self, share: float) -> float | None:
-        """The duration that ``share`` of all are not above; None when under five lie beyond it.
+        """A duration that ``share`` of all are not above; None when under five lie beyond it.
 
-        Within its slot, which is as wide as its lower end, durations are taken as spread evenly.
+        It is the upper end of a slot that is as wide as its lower end: what is looked for is between half of it and it.
         """
         rank = share * self.count
         if self.count * (1 - share) < SAMPLES_BEYOND - 1e-9:
             return None
         for index, (above, count) in enumerate(zip(accumulate(self.slots), self.slots, strict=True)):
             if count and above >= rank:
-                low = 2.0 ** (index - 1) if index else 0.0
-                return low + low * (1 - (above - rank) / count)
+                return 2.0**index if index else 0.0
         return 2.0 ** (len(self.slots) - 1)
 
     def minus(self, earlier: Histogram) -> Histogram:

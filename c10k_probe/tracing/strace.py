@@ -25,7 +25,6 @@ class StraceTracer(ToolTracer):
     """Counts by ptrace."""
 
     name: ClassVar[str] = "strace"
-    is_live: ClassVar[bool] = False
     package = "strace"
     starts_commands: ClassVar[bool] = True  # a machine may allow only a parent to trace (Yama)
 

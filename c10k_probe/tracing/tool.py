@@ -111,9 +111,8 @@ class ToolTracer(Tracer):
 
     def is_over(self) -> bool:
         """Whether the program has ended, which it does with the last process that it traces."""
-        if self.launched is not None:
-            self.launched.has_ended()  # reaped, or it would stay a zombie
-        return self._tool is None or self._tool.has_ended()
+        is_reaped = self._is_reaped()  # each time, or it would stay a zombie
+        return is_reaped and (self._tool is None or self._tool.has_ended())
 
     def end_tool(self) -> str:
         """Make the program report; its report."""

@@ -223,7 +223,9 @@ def test_each_library_adds_four_mappings_or_more(tmp_path: Path) -> None:
     assert len(rows) == 3  # a static program loads none
     none, eight = (only(rows, linking="dynamic", asked_libraries_count=count) for count in (0, 8))
     assert int(eight["mappings_count"]) - int(none["mappings_count"]) >= 4 * 8
-    assert int(eight["private_dirty_bytes"]) > int(none["private_dirty_bytes"])
+    assert int(eight["anonymous_bytes"]) > int(none["anonymous_bytes"])
+    static = only(rows, linking="static")
+    assert (float(eight["over_static_ratio"]) > 0, static["over_static_ratio"]) == (True, "")
     assert {facts["asked_libraries_count"]: facts["libraries_count"] for facts in facts_of(tmp_path)} == {0: 0, 8: 8}
 
 
@@ -231,10 +233,10 @@ def test_the_third_linking_lies_between_the_other_two(tmp_path: Path) -> None:
     arguments = ["--linking", ",".join(native.LINKINGS), "--method", "fork,vfork"]
     rows = measured(tmp_path, *arguments, "--n", 3, "--repeats", 1)
     assert {(row["method"], row["linking"]) for row in rows} == set(product(("fork", "vfork"), native.LINKINGS))
-    for column in ("mappings_count", "private_dirty_bytes"):
+    for column in ("mappings_count", "main_mappings_count", "anonymous_bytes", "main_anonymous_bytes"):
         dynamic, static, pie = (int(only(rows, method="fork", linking=name)[column]) for name in native.LINKINGS)
-        assert static <= pie <= dynamic
-        assert static < dynamic
+        assert 0 < static < dynamic
+        assert pie < dynamic
     ratios = {row["linking"]: row["over_static_ratio"] for row in rows}
     assert ratios["static"] == ""
     assert float(ratios["dynamic"]) > 0 and float(ratios["static-pie"]) > 0
@@ -258,30 +260,6 @@ def test_a_sweep_has_every_axis(tmp_path: Path) -> None:
         assert (drawn.code, drawn.stderr) == (0, "")
 
 
-# --- the parent's stall -----------------------------------------------------------------------------------------------
-
-
-def test_the_parents_stall(tmp_path: Path) -> None:
-    """A loop alone, and the same loop while it spawns: ticks in both, creations in the second only."""
-    arguments = ["--stall", "--rate", 200, "--budget", "100ms", "--repeats", 2, "--n", 2, "--rss", "1MiB"]
-    rows = measured(tmp_path, *arguments, "--method", "fork,vfork,pthread_create", "--linking", "static")
-    assert [row["method"] for row in rows].count("none") == 1
-    assert len(rows) == 4
-    for row in rows:
-        assert float(row["stall_p50_ns"]) <= float(row["stall_p99_ns"]) <= float(row["stall_max_ns"])
-        assert row["n_count"] == row["spawned_count"]
-        assert (row["cycle_p50_ns"], row["aftershock_p50_ns"]) == ("", "")  # nobody waits in this loop
-        if row["method"] == "none":
-            assert (row["spawned_count"], row["return_p50_ns"]) == ("0", "")
-        else:
-            assert 0 < int(row["spawned_count"]) <= 200 * 2 // 10
-            assert float(row["return_p50_ns"]) > 0
-            assert float(row["started_p50_ns"]) > 0
-    ticks = [len(record["values"]["stall"]) for record in results.load(only_run_folder(tmp_path)).samples]
-    assert len(ticks) == 8
-    assert min(ticks) > 0
-
-
 # --- bad input and walls ----------------------------------------------------------------------------------------------
 
 REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -289,9 +267,17 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--libraries 129", ("--libraries", "at most 128")),
     ("--libraries -1", ("--libraries", "at least 0")),
     ("--huge-pages on", ("--huge-pages", "--rss")),
+    ("--huge-pages on --rss 1MiB", ("--huge-pages", "2MiB")),
     ("--huge-pages maybe", ("--huge-pages", "off, on")),
     ("--stall --fit", ("--stall", "--fit")),
     ("--stall --sweep", ("--stall", "--sweep")),
+    ("--stall --method os.fork", ("--stall", "os.fork")),
+    ("--stall --n 50", ("--n", "--stall")),
+    ("--rate 50", ("--rate", "--stall")),
+    ("--most-rss 1GiB", ("--most-rss", "--sweep")),
+    ("--placement auto,one-cpu", ("--placement", "auto")),
+    ("--linking static --linking dynamic", ("--linking", "given twice", "commas")),
+    ("--rss=1MiB --n 5 --n 6 --rss 2MiB", ("--rss", "given twice")),
     ("--stall --rate 0", ("--rate", "at least 1")),
     ("--rss -1", ("--rss", "at least 0")),
     ("--rss lots", ("--rss", "'lots'", "64MiB")),
@@ -323,6 +309,33 @@ def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     assert "nothing to measure" in complaint_of(finished)
 
 
+def test_a_state_that_an_interpreter_is_not_measured_in_is_a_skipped_row(tmp_path: Path) -> None:
+    """Said, and not left out in silence."""
+    arguments = ["--method", "os.fork,fork", "--linking", "static", "--rss", "0,1MiB", "--n", 3, "--repeats", 1]
+    finished = run("fork-latency", *arguments, "--csv", "-", cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    rows = {(row["method"], row["asked_rss_bytes"]): row for row in rows_of(finished.stdout)}
+    assert {key: row["status"] for key, row in rows.items()} == {
+        ("fork", "0"): "ok",
+        ("fork", str(MIB)): "ok",
+        ("os.fork", "0"): "ok",
+        ("os.fork", str(MIB)): "skipped",
+    }
+    assert "no state but its own" in rows["os.fork", str(MIB)]["reason"]
+
+
+def test_a_budget_that_is_far_too_small_is_in_the_grade(tmp_path: Path) -> None:
+    """One warm-up and three samples of a parent of 64 MiB; without a copy the same parent has all of its own."""
+    arguments = ["--rss", "64MiB", "--linking", "static", "--n", 200, "--repeats", 5, "--budget", "10ms"]
+    rows = measured(tmp_path, *arguments, "--method", "fork,vfork")
+    forked, shared = only(rows, method="fork"), only(rows, method="vfork")
+    assert forked["grade"] == "shaky"
+    assert "half of the warm-ups" in forked["grade_reason"] and "quarter of the samples" in forked["grade_reason"]
+    assert int(forked["n_count"]) < 50
+    assert "budget" not in shared["grade_reason"]
+    assert shared["n_count"] == "200"
+
+
 def first_wall(named: tuple[str, ...]) -> Callable[[str], bool]:
     return lambda reason: reason.partition(":")[0] in named
 
@@ -346,7 +359,7 @@ def test_a_state_beyond_a_wall_is_nothing_measured(tmp_path: Path, arguments: st
 
 
 def test_a_wall_in_a_list_costs_its_row_alone(tmp_path: Path) -> None:
-    """500 descriptors under a limit of 200: that state is skipped, with the wall, and the others are measured."""
+    """500 descriptors under a limit of 200: that state is skipped, with the wall; the others are measured."""
     arguments = ["--descriptors", "0,100,500", "--method", "fork", "--linking", "static", "--n", 3, "--repeats", 1]
     wrapper = limited("RLIMIT_NOFILE", 200)
     finished = run("fork-latency", *arguments, "--csv", "-", cwd=tmp_path, wrapper=wrapper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from conftest import cannot_run
 
 from c10k_probe import results, units
 from c10k_probe.cli.app import COMMON_OPTIONS, COMMON_SWITCHES
+from c10k_probe.exits import UsageError
 from c10k_probe.experiment import AnyExperiment, columns
-from c10k_probe.parameters import option_name, options_of
+from c10k_probe.parameters import build_parameters, option_name, options_of
 from c10k_probe.registry import find_experiments
 
 EXPERIMENTS = find_experiments()
@@ -84,11 +86,14 @@ class Visit:
 
 
 def smallest(experiment: AnyExperiment) -> list[str]:
-    """Every parameter that has a minimum, at it."""
+    """Every parameter that has a minimum, at it; one that the experiment refuses alone counts only beside another."""
     arguments = []
     for name, _, option in options_of(experiment.parameters_type):
         if option.minimum is not None:
-            arguments += [option_name(name), units.format_exact(option.minimum, option.dimension)]
+            text = units.format_exact(option.minimum, option.dimension)
+            with contextlib.suppress(UsageError):
+                experiment.check(build_parameters(experiment.parameters_type, {name: text}, quick=True))
+                arguments += [option_name(name), text]
     return arguments
 
 

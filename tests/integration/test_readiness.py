@@ -176,7 +176,7 @@ def test_selects_wall_is_a_row_that_names_it(tmp_path: Path) -> None:
         assert only(rows, mechanism=mechanism, watched_count=1000)["status"] == "ok"
         row = only(rows, mechanism=mechanism, watched_count=3000)
         assert (row["status"], row["grade"], row["event_ns"]) == ("skipped", "void", "")
-        assert row["reason"].startswith("select-set: ")
+        assert row["reason"].startswith("fd-setsize: ")
         assert "1,024 descriptors" in row["reason"]
 
 
@@ -184,7 +184,7 @@ def test_select_alone_beyond_its_wall_is_nothing_measured(tmp_path: Path) -> Non
     finished, rows = readiness(tmp_path, "--fds", "3000", "--active", "1", "--mechanism", "select")
     assert finished.code == 77, finished.stderr
     assert {row["status"] for row in rows} == {"skipped"}
-    assert all(row["reason"].startswith("select-set: ") for row in rows)
+    assert all(row["reason"].startswith("fd-setsize: ") for row in rows)
 
 
 def test_short_connections_under_select_that_have_no_room_cost_no_others(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from c10k_probe import native, results
 
 OWN_COUNT = 100  # descriptors beside the watched ones, on any machine
 AGREEMENT = 0.2
+MAP_COUNTS_MOST = 10
 Row = dict[str, str]
 
 
@@ -54,7 +55,7 @@ def test_with_one_active_of_10_000_poll_costs_ten_times_epoll(ordered: list[Row]
 
 def test_with_one_active_of_1_000_select_costs_three_times_epoll(ordered: list[Row]) -> None:
     """select cannot be asked about 10,000: its sets end at FD_SETSIZE, 1,024. So the order is tested below that."""
-    assert only(ordered, mechanism="select", watched_count=10_000)["reason"].startswith("select-set: ")
+    assert only(ordered, mechanism="select", watched_count=10_000)["reason"].startswith("fd-setsize: ")
     assert event_ns(ordered, "select", 1000, "1") >= 3 * event_ns(ordered, "epoll", 1000, "1")
 
 
@@ -69,11 +70,11 @@ def test_with_all_active_poll_is_not_dearer_than_epoll(ordered: list[Row], watch
 
 
 def test_a_map_is_refined_ends_and_measures_no_cell_twice(tmp_path: Path) -> None:
-    """With all active, select wins over one-shot epoll up to its wall and is not there beyond: the map closes in on it.
+    """With one active, select wins over one-shot epoll where few are watched only, and has no row beyond its wall.
 
-    It ends when no neighbours that are far apart have different winners.
+    It ends when no neighbours that are far apart have different clear winners.
     """
-    arguments = ("--map", "--fds", "100..3000", "--mechanism", "select,epoll_oneshot", "--active", "100%")
+    arguments = ("--map", "--fds", "2,1000,3000", "--mechanism", "select,epoll_oneshot", "--active", "1")
     finished = run("readiness", *arguments, "--repeats", 3, "--budget", "2ms", "--csv", "-", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     rows = rows_of(finished.stdout)
@@ -81,18 +82,21 @@ def test_a_map_is_refined_ends_and_measures_no_cell_twice(tmp_path: Path) -> Non
     measured = [row for row in rows if row["status"] == "ok"]
     assert {row["launches_count"] for row in measured} == {"3"}
     counts = sorted({int(row["watched_count"]) for row in measured})
-    assert {100, 1000, 3000} <= set(counts)
-    assert len(counts) <= 12
-    if len(counts) < 12:
-        winners = [winner(measured, count) for count in counts]
+    assert {2, 1000, 3000} <= set(counts)
+    assert len(counts) <= MAP_COUNTS_MOST
+    winners = [winner(measured, count) for count in counts]
+    if len(counts) < MAP_COUNTS_MOST:
         steps = zip(itertools.pairwise(counts), itertools.pairwise(winners), strict=True)
-        assert all(one == other for (low, high), (one, other) in steps if high / low > 1.5)
+        assert all(one == other or not (one and other) for (low, high), (one, other) in steps if high / low > 1.5)
+    if winners[0] == "select":
+        assert winners[counts.index(1000)] == "epoll_oneshot"
+        assert len(counts) > 3
     taken = Counter(
         (*record["key"].values(), record["block"]) for record in results.load(only_run_folder(tmp_path)).samples
     )
     assert set(taken.values()) == {1}
     picture = finished.stderr[finished.stderr.index("Who delivers an event the fastest") :]
-    for words in ("watched (count)", "active (count)", "100", "1,000", "3,000"):
+    for words in ("watched (count)", "active (count)", "1,000", "3,000"):
         assert words in picture
     drawn = run("plot", only_run_folder(tmp_path), "--chart", "map", cwd=tmp_path)
     assert (drawn.code, drawn.stderr) == (0, "")
@@ -100,9 +104,10 @@ def test_a_map_is_refined_ends_and_measures_no_cell_twice(tmp_path: Path) -> Non
 
 
 def winner(rows: Sequence[Row], watched: int) -> str:
-    """Who was the fastest at a count."""
-    there = [row for row in rows if row["watched_count"] == str(watched)]
-    return min(there, key=lambda row: float(row["event_ns"]))["mechanism"]
+    """Who was the fastest of two at a count by more than a tenth; none where one is alone or it is close."""
+    there = [(float(row["event_ns"]), row["mechanism"]) for row in rows if row["watched_count"] == str(watched)]
+    (best, name), *others = sorted(there)
+    return name if others and others[0][0] > 1.10 * best else ""
 
 
 def test_a_map_tells_where_one_overtakes_the_other(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import kernel
 import pytest
 from command import Finished, complaint_of, limited, only_run_folder, rows_of, run, run_folders, started
 from conftest import cannot_run
@@ -18,21 +20,35 @@ from conftest import cannot_run
 from c10k_probe import results
 
 CLAIMS = ("C11", "C12", "C13", "C14", "C15", "C16", "C17", "C28", "C57")
+CLOCK_MONOTONIC_COARSE = 6  # clock_gettime(2); Python does not name it
 VERDICTS = {"CONFIRMED", "REFUTED", "PARTLY", "INCONCLUSIVE", "NOT-MEASURED", "NOT-FALSIFIABLE"}
 SMALL = (
     *("--quick", "--tasks", "2,8", "--working-set", "0,64KiB", "--work", "3us,30us", "--contenders", "2,4"),
-    *("--runnable", "2,8,64", "--window", "100ms", "--budget", "2ms", "--hog", "100ms", "--trials", 5),
+    *(
+        "--runnable",
+        "2,8,64",
+        "--window",
+        "100ms",
+        "--tick",
+        "100ms",
+        "--budget",
+        "2ms",
+        "--hog",
+        "100ms",
+        "--trials",
+        5,
+    ),
     *("--share", "100ms", "--fairness", "500ms", "--repeats", 5),
 )
 # What each measure has numbers for, by the columns' first words; everything else is empty.
 TOLD: Mapping[str, set[str]] = {
     "switch": {"switch", "hop", "harness", "switches_per_hop", "voluntary", "involuntary"},
     "loss": {"lost", "switches_per_s", "voluntary", "involuntary"},
-    "slice": {"run", "wait", "share", "fairness", "voluntary", "involuntary"},
-    "fairness": {"run", "wait", "share", "fairness", "voluntary", "involuntary"},
-    "tick": {"tick_coarse", "tick_interrupt"},
-    "runnable": {"switch", "spin"},
-    "fresh": {"fresh"},
+    "slice": {"run", "wait", "share", "fairness", "voluntary", "involuntary", "window"},
+    "fairness": {"run", "wait", "share", "fairness", "voluntary", "involuntary", "window"},
+    "tick": {"tick_coarse", "tick_interrupt", "window"},
+    "runnable": {"switch"},
+    "fresh": {"fresh", "burned", "window"},
 }
 COLUMNS = {
     "switch": "switch_ns",
@@ -40,7 +56,6 @@ COLUMNS = {
     "harness": "harness_ns",
     "switches_per_hop": "switches_per_hop_ratio",
     "lost": "lost_pct",
-    "spin": "spin_lost_pct",
     "switches_per_s": "switches_per_s",
     "run": "run_p50_ns",
     "wait": "wait_max_ns",
@@ -49,6 +64,8 @@ COLUMNS = {
     "tick_coarse": "tick_coarse_ns",
     "tick_interrupt": "tick_interrupt_ns",
     "fresh": "fresh_share_pct",
+    "burned": "burned_ns",
+    "window": "window_ns",
     "voluntary": "voluntary_switches_count",
     "involuntary": "involuntary_switches_count",
 }
@@ -171,16 +188,18 @@ def busy(cpu: int, count: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("others", [0, 3])
 def test_three_ways_to_read_the_tick_agree(tmp_path: Path, others: int) -> None:
-    """Also on a CPU that others use: a task that is kept off it sees fewer steps, but the tick is what it is.
+    """Also on a CPU that others use: a task that is kept off it at each tick may see no whole step, but no other one.
 
     Timers of other programs interrupt too: where the machine was not quiet, interrupts may come more often.
     """
     with busy(max(os.sched_getaffinity(0)), others):
-        arguments = ("--measure", "tick", "--window", "500ms", "--repeats", 3, "--csv", "-")
+        arguments = ("--measure", "tick", "--tick", "500ms", "--repeats", 3, "--csv", "-")
         finished = run("scheduling", *arguments, cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     (row,) = rows_of(finished.stdout)
-    coarse, interrupts = float(row["tick_coarse_ns"]), float(row["tick_interrupt_ns"] or 0)
+    assert row["tick_coarse_ns"] or others
+    resolution_ns = 1e9 * time.clock_getres(CLOCK_MONOTONIC_COARSE)
+    coarse, interrupts = float(row["tick_coarse_ns"] or resolution_ns), float(row["tick_interrupt_ns"] or 0)
     if row["tick_config_ns"]:
         assert coarse == pytest.approx(float(row["tick_config_ns"]), rel=TOLERANCE)
     assert 0 <= interrupts <= (1 + TOLERANCE) * coarse
@@ -233,6 +252,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--hog 1ms", ("--hog", "at least 100ms")),
     ("--trials 0", ("--trials", "at least 1")),
     ("--window 1ms", ("--window", "at least 10ms")),
+    ("--tick 1ms", ("--tick", "at least 10ms")),
     ("--budget 0", ("--budget", "at least 1ms")),
     ("--cpus 3", ("--cpus", "at most 2")),
     ("--working-set -1", ("--working-set", "at least 0")),
@@ -281,15 +301,27 @@ def test_without_a_second_cpu_its_rows_are_skipped(tmp_path: Path) -> None:
     assert "CPU" in rows["2"]["reason"]
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+# --- Ctrl-C, the end of the time, a helper's death --------------------------------------------------------------------
+
+TRIALS = ("--hog", "100ms", "--trials", 1000, "--share", "100ms", "--seed", 1, "--repeats", 1, "--csv", "rows.csv")
+
+
+def fresh_of(cwd: Path) -> Row:
+    """The row of the fresh task, which tells of the trials that were finished; their samples are kept too."""
+    rows = {row["measure"]: row for row in rows_of((cwd / "rows.csv").read_text(encoding="utf-8"))}
+    row = rows["fresh"]
+    assert int(row["n_count"]) > 0
+    assert f"{row['n_count']} of 1000 trials were measured before the end" in row["reason"]
+    assert 0 < float(row["fresh_share_pct"]) < 100
+    kept = [record for record in results.load(only_run_folder(cwd)).samples if record["key"]["measure"] == "fresh"]
+    assert sum(bool(record["values"]) for record in kept) == int(row["n_count"])
+    return row
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     """With this seed the tick is measured first; then come trials for minutes, each a process beside an old one."""
-    arguments = ["--measure", "tick,fresh", "--window", "20ms", "--hog", "100ms", "--trials", 1000, "--share", "100ms"]
-    common = ["--seed", 1, "--repeats", 1, "--csv", "rows.csv"]
-    with started("scheduling", *arguments, *common, cwd=tmp_path) as command:
+    with started("scheduling", "--measure", "tick,fresh", "--tick", "20ms", *TRIALS, cwd=tmp_path) as command:
         command.until(lambda: "of 1000" in command.stderr, "a finished trial")
         command.until(lambda: len(command.living()) >= 4, "a fresh process beside the hog")
         command.signal(number)
@@ -298,8 +330,26 @@ def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, nu
     assert finished.code == 130, finished.stderr
     assert "Traceback" not in finished.stderr
     rows = {row["measure"]: row for row in rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))}
-    assert (rows["tick"]["status"], rows["fresh"]["status"]) == ("ok", "interrupted")
+    assert rows["tick"]["status"] == "ok"
     assert float(rows["tick"]["tick_coarse_ns"]) > 0
-    assert "interrupted while this was measured" in rows["fresh"]["reason"]
-    assert (rows["fresh"]["grade"], rows["fresh"]["fresh_share_pct"]) == ("void", "")
+    assert fresh_of(tmp_path)["status"] == "interrupted"
     assert results.load(only_run_folder(tmp_path)).state == "interrupted"
+
+
+def test_trials_that_the_time_suffices_for_are_kept(tmp_path: Path) -> None:
+    finished = run("scheduling", "--measure", "fresh", "--timeout", "3s", *TRIALS, cwd=tmp_path)
+    assert finished.code == 3, finished.stderr
+    assert fresh_of(tmp_path)["status"] == "interrupted"
+
+
+def test_trials_before_the_helper_died_are_kept_and_the_row_has_failed(tmp_path: Path) -> None:
+    with started("scheduling", "--measure", "fresh", *TRIALS, cwd=tmp_path) as command:
+        command.until(lambda: "of 1000" in command.stderr, "a finished trial")
+        pid = command.until(lambda: kernel.leader_running("scheduling", command.living()), "the helper")
+        os.kill(pid, signal.SIGKILL)
+        finished = command.finish(20)
+        assert command.living() == []
+    assert finished.code == 3, finished.stderr
+    row = fresh_of(tmp_path)
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("scheduling was killed by SIGKILL; ")

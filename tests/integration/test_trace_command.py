@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import Finished, on_terminal, run, started, without_escapes
+from command import Finished, on_terminal, run, started, wait_for, without_escapes
 from conftest import cannot_run
 
+from c10k_probe.observe.processes import is_alive
 from c10k_probe.tracing.choose import try_backend
 
 ECHO_LOOP = "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done"
@@ -159,6 +160,29 @@ def test_a_duration_ends_the_command_too(tmp_path: Path) -> None:
     finished = run("trace", "--trace", "proc", "--duration", "500ms", "--", "/bin/sleep", "600", cwd=tmp_path)
     assert finished.code == 0
     assert "time is up; the command ended by signal 15" in finished.stderr
+
+
+@pytest.mark.parametrize("backend", ["proc", "strace"])
+def test_a_duration_ends_what_the_command_started_too(backend: str, tmp_path: Path) -> None:
+    if not (trial := try_backend(backend)).works:
+        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    line = f"sleep 600 & echo $! > {tmp_path / 'pid'}; sleep 600; true"
+    finished = run("trace", "--trace", backend, "--duration", "500ms", "--", "sh", "-c", line, cwd=tmp_path)
+    assert finished.code == 0
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not is_alive(pid), "the command's child has ended")
+
+
+def test_proc_keeps_what_descendants_did_that_nobody_waited_for(tmp_path: Path) -> None:
+    program = tmp_path / "sleeper.py"
+    program.write_text("import time\nfor _ in range(400): time.sleep(0.002)\n")
+    line = f"{sys.executable} {program} & sleep 1.5"
+    finished = run(
+        "trace", "--trace", "proc", "--interval", "200ms", "--csv", "-", "--", "sh", "-c", line, cwd=tmp_path
+    )
+    (whole,) = {row["voluntary_switches_count"] for row in rows_of(finished.stdout) if row["span"] == "whole"}
+    assert finished.code == 0
+    assert int(whole) >= 200  # of 400 sleeps, those that a look met
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,15 @@ def test_23_blocking_switches_are_23(backend: str, require_backend: Callable[[st
         assert sum(sleeps.latency.slots[:21]) == 0  # none under 2^20 ns
 
 
+def test_ebpf_leaves_the_events_to_others_too(require_backend: Callable[[str], None]) -> None:
+    """A program on a tracepoint that gives back 0 hides the event from perf, whoever runs that."""
+    require_backend("bcc")
+    require_backend("perf")
+    with waiting_program("switches") as process, open_tracer("bcc", Target(pids=[process.pid])):
+        trace = traced("perf", "calls", calls=SIX, interval_s=0.2)
+    assert (trace.forks_count, trace.threads_count, trace.exits_count) == (2, 3, 6)
+
+
 def test_strace_sees_the_23_sleeps(require_backend: Callable[[str], None]) -> None:
     require_backend("strace")
     with waiting_program("switches") as process:

@@ -118,7 +118,8 @@ def test_the_kernel_counts_what_the_rows_count(tmp_path: Path, require_tool: Cal
     assert finished.code == 0, finished.stderr
     reported: Counter[str] = Counter()
     for record in results.load(only_run_folder(tmp_path)).samples:
-        reported[record["key"]["method"]] += len(record["values"]["return"]) + len(record["values"]["aftershock"])
+        made = len(record["values"]["return"]) + len(record["values"]["aftershock"])
+        reported[record["key"]["method"]] += made + (record["facts"]["probe_creations_count"] or 0)
     assert {row["method"]: int(row["n_count"]) for row in rows_of(finished.stdout)} == dict.fromkeys(METHODS, 23)
     counted, method_of = Counter[str](), {}
     for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -46,6 +46,28 @@ def test_every_tick_and_every_creation(method: str, linking: str) -> None:
     assert session_members(outcome.pid) == {}
 
 
+def test_ticks_after_a_creation_are_told_apart() -> None:
+    """At most one a creation; fork of much memory makes these late, and most of all ticks not."""
+    found = stall("fork", 100, "--rss", 32 << 20, "--placement", "any-cpu").only("stall")
+
+    after, every = found["after_late_ns"], found["tick_late_ns"]
+    assert 0 < len(after) <= found["spawned_count"]
+    assert set(after) <= set(every)
+    assert sorted(after)[len(after) // 2] > sorted(every)[len(every) // 2]
+    assert stall("fork", 0).only("stall")["after_late_ns"] == []
+
+
+def test_warm_ups_come_before_the_loop(require_tool: Callable[[str], str], tmp_path: Path) -> None:
+    """They are creations for the kernel, and no samples."""
+    timing = ["--stall", "50", "--duration-ms", "1000", "--tick-us", "10000", "--warmup", "7"]
+    program = [str(native.find("fork_latency")), "--method", "vfork", *timing]
+    counts = strace_counts(require_tool("strace"), program, tmp_path / "counts")
+
+    assert counts["vfork"] == 50 + 7
+    found = stall("vfork", 50, "--warmup", 7).only("stall")
+    assert (found["warmups_count"], len(found["return_ns"])) == (7, found["spawned_count"])
+
+
 def test_the_baseline_creates_nothing() -> None:
     outcome = stall("fork", 0)
 

@@ -16,7 +16,7 @@ from conftest import cannot_run
 from c10k_probe import native
 from native.driving import Foster, Message, become_another_user, run
 from native.kernel_view import descriptors_of, living_members, session_members, state_of, status_of, wait_until
-from native.test_fork_latency import ENDLESS, mappings_of, take
+from native.test_fork_latency import ENDLESS, OWN_DESCRIPTORS, OWN_MAPPINGS, mappings_of, take
 
 MIB = 1 << 20
 SLACK = 512 * 1024  # pages touched by reading, counters kept by CPU
@@ -83,7 +83,7 @@ def test_mappings_are_exact() -> None:
         facts = facts_of("--mappings", count)
         with stopped("--mappings", count) as pid:
             found = mappings_of(pid)
-        assert found == facts["mappings_count"] == plain["mappings_count"] + count
+        assert found - OWN_MAPPINGS == facts["mappings_count"] == plain["mappings_count"] + count
 
 
 def test_descriptors_are_exact_and_inherited() -> None:
@@ -95,7 +95,7 @@ def test_descriptors_are_exact_and_inherited() -> None:
             int(path.read_text().split("flags:")[1].split()[0], 8) for path in Path(f"/proc/{pid}/fdinfo").iterdir()
         ]
 
-    assert found == facts["descriptors_count"] == plain["descriptors_count"] + 300
+    assert found - OWN_DESCRIPTORS == facts["descriptors_count"] == plain["descriptors_count"] + 300
     assert not any(flag & os.O_CLOEXEC for flag in flags)
 
 
@@ -206,6 +206,32 @@ def test_a_budget_ends_the_samples_but_leaves_three() -> None:
     assert outcome.only("end")["samples_count"] == len(outcome.only("samples")["return_ns"])
     assert 3 <= outcome.only("end")["samples_count"] < ENDLESS
     assert len(outcome.only("samples")["aftershock_ns"]) == 3
+
+
+LEAST_SAMPLES = 3  # whatever the budget
+
+
+def test_making_the_state_takes_nothing_from_the_budget() -> None:
+    """512 MiB take longer to write than 50 ms; of those nothing would be left for more than the least of samples."""
+    outcome = take("vfork", "--rss", 512 * MIB, "--budget-ms", 50, "--warmup", 5, samples=40)
+
+    assert outcome.only("samples")["warmups_count"] == 5
+    assert outcome.only("end")["samples_count"] > LEAST_SAMPLES
+
+
+@pytest.mark.parametrize("method", ["vfork", "posix_spawn", "pthread_create"])
+def test_where_nothing_is_copied_all_warm_ups_are_made(method: str) -> None:
+    outcome = take(method, "--budget-ms", 1, "--warmup", 200)
+
+    assert outcome.only("samples")["warmups_count"] == 200
+
+
+def test_warm_ups_that_copy_have_a_part_of_the_budget() -> None:
+    """And it is said how many there were."""
+    outcome = take("fork", "--rss", 64 * MIB, "--budget-ms", 300, "--warmup", 1000, samples=ENDLESS)
+
+    assert 1 <= outcome.only("samples")["warmups_count"] < 100
+    assert outcome.only("end")["samples_count"] > 3
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

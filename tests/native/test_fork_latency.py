@@ -19,6 +19,7 @@ from native.kernel_view import descriptors_of, session_members, state_of, status
 METHODS = ("fork", "vfork", "posix_spawn", "clone3", "pthread_create")
 PARENT_WAITS = ("vfork", "clone3")  # the parent sleeps until the child has left
 COUNT = 23
+OWN_MAPPINGS, OWN_DESCRIPTORS = 2, 1  # the stamp and the samples' arrays: made after the facts were read
 ENDLESS = 1_000_000  # samples: longer than any of these tests lasts
 
 
@@ -158,9 +159,37 @@ def test_a_static_helper_has_fewer_mappings() -> None:
     dynamic, static, pie = (take("fork", linking=linking).only("facts") for linking in native.LINKINGS)
 
     assert 0 < static["mappings_count"] <= pie["mappings_count"] < dynamic["mappings_count"]
-    for fact in ("rss_bytes", "private_dirty_bytes"):
+    for fact in ("rss_bytes", "anonymous_bytes"):
         assert 0 < static[fact] < dynamic[fact]
     assert 0 < static["page_table_bytes"] <= dynamic["page_table_bytes"]
+
+
+@pytest.mark.parametrize("linking", native.LINKINGS)
+def test_facts_do_not_depend_on_the_number_of_samples(linking: str) -> None:
+    """A hundred thousand lie in 4 MB; a page or two differ from launch to launch, as the stack lies elsewhere."""
+    few, many = (take("vfork", linking=linking, samples=samples).only("facts") for samples in (1, 100_000))
+
+    for fact in ("main_mappings_count", "mappings_count", "descriptors_count"):
+        assert few[fact] == many[fact]
+    for fact in ("main_anonymous_bytes", "anonymous_bytes"):
+        assert 0 < few[fact] == pytest.approx(many[fact], abs=8 * 4096)
+
+
+@pytest.mark.parametrize("linking", native.LINKINGS)
+def test_at_main_there_is_less_than_later(linking: str) -> None:
+    """Later there is at least the page of the line that was printed."""
+    facts = take("fork", "--rss", 8 << 20, "--mappings", 5, linking=linking).only("facts")
+
+    assert 0 < facts["main_mappings_count"] <= facts["mappings_count"] - 5
+    assert 0 < facts["main_anonymous_bytes"] < facts["anonymous_bytes"] - (8 << 20)
+    assert 0 < facts["main_page_table_bytes"] < facts["page_table_bytes"]
+
+
+def test_a_dynamic_program_has_more_at_main_than_a_static_one() -> None:
+    dynamic, static = (take("fork", linking=linking).only("facts") for linking in ("dynamic", "static"))
+
+    assert dynamic["main_mappings_count"] > static["main_mappings_count"]
+    assert dynamic["main_anonymous_bytes"] > static["main_anonymous_bytes"]
 
 
 def mappings_of(pid: int) -> int:
@@ -179,8 +208,8 @@ def test_facts_agree_with_a_reading_from_outside(linking: str) -> None:
         helper.expect("samples")
         helper.finish()
 
-    assert facts["mappings_count"] == mappings
-    assert facts["descriptors_count"] == descriptors
+    assert mappings - facts["mappings_count"] == OWN_MAPPINGS
+    assert descriptors - facts["descriptors_count"] == OWN_DESCRIPTORS
     assert facts["rss_bytes"] == pytest.approx(rss_bytes, abs=256 * 1024)  # pages touched by reading the facts
     assert facts["page_table_bytes"] == pytest.approx(table_bytes, abs=16 * 1024)
 
@@ -194,7 +223,7 @@ def test_descriptors_are_counted() -> None:
         for descriptor in extra:
             os.close(descriptor)
 
-    assert plain == 4  # three of stdio and the stamp
+    assert plain == 3  # those of stdio
     assert more == plain + len(extra)
 
 

@@ -21,7 +21,7 @@ MECHANISMS = ("select", "poll", *EPOLLS, *URINGS)
 WORKLOADS = ("chain", "short")
 WAITS = {"select": "select", "poll": "poll", **dict.fromkeys(EPOLLS, "epoll_wait")}
 WAITS |= dict.fromkeys(URINGS, "io_uring_enter")
-EXAMPLES = settings(max_examples=200, deadline=None)
+EXAMPLES = settings(max_examples=120, deadline=None)
 OWN_DESCRIPTORS_COUNT = 3
 
 
@@ -139,6 +139,42 @@ def test_more_than_one_wait_can_bring(mechanism: str, workload: str) -> None:
     assert outcome.only("end")["dropped_count"] == 0
     for level in outcome.of_type("passes"):
         check_level(level, mechanism, workload, 1000)
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_a_pass_of_about_a_time_is_whole_rounds(has_io_uring: bool, data: st.DataObject) -> None:
+    """None is dropped, and for each event there is 1/active of a wait."""
+    mechanism = data.draw(st.sampled_from(MECHANISMS if has_io_uring else MECHANISMS[:-3]))
+    workload = data.draw(st.sampled_from(WORKLOADS))
+    watched = data.draw(st.integers(1, 40))
+    active = data.draw(st.lists(st.integers(1, watched), min_size=1, max_size=4))
+    pass_us = data.draw(st.integers(1, 300))
+
+    outcome = take(mechanism, watched, active, workload, "--pass-us", pass_us, "--warmup", 2)
+
+    assert outcome.code == 0
+    assert outcome.only("end") == {"type": "end", "samples_count": 2 * len(active), "dropped_count": 0}
+    for level in outcome.of_type("passes"):
+        rounds = int(level["rounds_per_pass_count"])
+        writes = (rounds - (workload == "chain")) * int(level["active_count"])
+        assert level["events_per_pass_count"] == rounds * level["active_count"]
+        check_level(level, mechanism, workload, writes)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_longer_pass_has_more_rounds_and_one_takes_what_it_takes(workload: str) -> None:
+    def rounds(active: int, pass_us: int) -> int:
+        return int(take("epoll", 400, [active], workload, "--pass-us", pass_us).only("passes")["rounds_per_pass_count"])
+
+    assert rounds(1, 20_000) > rounds(1, 100) > rounds(400, 1) == 1
+
+
+def test_the_length_of_a_pass_is_told_in_one_way() -> None:
+    outcome = take("poll", 2, [1], "chain", "--pass-us", 100, "--writes", 5)
+
+    assert (outcome.code, outcome.messages) == (2, [])
+    assert outcome.stderr == "readiness: --pass-us does not go with --writes\n"
 
 
 def test_a_pass_without_its_number_of_writes_has_1000_or_one_for_each(mechanism: str) -> None:

@@ -35,6 +35,7 @@ sys.modules["uvloop"] = None
 from c10k_probe.readiness_in_python.__main__ import main
 main(sys.argv[1:])
 """
+PASSES = 3
 EXTRA_COUNT = 10  # passes by which two launches under strace differ
 
 every_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -47,8 +48,8 @@ def arguments_of(mechanism: str, watched: int, active: object, *more: object) ->
 
 
 def run(mechanism: str, watched: int, active: object, *more: object, commands: str = "", **options: Any) -> Outcome:
-    """One launch without a budget: three passes a level unless told otherwise."""
-    arguments = arguments_of(mechanism, watched, active, "--budget-ms", 0, *more)
+    """One launch of three passes a level unless told otherwise."""
+    arguments = arguments_of(mechanism, watched, active, "--budget-ms", 60_000, "--passes", PASSES, *more)
     return run_command([*PROGRAM, *arguments], commands, **options)
 
 
@@ -114,13 +115,26 @@ def test_hello_alone() -> None:
     assert [message["type"] for message in outcome.messages] == ["hello", "end"]
 
 
+def test_passes_of_about_a_time_are_whole_rounds() -> None:
+    """Of as many as take about that long: more where a pass is longer. Each round is one wait for all."""
+    outcome = run("select.epoll", 60, "1,7,60", "--pass-us", 200, "--warmup", 3)
+    (longer,) = run("select.epoll", 60, 1, "--pass-us", 20_000).of_type("passes")
+
+    assert outcome.only("end") == {"type": "end", "samples_count": 3 * PASSES, "dropped_count": 0}
+    for active, passes in zip((1, 7, 60), outcome.of_type("passes"), strict=True):
+        assert passes["events_per_pass_count"] == passes["rounds_per_pass_count"] * active
+        assert passes["waits_count"] == PASSES * passes["rounds_per_pass_count"]
+    assert longer["rounds_per_pass_count"] > outcome.of_type("passes")[0]["rounds_per_pass_count"]
+
+
 def test_a_budget_is_shared_by_the_levels() -> None:
     outcome = run_command([*PROGRAM, *arguments_of("select.epoll", 10, "1,10", "--budget-ms", 400, "--writes", 50)])
 
     passes = outcome.of_type("passes")
-    assert all(len(message["pass_ns"]) > 3 for message in passes)
+    assert all(len(message["pass_ns"]) > 1 for message in passes)
     assert sum(sum(message["pass_ns"]) for message in passes) < 400_000_000 * 1.5
-    assert len(run("select.epoll", 10, 1, "--passes", 7, "--budget-ms", 60_000).only("passes")["pass_ns"]) == 7
+    assert len(run("select.epoll", 10, 1, "--passes", 7).only("passes")["pass_ns"]) == 7
+    assert len(run("select.epoll", 10, 1, "--budget-ms", 0).only("passes")["pass_ns"]) == 1
 
 
 # --- what the kernel saw ----------------------------------------------------------------------------------------------
@@ -144,7 +158,7 @@ def test_system_calls_are_those_that_strace_counts(
 ) -> None:
     more = ("--workload", workload, "--writes", 12)
     seen = strace_difference(require_tool, tmp_path, *arguments_of(mechanism, 20, 5, *more))
-    passes = run(mechanism, 20, 5, *more, "--passes", EXTRA_COUNT, "--budget-ms", 60_000).only("passes")
+    passes = run(mechanism, 20, 5, *more, "--passes", EXTRA_COUNT).only("passes")
 
     # each pass ends with one more wait, which looks whether anything is left
     waits = {"select": ("select", "_newselect", "pselect6"), "poll": ("poll", "ppoll")}
@@ -172,7 +186,7 @@ def test_each_byte_is_read_once_by_its_peer(
     if subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode != 0:
         cannot_run("strace may not trace here (ptrace is forbidden)")
     command = [strace, "-o", str(trace), "-e", "trace=socketpair,read,write", *PROGRAM]
-    more = ("--workload", workload, "--budget-ms", 0, "--writes", 50)
+    more = ("--workload", workload, "--budget-ms", 60_000, "--passes", PASSES, "--writes", 50)
     outcome = run_command(command + arguments_of(mechanism, 9, 4, *more))
     passes = outcome.only("passes")
 
@@ -190,7 +204,7 @@ def test_each_byte_is_read_once_by_its_peer(
             waiting.remove(was_read[1])
             reads_count += 1
     assert waiting == set()
-    assert reads_count == 4 * passes["events_per_pass_count"]  # with the warm-up
+    assert reads_count == (PASSES + 1) * passes["events_per_pass_count"]  # with the warm-up
 
 
 def watched_in_kernel(pid: int) -> int:
@@ -243,12 +257,21 @@ def test_other_commands_and_the_end_of_them(commands: str, code: int, kinds: lis
      "--mechanism select.poll --watched 2 --active -1", "--mechanism select.poll --watched 2",
      "--mechanism select.poll --watched 2 --active 1 --workload long", "--hello --hello",
      "--mechanism select.poll --watched 2 --active 1 --writes 0",
+     "--mechanism select.poll --watched 2 --active 1 --pass-us 0",
+     "--mechanism select.poll --watched 2 --active 1 --pass-us 60000001",
      "--mechanism select.poll --watched 2 --active 1 --cpu 0 --placement any-cpu"],
 )  # fmt: skip
 def test_bad_arguments(arguments: str) -> None:
     outcome = run_command([*PROGRAM, *arguments.split()])
 
     assert (outcome.code, outcome.messages, len(outcome.stderr.splitlines())) == (2, [], 1)
+
+
+def test_the_length_of_a_pass_is_told_in_one_way() -> None:
+    outcome = run("select.poll", 2, 1, "--pass-us", 100, "--writes", 5)
+
+    assert (outcome.code, outcome.messages) == (2, [])
+    assert "--pass-us does not go with --writes" in outcome.stderr
 
 
 def test_a_cpu_that_is_not_there_is_named() -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -21,6 +20,7 @@ from c10k_probe.readiness_in_python.passes import Level
 from c10k_probe.readiness_in_python.workloads import WORKLOADS, Refused, Sockets, Work
 
 PASSES: Final = 3
+NEVER: Final = 2**63  # a deadline, in monotonic ns
 every_mechanism = pytest.mark.parametrize("name", MECHANISMS)
 every_workload = pytest.mark.parametrize("workload", WORKLOADS)
 
@@ -81,7 +81,7 @@ def watching(
     seed=st.integers(0, 2**63 - 1),
 )
 @every_mechanism
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_each_event_is_delivered_exactly_once(  # noqa: PLR0913, PLR0917  what is drawn
     name: str, workload: str, watched: int, share: float, writes: int | None, seed: int
 ) -> None:
@@ -91,7 +91,7 @@ def test_each_event_is_delivered_exactly_once(  # noqa: PLR0913, PLR0917  what i
         numbers = list(sockets.all)
         patch.setattr(workloads, "os", witness)
         level = Level(work, mechanism, active)
-        level.run(0, PASSES, time.monotonic_ns())
+        level.run(0, PASSES, NEVER)
         message = level.message()
 
     assert (len(level), level.dropped_count) == (PASSES, 0)
@@ -104,11 +104,56 @@ def test_each_event_is_delivered_exactly_once(  # noqa: PLR0913, PLR0917  what i
         assert all({peer_of[number] for number in written} == set(read) for written, read in witness.rounds)
 
 
+@given(
+    workload=st.sampled_from(sorted(WORKLOADS)),
+    watched=st.integers(1, 12),
+    share=st.floats(0, 1),
+    pass_us=st.integers(1, 400),
+)
+@every_mechanism
+@settings(max_examples=10, deadline=None)
+def test_a_pass_of_about_a_time_is_whole_rounds(
+    name: str, workload: str, watched: int, share: float, pass_us: int
+) -> None:
+    """For each event 1/active of a wait, and each round with as many as are active."""
+    active = max(1, round(share * watched))
+    with watching(name, workload, watched) as (_, work, mechanism):
+        level = Level(work, mechanism, active)
+        level.run(0, PASSES, NEVER, pass_us * 1000)
+        message = level.message()
+
+    assert (len(level), level.dropped_count) == (PASSES, 0)
+    assert message["events_per_pass_count"] == active * message["rounds_per_pass_count"]
+    if name in {"select.select", "select.poll", "select.epoll", "selectors"}:
+        assert message["waits_count"] * active == PASSES * message["events_per_pass_count"]
+
+
+@pytest.mark.parametrize(
+    ("pass_ns", "rounds"), [(1, 1), (4000, 4), (4999, 4), (40_000, 40), (1_000_000, 1000), (10**12, passes.ROUNDS_MOST)]
+)
+def test_rounds_that_take_a_thousand_ns_each(pass_ns: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as fit; the passes that find it out double their rounds until one takes a quarter of it."""
+    tried = []
+
+    def take(_: Level) -> int:
+        tried.append(work.rounds_count)
+        return 1000 * work.rounds_count
+
+    with watching("select.poll", "chain", 4) as (_, work, mechanism):
+        level = Level(work, mechanism, 2)
+        monkeypatch.setattr(Level, "_take", take)
+        level._fit_rounds(pass_ns)
+
+    assert tried == [2**step for step in range(len(tried))]
+    assert (work.rounds_count, work.events_count) == (rounds, 2 * rounds)
+    assert tried[-1] * 4000 >= pass_ns or tried[-1] == passes.ROUNDS_MOST
+
+
 def test_one_token_visits_all_watched_sockets_in_turn() -> None:
     witness = Witness()
     with pytest.MonkeyPatch.context() as patch, watching("select.poll", "chain", 7, 20) as (sockets, work, mechanism):
         patch.setattr(workloads, "os", witness)
-        Level(work, mechanism, 1).run(0, PASSES, time.monotonic_ns())
+        Level(work, mechanism, 1).run(0, PASSES, NEVER)
         watched = list(sockets.watched)
 
     read = [number for _, numbers in witness.rounds[:21] for number in numbers]
@@ -120,7 +165,7 @@ def test_one_token_visits_all_watched_sockets_in_turn() -> None:
 def test_all_active_means_that_all_are_ready_in_each_wait() -> None:
     with watching("select.epoll", "chain", 50, 500) as (_, work, mechanism):
         level = Level(work, mechanism, 50)
-        level.run(1, PASSES, time.monotonic_ns())
+        level.run(1, PASSES, NEVER)
     message = level.message()
 
     assert message["waits_count"] == PASSES * message["rounds_per_pass_count"] == PASSES * 11
@@ -159,10 +204,10 @@ def test_a_pass_with_a_byte_too_many_is_dropped(
 
         monkeypatch.setattr(work, moment, step_with_one_more)
         bad = Level(work, mechanism, 3)
-        bad.run(0, PASSES, time.monotonic_ns())
+        bad.run(0, PASSES, NEVER)
         monkeypatch.setattr(work, moment, step)
         good = Level(work, mechanism, 3)
-        good.run(0, PASSES, time.monotonic_ns())
+        good.run(0, PASSES, NEVER)
 
     assert (len(bad), bad.dropped_count, bad.message()["pass_ns"]) == (0, PASSES, [])
     assert (len(good), good.dropped_count) == (PASSES, 0)
@@ -174,7 +219,7 @@ def test_a_pass_with_a_byte_in_a_wrong_place_is_dropped() -> None:
         targets = sockets.targets
         targets[one], targets[other] = targets[other], targets[one]
         level = Level(work, mechanism, 3)
-        level.run(0, PASSES, time.monotonic_ns())
+        level.run(0, PASSES, NEVER)
 
     assert (len(level), level.dropped_count) == (0, PASSES)
 
@@ -190,7 +235,7 @@ def test_a_byte_that_never_comes_ends_it(name: str, workload: str, monkeypatch: 
     monkeypatch.setattr(workloads, "os", Loser())
     failure = pytest.raises(TimeoutError, match="no event")
     with watching(name, workload, 10, 30) as (_, work, mechanism), failure as caught:
-        Level(work, mechanism, 3).run(0, PASSES, time.monotonic_ns())
+        Level(work, mechanism, 3).run(0, PASSES, NEVER)
 
     assert caught.value.errno == errno.ETIMEDOUT
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -209,7 +254,7 @@ def test_an_error_in_the_middle_of_a_pass_comes_out(name: str, monkeypatch: pyte
 
     with watching(name, "short", 4, 30) as (_, work, mechanism), pytest.raises(Refused) as caught:
         monkeypatch.setattr(workloads, "open_pair", open_five)
-        Level(work, mechanism, 2).run(0, PASSES, time.monotonic_ns())
+        Level(work, mechanism, 2).run(0, PASSES, NEVER)
 
     assert caught.value.args == ("socketpair", "", errno.EMFILE)
 

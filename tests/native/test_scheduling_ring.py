@@ -173,6 +173,7 @@ def held_at_its_report(line: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+            wait_until(lambda: living_members(process.pid) == set(), "its tasks have died with it")
 
 
 def unread_bytes(stream: Any) -> int:

@@ -15,8 +15,6 @@ from native.test_scheduling import ask, of_mode
 from native.test_scheduling_slice import QUIET_SHARE, busy_share, children_cpu_ns, last_cpu
 
 PASSES = 5  # of scheduling_yield.c
-SPIN_WINDOWS = 3
-CHUNK = 64
 TICK_MOST_NS = 10_000_000  # HZ=100
 
 # --- many that yield --------------------------------------------------------------------------------------------------
@@ -39,7 +37,7 @@ def switches_of_children() -> int:
 
 @pytest.mark.parametrize("kind", ["processes", "threads"])
 @pytest.mark.parametrize("tasks", [1, 2, 64, 1000])
-def test_passes_and_windows(tasks: int, kind: str) -> None:
+def test_passes(tasks: int, kind: str) -> None:
     found = yields(tasks, kind)
 
     assert (found["tasks_count"], found["cpu"]) == (tasks, last_cpu())
@@ -48,12 +46,6 @@ def test_passes_and_windows(tasks: int, kind: str) -> None:
     assert [len(values) for values in arrays] == [PASSES] * len(names)
     assert all(in_pass <= counted for in_pass, counted in zip(arrays[1], arrays[3], strict=True))
     assert all(in_pass <= counted for in_pass, counted in zip(arrays[2], arrays[4], strict=True))
-    for name in ("spin", "spin_alone"):
-        windows = found[f"{name}_window_iterations_count"]
-        assert len(windows) == len(found[f"{name}_window_cpu_ns"]) == SPIN_WINDOWS
-        assert sum(windows) == found[f"{name}_iterations_count"]
-        assert all(count % CHUNK == 0 for count in windows)
-        assert found[f"{name}_cpu_ns"] <= 1.05 * found[f"{name}_ns"]
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads"])
@@ -62,8 +54,7 @@ def test_the_switches_are_the_kernels(kind: str) -> None:
     found = yields(8, kind, budget_ms=100)
     charged = switches_of_children() - before
 
-    reported = sum(found["counted_switches_count"])
-    assert 0 < reported + found["spin_switches_count"] + found["spin_alone_switches_count"] <= charged
+    assert 0 < sum(found["counted_switches_count"]) <= charged
     assert sum(found["switches_count"]) > 0
 
 
@@ -92,7 +83,9 @@ def test_the_shares_make_up_the_window() -> None:
     found = outcome.only("hog")
     assert found["cpu"] == last_cpu()
     assert found["hog_burned_ns"] > 0
-    each = list(zip(found["fresh_cpu_ns"], found["hog_cpu_ns"], found["window_ns"], strict=True))
+    assert {message["hog_burned_ns"] for message in outcome.of_type("progress")} == {found["hog_burned_ns"]}
+    numbers = ("fresh_cpu_ns", "hog_cpu_ns", "window_ns")
+    each = [tuple(message[name] for name in numbers) for message in outcome.of_type("progress")]
     assert len(each) == outcome.only("end")["samples_count"] == 4
     for fresh, hog, window in each:
         assert window >= 200 * 10**6
@@ -117,18 +110,19 @@ def schedstat_ns(pid: int) -> int:
 def test_schedstat_agrees() -> None:
     """Between two trials' ends the hog has had what it had in the second one's window, and what it had alone."""
     with native.Helper("scheduling", of_mode("hog --hog-ms 100 --trials 3 --share-ms 200")) as helper:
-        readings = []
+        readings, trials = [], []
         for _ in range(2):
-            helper.expect("progress")
+            trials.append(helper.expect("progress"))
             readings.append(max(map(schedstat_ns, living_members(helper.pid) - {helper.pid})))  # the older one's
-        helper.expect("progress")
+        trials.append(helper.expect("progress"))
         found = helper.expect("hog")
         helper.finish()
 
     assert readings[0] >= found["hog_burned_ns"] - TICK_MOST_NS
     # the first reading may come late into the second window, by as long as this process waited for its turn
-    assert readings[1] - readings[0] <= found["hog_cpu_ns"][1] + found["window_ns"][2] + TICK_MOST_NS
-    assert readings[1] >= found["hog_burned_ns"] + sum(found["hog_cpu_ns"][:2]) - TICK_MOST_NS
+    assert readings[1] - readings[0] <= trials[1]["hog_cpu_ns"] + trials[2]["window_ns"] + TICK_MOST_NS
+    had = sum(trial["hog_cpu_ns"] for trial in trials[:2])
+    assert readings[1] >= found["hog_burned_ns"] + had - TICK_MOST_NS
 
 
 def test_both_are_pinned_to_the_chosen_cpu() -> None:

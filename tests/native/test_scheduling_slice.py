@@ -73,7 +73,7 @@ def test_the_coarse_clock_moves_by_ticks() -> None:
     assert found["cpu"] == last_cpu()
     assert found["duration_ns"] >= 500 * 10**6
     steps, resolution = found["coarse_steps_ns"], found["coarse_resolution_ns"]
-    assert 0 < len(steps) == found["steps_count"]
+    assert 0 < len(steps) <= found["steps_count"]
     # the clock is slewed by NTP, at most 500 ppm, and a step may be of several ticks
     assert all(abs(step - round(step / resolution) * resolution) <= 0.001 * step for step in steps)
     assert all(step >= 0.999 * resolution for step in steps)
@@ -109,7 +109,8 @@ def test_steps_are_stored_up_to_a_bound() -> None:
     hertz = configured_hertz()
     found = tick(1200 * 1000 // hertz)
 
-    assert len(found["coarse_steps_ns"]) == min(found["steps_count"], 1000)
+    assert 0 < len(found["coarse_steps_ns"]) <= min(found["steps_count"], 1000)
+    assert found["steps_count"] > 1000
 
 
 # --- the slice --------------------------------------------------------------------------------------------------------
@@ -138,13 +139,27 @@ def test_runs_and_gaps_tile_the_window(tasks: int, policy: str) -> None:
     found = contend(tasks, 300, "--policy", policy)
 
     assert (found["tasks_count"], found["cpu"], found["window_ns"]) == (tasks, last_cpu(), 300 * 10**6)
-    each = zip(
-        by_task(found, "run_ns"), by_task(found, "gap_ns"), found["first_part_ns"], found["last_part_ns"], strict=True
-    )
-    for runs, gaps, first, last in each:
-        assert sum(runs) + sum(gaps) + first + last == found["window_ns"]
+    assert_tiled(found)
     assert all(gap > found["gap_limit_ns"] == 50_000 for gap in found["gap_ns"])
     assert all(run >= 0 for run in found["run_ns"])
+    assert all(foreign == 0 or foreign > found["gap_limit_ns"] for foreign in found["foreign_ns"])
+
+
+def assert_tiled(found: Message) -> None:
+    """What a task did in the window is all of the window."""
+    pooled = (by_task(found, name) for name in ("run_ns", "foreign_ns", "gap_ns"))
+    for runs, foreign, gaps, first, last in zip(*pooled, found["first_part_ns"], found["last_part_ns"], strict=True):
+        assert sum(runs) + sum(foreign) + sum(gaps) + first + last == found["window_ns"]
+
+
+def test_an_interrupt_does_not_end_a_run() -> None:
+    """Over 2 µs is many a timer interrupt: it is no switch, and the run goes on after it."""
+    found = contend(2, 500, "--gap-us", "2")
+
+    assert_tiled(found)
+    assert found["run_ns"]
+    assert min(found["run_switches_count"]) > 0
+    assert len(found["run_ns"]) <= sum(found["voluntary_switches_count"]) + sum(found["involuntary_switches_count"])
 
 
 @pytest.mark.parametrize("tasks", [2, 16])

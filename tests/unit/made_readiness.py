@@ -14,7 +14,7 @@ Cost = Callable[[int, int], float]  # (watched, block) -> nanoseconds per event
 
 
 def launch(mechanism: str, watched: int, event_ns: float, block: int = 0, **given: Any) -> Samples:
-    """One launch of three passes whose median event takes so long; what is not given is at rest.
+    """One launch of three passes whose median event takes so long, all of it CPU time; what is not given is at rest.
 
     ``workload`` and ``active`` are keys, ``register_ns`` the samples of it, all else facts.
     """
@@ -28,8 +28,8 @@ def launch(mechanism: str, watched: int, event_ns: float, block: int = 0, **give
         "kernel_bytes": None,
         "active_count": amount_of(active, watched),
         "events_per_pass_count": EVENTS,
-        "cpu_user_ns": 100,
-        "cpu_system_ns": 300,
+        "cpu_user_ns": middle,
+        "cpu_system_ns": 2 * middle,
         "voluntary_switches_count": 0,
         "involuntary_switches_count": 1,
         "calls_count": 3 * 3 * EVENTS,
@@ -49,3 +49,13 @@ def launches(costs: Mapping[str, Cost], watched: Iterable[int], *, blocks: int =
         for block in range(blocks)
         for name, cost in costs.items()
     ]
+
+
+def flat(cost_ns: float) -> Cost:
+    """The same whatever is watched."""
+    return lambda *_: cost_ns
+
+
+def linear(cost_ns: float) -> Cost:
+    """So much for each that is watched."""
+    return lambda watched, _: cost_ns * watched

@@ -18,6 +18,7 @@ WIDE = {
     "_bytes_per_connection": 123_456.7,
     "_bytes_per_descriptor": 123_456.7,
     "_per_event": 12.34,
+    "_per_request": 12.34,
     "_exponent": 0.123,
     "_index": 0.123,
     "_bytes": 123_456_789_012,

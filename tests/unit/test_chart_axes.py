@@ -66,6 +66,31 @@ def test_share() -> None:
     assert log.share(1e9) == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "labels"),
+    [
+        ("alive_count", [0, 100, 400, 1000], ["0", "100", "200", "500"]),
+        ("rss_bytes", [0, 2**20, 2**27], ["0", "1", "4", "16", "64"]),
+        ("alive_count", [0, 5], ["0"]),
+    ],
+)
+def test_a_logarithmic_axis_can_begin_at_zero(column: str, values: list[float], labels: list[str]) -> None:
+    """Linear up to the smallest other value; its part is as wide as half a decade."""
+    axis = make_axis(column, values, 6, log=True)
+    assert (axis.log, axis.low, axis.linear_to) == (True, 0, values[1])
+    assert [tick.label for tick in axis.ticks][: len(labels)] == labels
+    assert axis.share(0) == 0
+    assert axis.share(values[1] / 2) == pytest.approx(axis.share(values[1]) / 2)
+    shares = [axis.share(value) for value in values]
+    assert shares == sorted(set(shares))
+    decade = axis.share(values[1] * 10**0.1) - axis.share(values[1])
+    assert decade == pytest.approx(axis.share(values[1]) / 5)
+
+
+def test_a_logarithmic_axis_of_nothing_is_linear() -> None:
+    assert make_axis("alive_count", [0.0], 5, log=True).log is False
+
+
 def test_words() -> None:
     assert (stem("echo_p50_ns"), stem("model"), stem("cycle_ratio")) == ("echo p50", "model", "cycle ratio")
     assert value_text("rss_bytes", 64 * 2**20) == "64 MiB"

@@ -58,6 +58,24 @@ def test_an_svg_of_names_has_them_on_the_axis() -> None:
     assert {"fork", "vfork", "model", "echo p50 (ms)", "0", "1", "2"} <= set(texts)
 
 
+def test_zero_is_on_a_logarithmic_axis_of_an_image() -> None:
+    """At its left end, and the rest as far apart as on any logarithmic axis."""
+    rows = [row(open_count=count, y=1000.0 * (1 + index)) for index, count in enumerate((0, 10, 100, 1000))]
+    drawing = draw(stored(rows), dataclasses.replace(CHART, low="", high=""))
+    assert {"0", "10", "100", "1,000", "open (count, log)"} <= set(texts_of(drawing))
+    steps = [after - before for (before, _), (after, _) in pairwise(marks_of(drawing)[:4])]
+    assert 0.4 < steps[0] / steps[1] < 0.7
+    assert steps[1] == pytest.approx(steps[2], rel=0.01)
+
+
+def test_what_has_no_name_is_drawn_and_not_in_the_legend() -> None:
+    rows = [row("epoll"), row("epoll", 20), *(row(f"lone{index}", 30) for index in range(4))]
+    texts = texts_of(draw(stored(rows), CHART))
+    assert "epoll" in texts
+    assert not any(text.startswith("lone") for text in texts)
+    assert any("4 marks that stand alone are not named" in text for text in texts)
+
+
 def test_the_same_run_gives_the_same_bytes() -> None:
     for ending in ("svg", "png"):
         assert image_bytes(draw(stored(ROWS), CHART), ending) == image_bytes(draw(stored(ROWS), CHART), ending)

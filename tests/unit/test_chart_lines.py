@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from charting import CHART, NAMES, points_of, row, stored
+from charting import CHART, MAP, NAMES, points_of, row, stored
 
 from c10k_probe.charts.choice import choose, draw
 from c10k_probe.charts.declared import charts_of
@@ -38,9 +38,10 @@ def test_a_shaky_value_is_drawn_and_said() -> None:
 
 
 def test_what_a_log_axis_cannot_hold_is_left_out() -> None:
-    rows = [row(open_count=0), row(open_count=10, y=-1.0), row(open_count=20, y=5.0)]
-    assert points_of(draw(stored(rows), dataclasses.replace(CHART, log_y=True))) == {"epoll": [(20, 5)]}
-    assert points_of(draw(stored(rows), dataclasses.replace(CHART, log_x=False)))["epoll"][0] == (0, 1000)
+    """Upward all that is not above 0; across what lies below 0, as the axis begins there."""
+    rows = [row(open_count=-5), row(open_count=0), row(open_count=10, y=0.0), row(open_count=20, y=5.0)]
+    assert points_of(draw(stored(rows), dataclasses.replace(CHART, log_y=True))) == {"epoll": [(0, 1000), (20, 5)]}
+    assert points_of(draw(stored(rows), dataclasses.replace(CHART, log_x=False)))["epoll"][0] == (-5, 1000)
 
 
 def test_where_takes_rows() -> None:
@@ -70,6 +71,32 @@ def test_a_number_key_is_told_apart_only_where_rows_meet() -> None:
     assert len(draw(stored(apart), chart).lines) == 1
     meeting = [row("epoll", 10, 1.0), row("epoll", 20, 2.0)]
     assert points_of(draw(stored(meeting), chart)) == {"open 10": [("epoll", 1)], "open 20": [("epoll", 2)]}
+
+
+def test_nothing_begins_the_line_of_every_kind() -> None:
+    """Beside no connection there is no kind of them: not a line of one point, but the beginning of the others."""
+    rows = [row(y=1.0, open_count=0, placement="none"), row(y=2.0, placement="own"), row(y=3.0, placement="other")]
+    assert points_of(draw(stored(rows), CHART)) == {"other": [(0, 1), (10, 3)], "own": [(0, 1), (10, 2)]}
+    assert not any("median" in note for note in draw(stored(rows), CHART).notes)
+    assert points_of(draw(stored(rows[:2]), CHART)) == {"epoll": [(0, 1), (10, 2)]}
+    assert points_of(draw(stored(rows[:1]), CHART)) == {"epoll": [(0, 1)]}
+    of_a_series = dataclasses.replace(CHART, series=("placement",))
+    assert set(points_of(draw(stored(rows), of_a_series))) == {"none", "other", "own"}
+
+
+def test_nothing_of_another_series_stays_apart() -> None:
+    rows = [row("epoll", 0, 1.0, placement="none"), row("thread", 10, 2.0, placement="own")]
+    assert points_of(draw(stored(rows), CHART)) == {"epoll, none": [(0, 1)], "thread, own": [(10, 2)]}
+
+
+@pytest.mark.parametrize(("lone", "named"), [(3, True), (4, False)])
+def test_many_points_that_stand_alone_are_not_in_the_legend(lone: int, named: bool) -> None:
+    rows = [row("epoll"), row("epoll", 20), *(row(f"m{index}", 30) for index in range(lone))]
+    drawing = draw(stored(rows), CHART)
+    assert len(drawing.lines) == 1 + lone
+    assert drawing.names == ("epoll", *(f"m{index}" for index in range(lone) if named))
+    assert (f"{lone} marks that stand alone are not named" in drawing.notes) == (not named)
+    assert len(draw(stored(rows[2:]), CHART).names) == lone  # nothing else is there to name
 
 
 def test_repetitions_become_their_median_and_range() -> None:
@@ -153,3 +180,12 @@ def test_unasked_the_first_chart_that_can_be_drawn_is_drawn() -> None:
     empty = dataclasses.replace(CHART, name="empty", where=(("model", "none"),))
     assert choose(stored([row()], empty, CHART), None).chart.name == "echo"
     assert "nothing to draw for empty" in refusal(stored([], empty, CHART))[0]
+
+
+def test_unasked_a_chart_along_which_something_varies_comes_first() -> None:
+    still = dataclasses.replace(CHART, name="still", x="active_count")
+    rows = [row(open_count=10), row(open_count=20)]
+    assert choose(stored(rows, still, CHART), None).chart.name == "echo"
+    assert choose(stored(rows[:1], still, CHART), None).chart.name == "still"  # neither varies
+    assert choose(stored(rows, still, CHART), "still").chart.name == "still"
+    assert choose(stored(rows, still, MAP), None).chart.name == "map"

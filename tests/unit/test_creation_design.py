@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 from unittest import mock
 
 import pytest
 from c10k_probe.experiments import _creation_design as design
-from c10k_probe.experiments.fork_latency import EXPERIMENT, ForkLatency, ForkLatencyParameters
-from mock_experiment import Recorder
+from c10k_probe.experiments.fork_latency import EXPERIMENT, ForkLatencyParameters
 
-from c10k_probe import limits, native
-from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import Bench, Cell, Row, Samples, columns
-from c10k_probe.limits import Wall
+from c10k_probe import native
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import Cell, columns
 from c10k_probe.parameters import build_parameters
-from c10k_probe.runner import Plan, Run, Tee
 
 MIB = 1 << 20
 STATE = {name: f"asked_{name}_{'bytes' if 'rss' in name else 'count'}" for name in design.NUMERIC}
-AXES = {axis.name: axis for axis in design.AXES}
+AXES = {axis.name: axis for axis in design.axes()}
 
 
 def cells_of(**chosen: Any) -> list[Cell]:
@@ -125,11 +120,12 @@ def test_who_is_alive_may_be_chosen(kind: str) -> None:
 
 def test_programs_in_python_are_measured_in_their_own_state_alone() -> None:
     """Nobody holds mappings for an interpreter: only a parent with nothing further is the same thing."""
-    cells = cells_of(method=("fork", "os.fork", "threading.Thread"), linking=("dynamic",), rss=(0, MIB), alive=(0, 3))
-    ours = [cell for cell in cells if cell.key["method"] != "fork"]
-    assert values_of(ours, "method", "linking") == [("os.fork", "python"), ("threading.Thread", "python")]
-    assert all(state_of(cell) == {} for cell in ours)
-    assert len(cells) - len(ours) == 4
+    parameters = ForkLatencyParameters(method=("fork", "os.fork"), linking=("dynamic",), rss=(0, MIB))
+    cells = [cell for cell in EXPERIMENT.cells(parameters) if cell.key["method"] == "os.fork"]
+    assert values_of(cells, "linking", "asked_rss_bytes") == [("python", 0), ("python", MIB)]
+    (refused,) = [cell for cell in cells if state_of(cell)]
+    with pytest.raises(native.HelperUnsupported, match="no state but its own"):  # a skipped row with this reason
+        next(EXPERIMENT.measure(parameters, refused, mock.Mock(block=0, blocks_count=1)))
 
 
 @pytest.mark.parametrize("method", design.PYTHON_METHODS)
@@ -162,6 +158,15 @@ def test_huge_pages_need_memory_to_lie_in() -> None:
         ({"huge_pages": ("off", "on"), "rss": (0,)}, ("--huge-pages", "--rss")),
         ({"stall": True, "sweep": True}, ("--stall", "--sweep")),
         ({"stall": True, "fit": True}, ("--stall", "--fit")),
+        ({"stall": True, "n": 50}, ("--n", "--stall", "--rate")),
+        ({"stall": True, "method": ("fork", "os.fork")}, ("--stall", "os.fork")),
+        ({"rate": 50}, ("--rate", "--stall")),
+        ({"most_rss": MIB}, ("--most-rss", "--sweep", "--fit")),
+        ({"placement": ("auto", "any-cpu")}, ("--placement", "auto")),
+        ({"huge_pages": ("on",), "rss": (MIB,)}, ("--huge-pages", "2MiB", "--rss")),
+        ({"huge_pages": ("off", "on"), "rss": (0, MIB, 64 * MIB)}, ("--huge-pages", "2MiB")),
+        ({"method": ("os.fork",), "rss": (MIB,)}, ("--rss", "interpreter")),
+        ({"method": ("os.fork", "threading.Thread"), "alive": (5,), "rss": (0, MIB)}, ("--alive", "interpreter")),
     ],
 )
 def test_what_cannot_be_combined_is_refused(chosen: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -176,10 +181,15 @@ def test_what_cannot_be_combined_is_refused(chosen: dict[str, Any], words: tuple
     [
         {"libraries": (8,), "linking": ("static", "dynamic")},
         {"libraries": (0,), "linking": ("static",)},
-        {"huge_pages": ("on",), "rss": (MIB,)},
+        {"huge_pages": ("on",), "rss": (2 * MIB,)},
+        {"huge_pages": ("off", "on"), "rss": (0, 2 * MIB)},
         {"huge_pages": ("off",)},
         {"sweep": True, "fit": True},
         {"stall": True, "rss": (MIB,)},
+        {"stall": True, "rate": 50, "warmup": 0},
+        {"stall": True, "n": 100},  # of --quick
+        {"method": ("os.fork", "fork"), "rss": (MIB,)},
+        {"method": ("os.fork",), "rss": (0, MIB)},
     ],
 )
 def test_what_can_be_combined_is_not(chosen: dict[str, Any]) -> None:
@@ -189,6 +199,16 @@ def test_what_can_be_combined_is_not(chosen: dict[str, Any]) -> None:
 def test_a_stall_has_a_loop_that_spawns_nothing_beside_it() -> None:
     cells = cells_of(stall=True, method=("fork", "vfork"), linking=("static",), rss=(0, MIB))
     assert values_of(cells, "method", "asked_rss_bytes") == sorted(product(("none", "fork", "vfork"), (0, MIB)))
+
+
+def test_one_cpu_is_usual_and_any_cpu_where_a_loop_ticks() -> None:
+    """On one CPU the loop would spin before its child may start."""
+
+    def placements(**chosen: Any) -> set[object]:
+        return {cell.key["placement"] for cell in cells_of(**chosen)}
+
+    assert (placements(), placements(stall=True)) == ({"one-cpu"}, {"any-cpu"})
+    assert placements(stall=True, placement=("one-cpu",)) == {"one-cpu"}
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------
@@ -207,23 +227,33 @@ def test_a_sweep_varies_each_axis_alone(method: str, linking: str) -> None:
     for name in by_axis.keys() - {"base", "huge_pages"}:
         assert [state_of(cell) for cell in by_axis[name]] == [{name: level} for level in levels[name]]
         assert {cell.key["huge_pages"] for cell in by_axis[name]} == {"off"}
-    assert [state_of(cell) for cell in by_axis["huge_pages"]] == [{"rss": level} for level in design.HUGE_LEVELS]
+    assert [state_of(cell) for cell in by_axis["huge_pages"]] == [{"rss": level} for level in design.huge_levels()]
     assert {cell.key["huge_pages"] for cell in by_axis["huge_pages"]} == {"on"}
 
 
 def test_huge_pages_are_compared_with_the_same_memory_in_small_ones() -> None:
-    assert set(design.HUGE_LEVELS) <= set(AXES["rss"].levels)
+    assert set(design.huge_levels()) <= set(AXES["rss"].levels)
 
 
 @pytest.mark.parametrize("method", ["vfork", "posix_spawn", "clone3", "pthread_create", "posix_spawn_static"])
 def test_what_copies_nothing_is_swept_at_the_far_end_of_one_build(method: str) -> None:
     assert [state_of(cell) for cell in cells_of(sweep=True, method=(method,), linking=("static",))] == [{}]
     cells = cells_of(sweep=True, method=(method,), linking=("dynamic",))
-    assert [state_of(cell) for cell in cells if cell.key["huge_pages"] == "off"] == [
-        {},
-        *({name: axis.levels[-1]} for name, axis in AXES.items()),
-        {"libraries": design.LIBRARY_LEVELS[-1]},
-    ]
+    far_ends = [{name: axis.levels[-1]} for name, axis in AXES.items()]
+    nearer = [{"alive": level} for level in AXES["alive"].levels[:-1]] if method == design.BASE_METHOD else []
+    found = [state_of(cell) for cell in cells if cell.key["huge_pages"] == "off"]
+    assert sorted(found, key=str) == sorted([{}, *far_ends, *nearer, {"libraries": design.LIBRARY_LEVELS[-1]}], key=str)
+
+
+def test_a_sweep_compares_fork_with_threads_beside_every_count_of_live_tasks() -> None:
+    """C19 is a ratio at each of them."""
+    cells = cells_of(sweep=True)
+    counts = {
+        method: {cell.key["asked_alive_count"] for cell in cells if cell.key["method"] == method}
+        for method in ("fork", "pthread_create")
+    }
+    assert counts["fork"] == counts["pthread_create"] == {0, *AXES["alive"].levels}
+    assert max(AXES["alive"].levels) >= 1000
 
 
 def test_levels_that_were_typed_are_measured_beside_the_sweep() -> None:
@@ -273,99 +303,23 @@ def test_a_fit_has_the_base_every_axis_alone_and_all_together() -> None:
     assert [cell for cell in cells if cell.key["axis"] != "joint"] == sweep
 
 
-def test_quick_is_the_same_design_with_fewer_samples() -> None:
+def test_quick_is_the_same_design_with_fewer_samples_and_less_memory() -> None:
     quick = build_parameters(ForkLatencyParameters, {"sweep": "1"}, quick=True)
     full = build_parameters(ForkLatencyParameters, {"sweep": "1"}, quick=False)
     assert quick.n < full.n
     assert quick.budget < full.budget
-    assert [cell.key for cell in EXPERIMENT.cells(quick)] == [cell.key for cell in EXPERIMENT.cells(full)]
-
-
-# --- walls ------------------------------------------------------------------------------------------------------------
-
-ROOMY = {"descriptors": 10**6, "pids": 10**7, "threads": 10**7, "maps": 10**7, "memory": 10**15, "address-space": 2**47}
-
-
-def walls_with(**changed: int) -> list[Wall]:
-    return [
-        Wall(name.replace("_", "-"), "administrative", limit, 0, "things", "machine", "test", f"raise {name}")
-        for name, limit in (ROOMY | changed).items()
+    assert quick.most_rss < full.most_rss
+    few, many = EXPERIMENT.cells(quick), EXPERIMENT.cells(full)
+    assert values_of(few, "method", "linking", "axis") == values_of(many, "method", "linking", "axis")
+    assert [state_of(cell) for cell in few if "rss" not in str(state_of(cell))] == [
+        state_of(cell) for cell in many if "rss" not in str(state_of(cell))
     ]
 
 
-class Refusing(ForkLatency):
-    """Measures nothing, and remembers what it was asked to measure."""
-
-    name = "fork-latency"
-    question = "?"
-
-    def __init__(self) -> None:
-        self.asked: list[Cell] = []
-
-    def measure(self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
-        self.asked.append(cell)
-        yield from ()
-
-
-@pytest.mark.parametrize(
-    ("chosen", "method", "walls", "named"),
-    [
-        ({"descriptors": (0, 20_000)}, "fork", {"descriptors": 20_000}, "descriptors"),
-        ({"mappings": (0, 65_530)}, "fork", {"maps": 65_530}, "maps"),
-        ({"alive": (0, 32_000)}, "fork", {"pids": 32_000}, "pids"),
-        ({"alive": (0, 32_000)}, "pthread_create", {"threads": 32_000}, "threads"),
-        ({"alive": (0, 33_000)}, "pthread_create", {"maps": 65_530}, "maps"),
-        ({"libraries": (0, 128)}, "fork", {"maps": 500}, "maps"),
-        ({"rss": (0, 8 << 30)}, "fork", {"memory": 8 << 30}, "memory"),
-        ({"file_rss": (0, 8 << 30)}, "vfork", {"memory": 8 << 30}, "memory"),
-        ({"alive": (0, 100_000)}, "fork", {"memory": 2 << 30}, "memory"),
-        ({"alive": (0, 100_000)}, "pthread_create", {"memory": 2 << 30}, "memory"),
-        ({"rss": (0, 8 << 30)}, "fork", {"commit": 12 << 30}, "commit"),
-        ({"alive": (0, 2000)}, "pthread_create", {"commit": 12 << 30}, "commit"),
-        ({"rss": (0, 1 << 46)}, "vfork", {"address_space": 1 << 45, "memory": 1 << 50}, "address-space"),
-    ],
-)
-def test_a_state_beyond_a_wall_is_skipped_and_the_wall_is_named(
-    chosen: dict[str, Any], method: str, walls: dict[str, int], named: str
-) -> None:
-    """Before anything is started; the state that fits is measured."""
-    experiment, recorder = Refusing(), Recorder()
-    parameters = ForkLatencyParameters(method=(method,), linking=("dynamic",), **chosen)
-    with mock.patch.object(limits, "walls", lambda: walls_with(**walls)):
-        Run(experiment, parameters, Plan(1, 1), Tee([recorder])).go({})
-    (row,) = recorder.rows.values()
-    assert (row["status"], row["grade"]) == ("skipped", "void")
-    assert str(row["reason"]).startswith(f"{named}: ")
-    assert f"raise {named.replace('-', '_')}" in str(row["reason"])
-    assert [state_of(cell) for cell in experiment.asked] == [{}]
-    ((name, (_, high)),) = chosen.items()
-    assert row[STATE[name]] == high
-
-
-def test_only_states_beyond_a_wall_is_nothing_measured() -> None:
-    experiment, recorder = Refusing(), Recorder()
-    parameters = ForkLatencyParameters(method=("fork",), descriptors=(10_000,))
-    with mock.patch.object(limits, "walls", lambda: walls_with(descriptors=1024)):
-        code = Run(experiment, parameters, Plan(1, 1), Tee([recorder])).go({})
-    assert code == ExitCode.NOTHING_MEASURED
-    assert experiment.asked == []
-
-
-def test_a_wall_in_a_sweep_costs_its_states_alone() -> None:
-    experiment, recorder = Refusing(), Recorder()
-    parameters = ForkLatencyParameters(method=("fork",), linking=("static",), sweep=True)
-    with mock.patch.object(limits, "walls", lambda: walls_with(maps=5000, descriptors=5000)):
-        Run(experiment, parameters, Plan(1, 1), Tee([recorder])).go({})
-    skipped = sorted((row["axis"], str(row["reason"]).partition(":")[0]) for row in recorder.rows.values())
-    assert skipped == [("descriptors", "descriptors"), ("mappings", "maps")]
-    assert len(experiment.asked) == len(cells_of(method=("fork",), linking=("static",), sweep=True)) - 2
-
-
-@pytest.mark.parametrize("name", design.NUMERIC)
-def test_every_axis_needs_more_of_some_limit(name: str) -> None:
-    method = ("fork",)
-    none, some = (cells_of(method=method, linking=("dynamic",), **{name: (level,)})[0] for level in (0, 100))
-    less, more = (dataclasses.astuple(cell.needs) for cell in (none, some))
-    assert all(a <= b for a, b in zip(less, more, strict=True))
-    assert less != more
-    assert some.weight >= none.weight
+@pytest.mark.parametrize("most", [MIB, 3 * MIB, 32 * MIB, 1 << 30])
+def test_the_largest_parent_of_a_sweep_may_be_chosen(most: int) -> None:
+    cells = cells_of(fit=True, method=("fork",), linking=("static",), most_rss=most)
+    assert max(int(cell.key["asked_rss_bytes"]) for cell in cells) == most
+    huge = [int(cell.key["asked_rss_bytes"]) for cell in cells if cell.key["huge_pages"] == "on"]
+    assert all(size >= 2 * MIB for size in huge)
+    assert bool(huge) == (most >= 2 * MIB)

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from c10k_probe.experiments import _creation_judges as judges
+from c10k_probe.experiments._creation_fits import LIBRARIES_SUBJECT
 from c10k_probe.experiments.fork_latency import EXPERIMENT
+from creation_rows import MIB, Ends, c07_model, c27_rows, changed, ends_of, row, verdict_of, without
 
-from c10k_probe.experiment import DECISIVE_VERDICTS, NOT_MEASURED, FlatRow, Judge, Scalar, Verdict, columns
+from c10k_probe.experiment import DECISIVE_VERDICTS, NOT_MEASURED, Finding, FlatRow, Judge, Scalar, Verdict
 from c10k_probe.fits import Fit
 from c10k_probe.stats import Interval
-
-MIB = 1 << 20
-KEYS: dict[str, Scalar] = {
-    "method": "fork",
-    "linking": "dynamic",
-    "placement": "one-cpu",
-    "axis": "base",
-    "asked_rss_bytes": 0,
-    "asked_file_rss_bytes": 0,
-    "asked_mappings_count": 0,
-    "asked_descriptors_count": 0,
-    "asked_alive_count": 0,
-    "alive_kind": "none",
-    "huge_pages": "off",
-    "asked_libraries_count": 0,
-}
-NAMES = [item.name for item in columns(EXPERIMENT.row_type)]
-Ends = tuple[float, float | None, float | None]
-
-
-def row(**values: Scalar) -> dict[str, Scalar]:
-    """One row with these values; everything else is at rest, or was not measured."""
-    assert set(values) <= set(NAMES)
-    return dict.fromkeys(NAMES) | KEYS | {"status": "ok", "grade": "ok"} | values
-
-
-def ends_of(stem: str, suffix: str, ends: Ends) -> dict[str, Scalar]:
-    return dict(zip((f"{stem}{suffix}", f"{stem}_lo{suffix}", f"{stem}_hi{suffix}"), ends, strict=True))
-
-
-def without(rows: Sequence[FlatRow], **wanted: Scalar) -> list[FlatRow]:
-    return [item for item in rows if any(item[name] != value for name, value in wanted.items())]
-
-
-def changed(rows: Sequence[Mapping[str, Scalar]], **values: Scalar) -> list[FlatRow]:
-    return [{**item, **values} for item in rows]
-
-
-def verdict_of(judge: Judge, rows: Sequence[FlatRow], models: Sequence[Fit] = ()) -> str:
-    return judge(rows, models).verdict
-
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
@@ -82,18 +43,21 @@ def test_a_rule_does_not_depend_on_what_was_measured() -> None:
 # --- C06: primitives differ by two ------------------------------------------------------------------------------------
 
 
-def c06_rows(slow: Ends = (100_000, 90_000, 110_000), quick: Ends = (30_000, 25_000, 35_000)) -> list[FlatRow]:
+def c06_rows(
+    slow: Ends = (100_000, 90_000, 110_000), quick: Ends = (30_000, 25_000, 35_000), small: int = 2 * MIB
+) -> list[FlatRow]:
     """fork is the slowest in everything, the others are equally quick."""
     return [
         row(
             method=method,
             asked_rss_bytes=rss,
             axis="given",
+            anonymous_bytes=rss + 100 * 1024,
             **ends_of("return_p50", "_ns", slow if method == "fork" else quick),
             **ends_of("cycle_p50", "_ns", slow if method == "fork" else quick),
         )
         for method in judges.PRIMITIVES
-        for rss in (0, 512 * MIB)
+        for rss in (small, 512 * MIB)
     ]
 
 
@@ -104,115 +68,67 @@ def c06_rows(slow: Ends = (100_000, 90_000, 110_000), quick: Ends = (30_000, 25_
         ((100.0, 100.0, 100.0), (50.0, 50.0, 50.0), "CONFIRMED"),
         ((100.0, 100.0, 100.0), (51.0, 51.0, 51.0), "REFUTED"),
         ((40.0, 39.0, 41.0), (30.0, 29.0, 31.0), "REFUTED"),
+        ((100.0, 90.0, 110.0), (50.0, 45.0, 55.0), "INCONCLUSIVE"),
     ],
 )
 def test_c06(slow: Ends, quick: Ends, verdict: str) -> None:
     assert verdict_of(judges.judge_c06, c06_rows(slow, quick)) == verdict
 
 
-def test_c06_names_the_spread_of_both_intervals_in_both_parents() -> None:
+def test_c06_is_refuted_by_one_of_the_four() -> None:
+    """In the large parent all are alike."""
+    large = [item for item in c06_rows((40.0, 39.0, 41.0), (30.0, 29.0, 31.0)) if item["asked_rss_bytes"] == 512 * MIB]
+    small = [item for item in c06_rows() if item["asked_rss_bytes"] != 512 * MIB]
+    assert verdict_of(judges.judge_c06, [*small, *large]) == "REFUTED"
+
+
+def test_c06_names_who_is_compared_with_whom_in_both_parents() -> None:
     evidence = judges.judge_c06(c06_rows(), []).evidence
-    for words in ("return at 0 MiB", "cycle at 0 MiB", "return at 512 MiB", "cycle at 512 MiB", "3.33×"):
-        assert words in evidence
+    for what in ("return at 2.00 MiB", "cycle at 2.00 MiB", "return at 512 MiB", "cycle at 512 MiB"):
+        assert f"{what}: fork over vfork 3.33× [2.57×, 4.40×]" in evidence
     assert "other systems were not measured" in evidence
+    assert "posix_spawn" not in evidence  # it was not measured
+
+
+def test_c06_calls_a_parent_with_nothing_further_what_it_is() -> None:
+    evidence = judges.judge_c06(c06_rows(small=0), []).evidence
+    assert "return as it starts (100 KiB dirty): fork over vfork" in evidence
+    assert " 0 MiB" not in evidence and " 0 B" not in evidence
+
+
+def test_c06_does_not_compare_what_executes() -> None:
+    """posix_spawn's return lasts until exec has succeeded: it is shown beside, and decides nothing."""
+    spawn = row(
+        method="posix_spawn",
+        asked_rss_bytes=2 * MIB,
+        **ends_of("return_p50", "_ns", (1e9, 1e9, 1e9)),
+        **ends_of("cycle_p50", "_ns", (1e9, 1e9, 1e9)),
+    )
+    verdict = judges.judge_c06([*c06_rows((40.0, 39.0, 41.0), (30.0, 29.0, 31.0)), spawn], [])
+    assert verdict.verdict == "REFUTED"
+    assert "posix_spawn, whose return contains an exec, takes 1.00 s" in verdict.evidence
+    assert "posix_spawn is not compared" in verdict.rule
 
 
 @pytest.mark.parametrize("method", judges.PRIMITIVES)
 def test_c06_needs_every_primitive_in_both_parents(method: str) -> None:
-    for rss in (0, 512 * MIB):
+    for rss in (2 * MIB, 512 * MIB):
         rows = without(c06_rows(), method=method, asked_rss_bytes=rss)
-        assert len(rows) == 9
+        assert len(rows) == 7
         assert verdict_of(judges.judge_c06, rows) == NOT_MEASURED
     assert verdict_of(judges.judge_c06, changed(c06_rows(), return_p50_lo_ns=None)) == NOT_MEASURED
     assert verdict_of(judges.judge_c06, changed(c06_rows(), placement="any-cpu")) == NOT_MEASURED
-
-
-# --- C07: fork copies mappings ----------------------------------------------------------------------------------------
-
-
-def c07_model(
-    constant: float = 1000.0,
-    memory: Ends = (100.0, 90.0, 110.0),
-    mapping: Ends = (10.0, 9.0, 11.0),
-    file: Ends = (80.0, 70.0, 90.0),
-    r_squared: float = 0.97,
-    **other: Any,
-) -> Fit:
-    """In a parent of 64 MiB and 300 mappings: constant + 6400 + 3000."""
-    ends = ((constant, constant, constant), memory, mapping, file)
-    return Fit(
-        **{  # type: ignore[arg-type]
-            "name": "creation fork dynamic",
-            "response": "return_ns",
-            "terms": ("rss_mib", "mappings", "file_rss_mib"),
-            "coefficients": tuple(Interval(*item) for item in ends),
-            "covariance": ((0.0,) * 4,) * 4,
-            "highest": (128.0, 10_000.0, 64.0),
-            "r_squared": r_squared,
-            "scatter": 0.1,
-            "points_count": 30,
-            **other,
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "verdict"),
-    [
-        ({}, "CONFIRMED"),
-        ({"r_squared": 0.95}, "CONFIRMED"),
-        ({"r_squared": 0.9499}, "PARTLY"),
-        ({"memory": (1.0, 0.0, 2.0), "constant": 10.0}, "PARTLY"),  # b>0 means that the interval excludes 0
-        ({"mapping": (10.0, -0.1, 20.0)}, "PARTLY"),
-        ({"constant": 9399.0}, "CONFIRMED"),  # just under the half of 18,799
-        ({"constant": 9400.0}, "PARTLY"),  # exactly half
-        ({"file": (55.0, 50.0, 60.0)}, "CONFIRMED"),  # c >= 0.5 b, low end
-        ({"file": (55.0, 49.9, 60.0)}, "PARTLY"),
-        ({"r_squared": 0.5, "constant": 1e6, "file": (1.0, 0.5, 1.5)}, "REFUTED"),
-        ({"r_squared": 0.5, "constant": 1e6}, "PARTLY"),
-    ],
-)
-def test_c07(changes: dict[str, Any], verdict: str) -> None:
-    assert verdict_of(judges.judge_c07, [], [c07_model(**changes)]) == verdict
-
-
-def test_c07_says_which_part_holds() -> None:
-    evidence = judges.judge_c07([], [c07_model(r_squared=0.5)]).evidence
-    assert "F1 does not hold" in evidence
-    assert "F2 holds" in evidence
-    assert "F3 holds" in evidence
-    assert "0.500" in evidence
-
-
-@pytest.mark.parametrize(
-    "models",
-    [
-        [],
-        [c07_model(name="creation fork static")],
-        [c07_model(name="creation vfork dynamic")],
-        [c07_model(response="cycle_ns")],
-        [c07_model(terms=("rss_mib", "mappings", "alive"))],
-    ],
-)
-def test_c07_needs_the_model_of_fork_from_a_dynamic_program(models: list[Fit]) -> None:
-    assert verdict_of(judges.judge_c07, [], models) == NOT_MEASURED
-
-
-def test_c07_finds_its_model_among_others() -> None:
-    others = [c07_model(name="creation fork static", r_squared=0.1), c07_model(response="cycle_ns", r_squared=0.1)]
-    assert verdict_of(judges.judge_c07, [], [*others, c07_model()]) == "CONFIRMED"
 
 
 # --- C08: mappings of dynamic linking ---------------------------------------------------------------------------------
 
 
 def c08_rows(mappings: int = 20, dirty: int = 150, each: float = 4.0) -> list[FlatRow]:
-    """A static build of 10 mappings and 100 dirty bytes; 8 and 128 libraries."""
-    static = row(linking="static", mappings_count=10, private_dirty_bytes=100)
-    dynamic = row(mappings_count=mappings, private_dirty_bytes=dirty)
+    """A static build of 10 mappings and 100 dirty bytes at main; 8 and 128 libraries. Later there is more of all."""
+    static = row(linking="static", main_mappings_count=10, main_anonymous_bytes=100, mappings_count=99)
+    dynamic = row(main_mappings_count=mappings, main_anonymous_bytes=dirty, mappings_count=50, anonymous_bytes=9999)
     loaded = [
-        row(axis="libraries", asked_libraries_count=count, mappings_count=mappings + int(each * count))
-        for count in (8, 128)
+        row(axis="libraries", asked_libraries_count=count, mappings_count=50 + int(each * count)) for count in (8, 128)
     ]
     return [static, dynamic, *loaded]
 
@@ -232,11 +148,18 @@ def test_c08(changes: dict[str, Any], verdict: str) -> None:
     assert verdict_of(judges.judge_c08, c08_rows(**changes)) == verdict
 
 
+def test_c08_prints_the_counts() -> None:
+    evidence = judges.judge_c08(c08_rows(), []).evidence
+    for words in ("20 and 10 mappings (2.00×)", "150 B and 100 B dirty (1.50×)", "4.0 mappings per library", "at main"):
+        assert words in evidence
+
+
 @pytest.mark.parametrize(
     "missing", [{"linking": "static"}, {"linking": "dynamic"}, {"asked_libraries_count": 0, "linking": "dynamic"}]
 )
 def test_c08_needs_both_builds_and_libraries(missing: dict[str, Scalar]) -> None:
     assert verdict_of(judges.judge_c08, without(c08_rows(), **missing)) == NOT_MEASURED
+    assert verdict_of(judges.judge_c08, changed(c08_rows(), main_anonymous_bytes=None)) == NOT_MEASURED
     no_libraries = [item for item in c08_rows() if not item["asked_libraries_count"]]
     assert verdict_of(judges.judge_c08, no_libraries) == NOT_MEASURED
 
@@ -272,6 +195,22 @@ def test_c09_needs_twenty_launches() -> None:
 
 def test_c09_names_the_floor_under_which_nothing_differs() -> None:
     assert "the same build against itself 1.00× [0.98×, 1.02×]" in judges.judge_c09(c09_rows(), []).evidence
+
+
+def test_c09_shows_the_other_arms_where_they_were_measured() -> None:
+    plain = judges.judge_c09(c09_rows(), []).evidence
+    assert "64 MiB" not in plain and "exec" not in plain and "libraries" not in plain
+    large = changed(c09_rows((1.05, 1.02, 1.08)), asked_rss_bytes=64 * MIB, axis="rss")
+    executed = [
+        row(method=f"fork_exec_{target}", linking="static", **ends_of("exec_p50", "_ns", (ns, ns - 1e3, ns + 1e3)))
+        for target, ns in (("dynamic", 500_000.0), ("static", 300_000.0))
+    ]
+    reached = Finding(LIBRARIES_SUBJECT, "libraries_count", Interval(3.4, 2.0, 3.8), "where the ratio reaches 1.5")
+    evidence = judges.judge_c09([*c09_rows(), *large, *executed], [reached]).evidence
+    assert "with 64 MiB dirty 1.05× [1.02×, 1.08×]" in evidence
+    assert "fork and exec of a dynamic program 500 µs [499 µs, 501 µs], of a static one 300 µs" in evidence
+    assert "3.40 [2, 3.80] libraries: where the ratio reaches 1.5" in evidence
+    assert "exec" not in judges.judge_c09([*c09_rows(), *executed[:1]], []).evidence
 
 
 @pytest.mark.parametrize(
@@ -356,6 +295,18 @@ def test_c19_needs_counts_up_to_a_thousand() -> None:
     assert verdict_of(judges.judge_c19, c19_rows(lambda *_: OVER, (0, 400, 1000))) == "REFUTED"
 
 
+def test_c19_leaves_out_counts_at_which_there_is_no_thread_to_compare_with() -> None:
+    alone = [
+        {**item, **dict.fromkeys(("return_ratio", "started_ratio", "cycle_ratio"))}
+        for item in c19_rows(lambda *_: UNDER, (100, 8000))
+    ]
+    assert verdict_of(judges.judge_c19, [*c19_rows(lambda *_: OVER), *alone]) == "REFUTED"
+    verdict = judges.judge_c19([*c19_rows(lambda *_: OVER, (0, 400)), *alone], [])
+    assert verdict.verdict == NOT_MEASURED
+    assert "at the same --alive counts" in verdict.evidence
+    assert "--repeats" in judges.judge_c19(c19_rows(lambda *_: (2.0, None, None)), []).evidence
+
+
 def test_c19_is_about_fork_beside_children_of_a_dynamic_program_and_nothing_further() -> None:
     rows = c19_rows(lambda *_: OVER)
     for other in ({"linking": "static"}, {"method": "vfork"}, {"asked_rss_bytes": MIB}, {"placement": "any-cpu"}):
@@ -369,50 +320,6 @@ def test_c19_prints_the_ratios_that_it_rests_on() -> None:
     evidence = judges.judge_c19(c19_rows(lambda *_: OVER), []).evidence
     for words in ("return: ", "started: ", "cycle: ", "n=0 ", "n=4,000 2.00× [1.80×, 2.20×]"):
         assert words in evidence
-
-
-# --- C22 and C27 ------------------------------------------------------------------------------------------------------
-
-
-def c27_rows(mappings: int = 1000, dirty: float = 0.1 * (8 << 20), kind: str = "threads") -> list[FlatRow]:
-    """A parent of 20 mappings and 1 MiB, without and with 1,000 threads that add so much each (rounded up)."""
-    few = row(method="pthread_create", mappings_count=20, private_dirty_bytes=MIB)
-    many = row(
-        method="pthread_create",
-        axis="alive",
-        asked_alive_count=1000,
-        alive_kind=kind,
-        mappings_count=20 + mappings,
-        private_dirty_bytes=MIB + -int(-dirty * 1000 // 1),
-    )
-    return [few, many]
-
-
-@pytest.mark.parametrize(
-    ("changes", "verdict"),
-    [
-        ({}, "CONFIRMED"),  # exactly one mapping and a tenth of 8 MiB
-        ({"mappings": 2000, "dirty": 1e6}, "CONFIRMED"),
-        ({"dirty": 0.0999 * (8 << 20)}, "PARTLY"),
-        ({"mappings": 999}, "PARTLY"),
-        ({"mappings": 999, "dirty": 20_000}, "REFUTED"),
-    ],
-)
-def test_c27(changes: dict[str, Any], verdict: str) -> None:
-    assert verdict_of(judges.judge_c27, c27_rows(**changes)) == verdict
-
-
-def test_c27_needs_two_counts_of_live_threads() -> None:
-    assert verdict_of(judges.judge_c27, c27_rows()[:1]) == NOT_MEASURED
-    assert verdict_of(judges.judge_c27, c27_rows()[1:]) == NOT_MEASURED
-    assert verdict_of(judges.judge_c27, changed(c27_rows(), method="fork")) == NOT_MEASURED
-
-
-def test_c27_is_not_judged_by_live_children() -> None:
-    """``--alive-kind children``: no thread is alive in the parent, so nothing is said about stacks."""
-    assert verdict_of(judges.judge_c27, c27_rows(mappings=0, dirty=100, kind="children")) == NOT_MEASURED
-    both = [*c27_rows(), *c27_rows(mappings=0, dirty=100, kind="children")[1:]]
-    assert verdict_of(judges.judge_c27, both) == "CONFIRMED"
 
 
 # --- the noise gate ---------------------------------------------------------------------------------------------------

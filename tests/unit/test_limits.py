@@ -81,7 +81,7 @@ def test_walls_of_a_made_up_kernel(tmp_path: Path) -> None:
     found = by_name(make_proc(tmp_path))
     assert {name: (wall.limit_count, wall.used_count) for name, wall in found.items()} == {
         "descriptors": (20000, 3),
-        "select-set": (1024, 3),
+        "fd-setsize": (1024, 3),
         "descriptors-system": (100000, 413),
         "ports": (28232 - 100 - 10, None),
         "user-tasks": (5000, 7),
@@ -100,7 +100,7 @@ def test_walls_of_a_made_up_kernel(tmp_path: Path) -> None:
 
 def test_nothing_readable_is_nothing_known(tmp_path: Path) -> None:
     found = by_name(tmp_path)
-    assert set(found) == {"select-set", "address-space"}
+    assert set(found) == {"fd-setsize", "address-space"}
 
 
 def test_rubbish_is_unknown_not_an_error(tmp_path: Path) -> None:

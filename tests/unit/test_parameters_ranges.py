@@ -186,3 +186,10 @@ def test_defaults_and_quick_values_are_as_they_would_be_typed() -> None:
     assert build_parameters(Some, {}, quick=True).fds == (1,)
     typed = build_parameters(Some, {"fds": "1..10", "active": "2,50%"}, quick=True)
     assert typed == Some((1, 3, 10), ("2", "50%"))
+
+
+def test_all_stands_for_every_choice() -> None:
+    option = Option("", choices=("one", "two"), many=True)
+    assert parse_option("model", option, "all") == ("one", "two")
+    with pytest.raises(UsageError, match="'all' is not known"):
+        parse_option("model", Option("", choices=("one", "two")), "all")

@@ -1,8 +1,7 @@
-"""The design of readiness: how many descriptors are watched and active, and where a map is refined."""
+"""The design of readiness: how many descriptors are watched and active, and what a map asks for."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -12,7 +11,7 @@ from c10k_probe.experiments import _readiness_design as design
 from c10k_probe.experiments.readiness import EXPERIMENT, ReadinessParameters
 from hypothesis import given
 from hypothesis import strategies as st
-from made_readiness import Cost, launches
+from made_readiness import flat, launches, linear
 
 from c10k_probe import limits
 from c10k_probe.exits import UsageError
@@ -29,7 +28,7 @@ def walls_of(descriptors: int | None, system: int | None = None) -> list[Wall]:
     return [
         Wall(name, "administrative", limit, 0, "descriptors", scope, "test", None)
         for name, limit, scope in (("descriptors", descriptors, "process"), ("descriptors-system", system, "machine"))
-    ] + [Wall("select-set", "architectural", 1024, 3, "descriptors", "process", "test", None)]
+    ] + [Wall("fd-setsize", "architectural", 1024, 3, "descriptors", "process", "test", None)]
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +119,7 @@ def test_the_most_that_select_can_watch_has_room_and_one_pair_more_has_not(mecha
     walls = [limits.check(cell.needs, walls_of(20_000)) for cell in cells]
     assert [cell.key["watched_count"] for cell in cells] == [most, most + 2]
     assert walls[0] is None
-    assert walls[1] is not None and walls[1].name == "select-set"
+    assert walls[1] is not None and walls[1].name == "fd-setsize"
     assert 1000 <= most < 1021
 
 
@@ -141,7 +140,7 @@ def test_the_row_of_selects_wall_names_it() -> None:
         (cell.key["mechanism"], cell.key["watched_count"]): limits.check(cell.needs, walls_of(20_000)) for cell in cells
     }
     named = {key: wall.name for key, wall in walls.items() if wall}
-    assert named == {("select", 3000): "select-set"}
+    assert named == {("select", 3000): "fd-setsize"}
 
 
 # --- how many are active ----------------------------------------------------------------------------------------------
@@ -154,7 +153,9 @@ def test_the_row_of_selects_wall_names_it() -> None:
         (("100", "1"), 1000, {1: "1", 100: "100"}, {1: "1", 100: "100"}),
         (("1", "1%"), 100, {1: "1"}, {1: "1"}),
         (("1%", "1"), 100, {1: "1%"}, {1: "1%"}),
-        (("10", "100%"), 10, {10: "10"}, {10: "10"}),
+        (("10", "100%"), 10, {10: "100%"}, {10: "100%"}),
+        (("100%", "10"), 10, {10: "100%"}, {10: "100%"}),
+        (("1", "1%", "100%"), 1, {1: "100%"}, {1: "100%"}),
         (("0.1%",), 100, {1: "0.1%"}, {1: "0.1%"}),
         (("50%",), 101, {50: "50%"}, {50: "50%"}),
         (("1", "1000"), 100, {1: "1"}, {1: "1"}),
@@ -171,7 +172,7 @@ def test_the_row_of_selects_wall_names_it() -> None:
 def test_each_number_of_active_ones_once(
     asked: tuple[str, ...], watched: int, chain: Mapping[int, str], short: Mapping[int, str]
 ) -> None:
-    """Ascending; of two ways to ask for the same the first stands; short has a cap of its own."""
+    """Ascending; of two ways to ask for the same 100% stands, else the first; short has a cap of its own."""
     for workload, found in (("chain", chain), ("short", short)):
         assert list(design.active_levels(asked, watched, workload, "epoll").items()) == list(found.items())
     assert design.SHORT_MOST_COUNT == 1000
@@ -206,7 +207,7 @@ def test_a_count_without_any_activity_has_no_cell() -> None:
 def test_only_activities_that_no_count_can_have_are_refused() -> None:
     EXPERIMENT.check(ReadinessParameters(fds=(10, 100), active=("50", "1000")))
     EXPERIMENT.check(ReadinessParameters(fds=(10,), active=("100%",)))
-    with pytest.raises(UsageError, match="--active: more than the 100 that are watched"):
+    with pytest.raises(UsageError, match="--active: more than can be: at most the 100 of --fds"):
         EXPERIMENT.check(ReadinessParameters(fds=(10, 100), active=("101", "1000")))
 
 
@@ -237,10 +238,12 @@ def test_the_maps_are_shown_at_once_when_they_were_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("twenty_thousand")
-def test_a_map_begins_with_the_decades_of_what_was_asked_for() -> None:
-    assert counts_of(cells_of(fds=DECADES, map=True), "epoll") == [100, 1000, 10_000, 19_900, 100_000]
-    assert counts_of(cells_of(fds=(200, 500, 5000), map=True), "epoll") == [200, 1000, 5000]
-    assert design.map_levels((100,)) == [100]
+def test_a_map_begins_with_decades_unless_counts_are_named() -> None:
+    assert counts_of(cells_of(map=True), "epoll") == [100, 1000, 10_000, 19_900, 100_000]
+    assert counts_of(cells_of(fds=(100, 300, 1000, 10_000), map=True), "epoll") == [100, 1000, 10_000]  # of --quick
+    assert counts_of(cells_of(fds=(200, 500, 5000), map=True), "epoll") == [200, 500, 5000]
+    assert counts_of(cells_of(fds=(100, 300, 1000), map=True), "epoll") == [100, 300, 1000]
+    assert design.map_levels((5000, 100), [DECADES]) == [100, 5000]
 
 
 def test_a_map_looks_at_more_activities_unless_they_are_named() -> None:
@@ -251,6 +254,22 @@ def test_a_map_looks_at_more_activities_unless_they_are_named() -> None:
     weights = [EXPERIMENT.cells(parameters)[0].weight for parameters in (named, plain, mapped)]
     assert weights == sorted(weights)
     assert len(set(weights)) == 3
+
+
+@pytest.mark.parametrize("active", [{}, {"active": ("1", "100", "100%")}])
+def test_what_is_usual_does_not_name_the_activities_of_a_map(active: dict[str, tuple[str, ...]]) -> None:
+    """The shares among them, also those of --quick, would be refused: a map has its own."""
+    parameters = ReadinessParameters(fds=(10_000,), mechanism=("poll",), workload=("chain",), map=True, **active)
+    EXPERIMENT.check(parameters)
+    (cell,) = EXPERIMENT.cells(parameters)
+    assert cell.weight == design.make_cell("chain", "poll", 10_000, design.MAP_ACTIVE).weight
+
+
+@pytest.mark.parametrize("active", [("100%",), ("1", "1%")])
+def test_a_map_refuses_shares(active: tuple[str, ...]) -> None:
+    EXPERIMENT.check(ReadinessParameters(active=active))
+    with pytest.raises(UsageError, match="--map: its axes are counts; name --active without percentages"):
+        EXPERIMENT.check(ReadinessParameters(active=active, map=True))
 
 
 @pytest.mark.parametrize("mechanism", EVERYTHING)
@@ -271,104 +290,7 @@ def test_short_connections_need_both_ends_of_those_that_come_at_once() -> None:
     assert short.descriptors_count - chain.descriptors_count == 200
 
 
-# --- where a map is refined -------------------------------------------------------------------------------------------
-
-
-def flat(cost_ns: float) -> Cost:
-    return lambda *_: cost_ns
-
-
-def linear(cost_ns: float) -> Cost:
-    return lambda watched, _: cost_ns * watched
-
-
-def test_it_is_refined_between_neighbours_with_different_winners() -> None:
-    taken = launches({"poll": linear(10), "epoll": flat(2000)}, (10, 100, 1000, 10_000))
-    assert design.finer_levels(taken, "chain") == [320]
-    assert design.finer_levels(taken, "short") == []
-
-
-def test_without_a_change_of_hands_there_is_nothing_to_refine() -> None:
-    assert design.finer_levels(launches({"poll": linear(10), "epoll": flat(1)}, (10, 100, 1000)), "chain") == []
-    assert design.finer_levels(launches({"poll": linear(10)}, (10, 100, 1000)), "chain") == []
-    assert design.finer_levels([], "chain") == []
-    assert design.finer_levels(launches({"poll": linear(10), "epoll": flat(2000)}, (100,)), "chain") == []
-
-
-def test_every_activity_counts_by_itself() -> None:
-    """With one active the order changes between 100 and 1,000, with ten between 10 and 100."""
-    one = launches({"poll": linear(10), "epoll": flat(2000)}, (10, 100, 1000))
-    ten = launches({"poll": linear(10), "epoll": flat(500)}, (10, 100, 1000), active="10")
-    assert design.finer_levels(one + ten, "chain") == [32, 320]
-
-
-def test_winners_are_found_among_those_that_were_measured() -> None:
-    """select is missing above its wall: that hands the first place on, too."""
-    low = launches({"select": flat(1), "epoll": flat(2)}, (100,))
-    assert design.finer_levels(low + launches({"epoll": flat(2)}, (1000,)), "chain") == [320]
-
-
-def test_the_median_of_launches_decides_not_one_of_them() -> None:
-    def once_slow(_: int, block: int) -> float:
-        return 10**6 if block == 0 else 5
-
-    assert design.finer_levels(launches({"poll": once_slow, "epoll": flat(10)}, (10, 100, 1000)), "chain") == []
-
-
-def test_the_cost_of_an_event_is_the_median_pass_by_its_events() -> None:
-    (taken,) = launches({"poll": flat(123)}, (10,), blocks=1)
-    assert design.cost_ns(taken) == 123
-    assert design.pooled_costs([taken], "chain") == {("poll", 10, "1"): 123}
-    assert design.pooled_costs([taken], "short") == {}
-
-
-def refined(costs: Mapping[str, Cost], watched: tuple[int, ...]) -> list[int]:
-    """All counts of a map, refined as the runner does until no new one is asked for."""
-    known = list(watched)
-    for _ in range(50):
-        new = [count for count in design.finer_levels(launches(costs, known, blocks=1), "chain") if count not in known]
-        if not new:
-            return sorted(known)
-        known += new
-    raise AssertionError(f"no end: {sorted(known)}")
-
-
-@pytest.mark.parametrize("turns_at", [30, 150, 999, 4000, 50_000])
-def test_refining_ends_close_to_where_the_order_changes(turns_at: int) -> None:
-    counts = refined({"poll": linear(1), "epoll": flat(turns_at)}, (10, 100, 1000, 10_000, 100_000))
-    low, high = next((a, b) for a, b in itertools.pairwise(counts) if a <= turns_at < b)
-    assert high / low <= design.FINEST_STEP
-    assert len(counts) <= design.MAP_LEVELS_MOST_COUNT
-
-
-@given(st.lists(st.floats(1, 1e6), min_size=2, max_size=8), st.integers(0, 3))
-def test_refining_always_ends_with_no_more_counts_than_are_allowed(prices: list[float], decade: int) -> None:
-    costs = {f"flat{index}": flat(price) for index, price in enumerate(prices)}
-    costs |= {f"linear{index}": linear(price / 100) for index, price in enumerate(prices)}
-    watched = (10 ** (decade + 1), 10 ** (decade + 2), 10 ** (decade + 3))
-    counts = refined(costs, watched)
-    assert set(watched) <= set(counts)
-    assert len(counts) <= design.MAP_LEVELS_MOST_COUNT
-    assert (min(counts), max(counts)) == (watched[0], watched[-1])
-
-
-@pytest.mark.parametrize(("low", "high"), [(10, 20), (10, 10**7), (2, 4), (1, 10), (3, 9), (99_000, 1_000_000)])
-def test_a_new_count_lies_between_its_neighbours(low: int, high: int) -> None:
-    (middle,) = design.finer_levels(launches({"poll": linear(1), "epoll": flat(low + 0.5)}, (low, high)), "chain")
-    assert low < middle < high
-
-
-@pytest.mark.parametrize(("low", "high"), [(100, 150), (1, 2)])
-def test_neighbours_that_are_close_enough_have_none_between(low: int, high: int) -> None:
-    assert design.finer_levels(launches({"poll": linear(1), "epoll": flat(low + 0.5)}, (low, high)), "chain") == []
-
-
-def test_a_map_that_is_full_is_not_refined() -> None:
-    counts = tuple(10 * 2**step for step in range(design.MAP_LEVELS_MOST_COUNT))
-    assert design.finer_levels(launches({"poll": linear(1), "epoll": flat(500)}, counts), "chain") == []
-
-
-# --- the experiment asks ----------------------------------------------------------------------------------------------
+# --- refining ---------------------------------------------------------------------------------------------------------
 
 TAKEN: list[Samples] = launches({"poll": linear(10), "epoll": flat(2000)}, (100, 1000))
 

@@ -258,6 +258,9 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path: Path, text: str 
         load(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    if text is None:
+        assert "it holds no run.json" in str(caught.value)
+        assert "Error" not in str(caught.value)
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from c10k_probe.experiments import _scheduling_findings as findings
+from c10k_probe.experiments import _scheduling_charts as charts
 from c10k_probe.experiments import _scheduling_rows as rows
-from c10k_probe.experiments import scheduling
+from c10k_probe.experiments._scheduling_design import MEASURES
 from hypothesis import given
 from hypothesis import strategies as st
-from made_scheduling import BLOCKS, FACTS, contest, fresh, loss, ring, tick, yields
+from made_scheduling import BLOCKS, FACTS, contest, exactly, fresh, loss, ring, tick, yields
 
-from c10k_probe.experiment import Finding, Samples, columns
+from c10k_probe.experiment import Samples, columns
 from c10k_probe.stats import Interval
 
 SEED = 1
@@ -24,10 +23,6 @@ def row_of(taken: Sequence[Samples], **facts: Any) -> rows.SchedulingRow:
     """The one row that these launches make."""
     (row,) = rows.summarise(taken, SEED, FACTS | facts)
     return row
-
-
-def exactly(value: float) -> Interval:
-    return Interval(*[pytest.approx(value)] * 3)
 
 
 # --- switches ---------------------------------------------------------------------------------------------------------
@@ -50,7 +45,21 @@ def test_switches_of_a_turn_are_those_of_the_turns_that_they_were_counted_in() -
     """The kernel's counts also hold the turns between the timed passes."""
     row = row_of([ring(2500, 700, block, switches=1.25) for block in range(BLOCKS)])
     assert row.switches_per_hop_ratio == pytest.approx(1.25)
+    assert row.switch_ns == exactly(1800 / 1.25)
     assert row.involuntary_switches_count == 3 * BLOCKS
+
+
+def test_on_two_cpus_a_turn_is_one_wake_up() -> None:
+    """However often a CPU went idle meanwhile."""
+    row = row_of([ring(2500, 700, block, switches=1.8, cpus_count=2) for block in range(BLOCKS)])
+    assert row.switch_ns == exactly(1800)
+
+
+@pytest.mark.parametrize("switches", [0, None])
+def test_a_switch_that_was_not_counted_has_no_cost(switches: int | None) -> None:
+    facts = {"voluntary_switches_count": switches, "involuntary_switches_count": switches}
+    one = ring(2500, 700)
+    assert row_of([Samples(one.key, 0, one.values, one.facts | facts)]).switch_ns is None
 
 
 def test_refilling_is_what_all_tasks_memory_costs_over_one_tasks_own() -> None:
@@ -75,71 +84,6 @@ def test_a_small_loss_is_graded_by_percentage_points(lost: Sequence[float], grad
     row = row_of([loss(10_000, share, 3000, block) for block, share in enumerate(lost)])
     assert row.grade == grade
     assert ("percentage points" in row.grade_reason) == (grade == "shaky")
-
-
-# --- the rate at which 5 % are lost -----------------------------------------------------------------------------------
-
-
-def lost_rates(taken: Sequence[Samples]) -> dict[str, Finding]:
-    return {item.subject: item for item in findings.findings(taken, SEED) if item.column == "switches_per_s"}
-
-
-SUBJECT = "5 % of the work of two threads with 0 KiB each are lost to pipe switches"
-
-
-def test_the_rate_is_interpolated_on_a_logarithmic_axis() -> None:
-    """2 % at 1,000 and 8 % at 100,000 a second: 5 % half-way between, at 10,000."""
-    taken = [
-        loss(rate, lost, work, block)
-        for block in range(BLOCKS)
-        for rate, lost, work in ((10**3, 2, 10**6), (10**5, 8, 10**4), (10**6, 60, 10**3))
-    ]
-    found = lost_rates(taken)
-    assert list(found) == [SUBJECT]
-    value = found[SUBJECT].value
-    assert value is not None
-    assert [value.middle, value.low, value.high] == [pytest.approx(10**4, rel=1e-3)] * 3
-
-
-@given(st.floats(1e3, 1e5), st.floats(2, 50), st.floats(0.1, 4.9), st.floats(5.1, 80))
-def test_the_rate_lies_between_its_neighbours(rate: float, factor: float, below: float, above: float) -> None:
-    taken = [loss(rate, below, 9), loss(rate * factor, above, 8)]
-    value = lost_rates(taken)[SUBJECT].value
-    assert value is not None
-    share = (5 - below) / (above - below)
-    assert value.middle == pytest.approx(rate * factor**share, rel=0.02)
-
-
-@pytest.mark.parametrize("lost", [(1, 2, 4.9), (6, 20, 60)])
-def test_where_5_pct_is_not_crossed_no_rate_is_made_up(lost: Sequence[float]) -> None:
-    taken = [
-        loss(10.0 ** (3 + step), share, 10 ** (6 - step), block)
-        for block in range(BLOCKS)
-        for step, share in enumerate(lost)
-    ]
-    found = lost_rates(taken)[SUBJECT]
-    assert (found.value, found.note) == (None, "not reached, or always, at the rates of this run")
-
-
-def test_a_launch_that_did_not_cross_it_leaves_no_rate() -> None:
-    taken = [loss(10**3, 2, 9, block) for block in range(BLOCKS)]
-    taken += [loss(10**5, 8 if block else 4, 8, block) for block in range(BLOCKS)]
-    assert lost_rates(taken)[SUBJECT].value is None
-
-
-def test_each_kind_of_task_and_memory_has_its_rate() -> None:
-    taken = [
-        loss(rate, lost, work, block, kind=kind, working_set_bytes=memory)
-        for block in range(BLOCKS)
-        for kind, memory, high in (("thread", 0, 10**5), ("process", 0, 10**4), ("thread", 1 << 20, 10**6))
-        for rate, lost, work in ((10**3, 1, 9), (high, 9, 8))
-    ]
-    found = {subject: item.value.middle for subject, item in lost_rates(taken).items() if item.value}
-    assert found == {
-        SUBJECT: pytest.approx(10**4, rel=1e-3),
-        SUBJECT.replace("threads", "processes"): pytest.approx(math.sqrt(10**7), rel=1e-3),
-        SUBJECT.replace("0 KiB", "1,024 KiB"): pytest.approx(math.sqrt(10**9), rel=1e-3),
-    }
 
 
 # --- slices and fairness ----------------------------------------------------------------------------------------------
@@ -184,24 +128,22 @@ def test_runs_waits_and_shares_of_contending_tasks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("base", "whole"),
+    [(None, None), (2_800_000, 4e6), (4_000_000, 4e6), (4_000_001, 8e6), (100_000, 4e6)],
+)
+@pytest.mark.parametrize("measure", ["slice", "fairness"])
+def test_a_slice_ends_at_a_tick(measure: str, base: int | None, whole: float | None) -> None:
+    row = row_of([contest([4], measure=measure)], sched_base_slice_ns=base)
+    assert (row.base_slice_ns, row.whole_slice_ns) == (base, whole)
+
+
+@pytest.mark.parametrize(
     ("distances", "share"),
     [([0, 0], 100), ([200_000], 100), ([200_001], 0), ([0, 200_000, 200_001, 10**6], 50), ([10**6] * 3, 0)],
 )
 def test_near_an_edge_is_within_200_us(distances: list[int], share: float) -> None:
     row = row_of([contest([4] * len(distances), edges_ns=distances, block=block) for block in range(BLOCKS)])
     assert row.near_edge_pct == exactly(share)
-
-
-def test_only_runs_that_the_scheduler_ended_count() -> None:
-    """An interrupt or the hypervisor takes the CPU without a switch."""
-    taken = [
-        contest([4, 9, 4, 9, 4], edges_ns=[0, 10**6, 0, 10**6, 0], block=block, interrupted=1)
-        for block in range(BLOCKS)
-    ]
-    row = row_of(taken)
-    assert row.run is not None
-    assert (row.run.p50.middle, row.run.maximum, row.n_count) == (4, 4, 3 * BLOCKS)
-    assert row.near_edge_pct == exactly(100)
 
 
 @pytest.mark.parametrize(("others", "grade"), [(0, "ok"), (2, "ok"), (4, "shaky"), (50, "shaky")])
@@ -234,9 +176,8 @@ def test_a_launch_without_a_whole_run_is_empty_not_zero() -> None:
 
 
 def test_a_switch_among_runnable_tasks_is_their_cpu_time_by_counted_switches() -> None:
-    row = row_of([yields(1500, 64, block, done=0.9) for block in range(BLOCKS)])
+    row = row_of([yields(1500, 64, block) for block in range(BLOCKS)])
     assert row.switch_ns == exactly(1500)
-    assert row.spin_lost_pct == exactly(10)
     assert (row.lost_pct, row.switches_per_s) == (None, None)
 
 
@@ -246,45 +187,6 @@ def test_passes_without_a_switch_have_no_cost() -> None:
     none = Samples(one.key, 0, {"pass": [1], "cpu": [10**6], "switches": [0]}, one.facts)
     assert row_of([some]).switch_ns == Interval(1500, None, None)
     assert row_of([none]).switch_ns is None
-
-
-def slopes(taken: Sequence[Samples]) -> dict[str, Finding]:
-    wanted = findings.runnable_subject("thread")
-    return {item.column: item for item in findings.findings(taken, SEED) if item.subject == wanted}
-
-
-def test_the_slope_is_for_each_doubling_and_the_ratio_from_end_to_end() -> None:
-    """1,000 ns for two tasks and 100 more at each doubling, on machines of different speed."""
-    taken = [
-        yields(1000 + 100 * (math.log2(tasks) - 1) + 50 * block, tasks, block)
-        for block in range(BLOCKS)
-        for tasks in (2, 16, 128, 1024)
-    ]
-    found = slopes(taken)
-    assert found["growth_ns"].value == Interval(*[pytest.approx(100, abs=0.5)] * 3)
-    ratio = found["switch_ratio"].value
-    assert ratio is not None
-    assert ratio.middle == pytest.approx(2000 / 1100, rel=1e-3)
-    assert (ratio.low or 0) < ratio.middle < (ratio.high or 0)
-    assert found["growth_ns"].note == "for each doubling, from 2 to 1,024"
-    assert found["switch_ratio"].note == "1,024 over 2"
-
-
-def test_a_switch_that_costs_the_same_has_no_slope() -> None:
-    taken = [yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 64, 4096)]
-    found = slopes(taken)
-    assert found["growth_ns"].value == Interval(*[pytest.approx(0, abs=1e-6)] * 3)
-    assert found["switch_ratio"].value == exactly(1)
-
-
-def test_two_counts_are_no_line() -> None:
-    assert slopes([yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 4096)]) == {}
-
-
-def test_counts_that_not_every_launch_has_are_left_out() -> None:
-    taken = [yields(1000, tasks, block) for block in range(BLOCKS) for tasks in (2, 64, 512)]
-    taken.append(yields(10**6, 4096, 0))
-    assert slopes(taken)["switch_ratio"].note == "512 over 2"
 
 
 # --- the tick, and a fresh task ---------------------------------------------------------------------------------------
@@ -315,39 +217,48 @@ def test_a_launch_that_saw_no_step_does_not_end_the_run() -> None:
 
 
 def test_the_share_of_a_fresh_task_is_of_what_both_got() -> None:
-    row = row_of([fresh([50, 60, 50, 40, 50], [50, 40, 50, 60, 50])])
+    row = row_of(fresh([50, 60, 50, 40, 50], [50, 40, 50, 60, 50]))
     assert row.fresh_share_pct is not None
     assert row.fresh_share_pct.middle == 50
     assert (row.fresh_share_pct.low or 0) >= 40
-    assert row.n_count == 5
+    assert (row.n_count, row.launches_count, row.status) == (5, 1, "ok")
+
+
+def test_what_the_rules_ask_for_stands_in_the_rows() -> None:
+    """How long was watched, and how old the old task was: the least, as each launch has to do."""
+    assert row_of([tick([4_000_000], 1, duration_ns=duration) for duration in (9, 7, 8)]).window_ns == 7
+    assert row_of([contest([4], cpu, block=block) for block, cpu in enumerate([(9, 1), (4, 4)])]).window_ns == 8
+    found = row_of(fresh([1, 1], [1, 1]))
+    assert (found.burned_ns, found.window_ns) == (10**10, 10**9)
 
 
 def test_a_trial_in_which_nobody_ran_does_not_count() -> None:
-    row = row_of([fresh([50, 0], [150, 0])])
+    row = row_of(fresh([50, 0], [150, 0]))
     assert (row.n_count, row.fresh_share_pct) == (1, Interval(25, None, None))
+
+
+def test_trials_before_an_interruption_are_a_row_that_says_how_many() -> None:
+    row = row_of(fresh([50, 50], [50, 50], trials=30))
+    assert (row.n_count, row.status) == (2, "interrupted")
+    assert row.reason == "2 of 30 trials were measured before the end"
+
+
+def test_trials_before_a_failure_are_a_row_that_says_which() -> None:
+    taken = fresh([50, 50], [50, 50], trials=30)
+    taken.append(Samples(taken[0].key, 0, {}, {"dropped_count": 0, "failure": "scheduling was killed by SIGKILL"}))
+    row = row_of(taken)
+    assert (row.n_count, row.launches_count, row.status) == (2, 1, "failed")
+    assert row.reason == "scheduling was killed by SIGKILL; 2 of 30 trials were measured before the end"
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_all_measures_in_their_order_by_memory_and_tasks() -> None:
-    taken = [
-        fresh([1], [1]),
-        yields(1000, 64),
-        yields(1000, 2),
-        tick([4], 1),
-        contest([4], measure="fairness"),
-        contest([4], measure="slice"),
-        loss(1000, 5, 9),
-        ring(9, 1, working_set_bytes=1 << 20),
-        ring(9, 1, tasks_count=64),
-        ring(9, 1),
-    ]
-    made = rows.summarise(taken, SEED, FACTS)
-    assert [row.measure for row in made] == [*["switch"] * 3, *scheduling.MEASURES[1:5], *["runnable"] * 2, "fresh"]
-    assert [(row.working_set_bytes, row.tasks_count) for row in made[:3]] == [(0, 2), (0, 64), (1 << 20, 2)]
-    assert [row.tasks_count for row in made if row.measure == "runnable"] == [2, 64]
-    assert set(rows._ROWS) == set(scheduling.MEASURES)
+def test_each_measure_has_its_rows() -> None:
+    taken = [ring(9, 1), loss(1000, 5, 9), contest([4]), contest([4], measure="fairness"), tick([4], 1)]
+    taken += [yields(1000, 2), *fresh([1], [1])]
+    assert [row.measure for row in rows.summarise(taken, SEED, FACTS)] == list(MEASURES)
+    assert set(rows._ROWS) == set(MEASURES)
 
 
 def test_samples_that_were_dropped_are_told() -> None:
@@ -357,14 +268,9 @@ def test_samples_that_were_dropped_are_told() -> None:
 
 def test_without_samples_there_is_nothing() -> None:
     assert rows.summarise([], SEED, FACTS) == []
-    assert findings.findings([], SEED) == []
 
 
-def test_views_and_charts_name_columns_that_there_are() -> None:
+def test_views_name_columns_that_there_are() -> None:
     names = {item.name for item in columns(rows.SchedulingRow)}
-    for view in rows.VIEWS:
+    for view in charts.VIEWS:
         assert {view.column, view.low, view.high} - {""} <= names
-    for chart in rows.CHARTS:
-        assert {chart.x, chart.y, chart.low, chart.high, *chart.series, *(name for name, _ in chart.where)} - {
-            ""
-        } <= names

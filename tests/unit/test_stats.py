@@ -315,3 +315,22 @@ def test_a_grade_never_gets_better(levels: list[str]) -> None:
         assert lowered.reason.endswith(f"r{number}")
         grade = lowered
     assert grade.reason == "; ".join(f"r{number}" for number in range(len(levels)))
+
+
+def test_draws_are_with_replacement_and_follow_from_the_seed() -> None:
+    items = list("abcde")
+    drawn = list(stats.draws_of(items, 3))
+    assert len(drawn) == stats.RESAMPLES
+    assert all(len(draw) == len(items) and set(draw) <= set(items) for draw in drawn)
+    assert any(len(set(draw)) < len(items) for draw in drawn)
+    assert drawn == list(stats.draws_of(items, 3)) != list(stats.draws_of(items, 4))
+    assert list(stats.draws_of(items[:4], 3)) == []  # as few as say nothing
+
+
+def test_an_interval_needs_every_launch_and_a_median_what_is_known() -> None:
+    values = [3.0, 1.0, 2.0, 5.0, 4.0]
+    assert stats.interval_of_all(iter(values), 1) == stats.median_interval(values, 1)
+    assert stats.interval_of_all([*values, None], 1) is None
+    assert stats.interval_of_all([], 1) is None
+    assert stats.median_of_known([None, 4.0, 2.0]) == 3.0
+    assert stats.median_of_known([None]) is None

@@ -63,24 +63,46 @@ def test_known_ends(values: dict[str, Value], outcome: Outcome, names: str, lead
     assert cell.lead_ratio == (pytest.approx(lead) if lead else None)
 
 
+@pytest.mark.parametrize(
+    ("other", "outcome"),
+    [
+        ((109, 108, 110), Outcome.CLOSE),  # surely slower, and within 1.10
+        ((110, 109, 111), Outcome.CLOSE),
+        ((110.1, 109, 111), Outcome.WON),
+        ((200, 99.5, 300), Outcome.CLOSE),  # far away, and the intervals overlap
+    ],
+)
+def test_within_what_counts_as_the_same_nobody_wins(other: Value, outcome: Outcome) -> None:
+    field = {"a": point(100, 99, 100), "b": point(*other)}
+    assert judge(field, 1.10).outcome is outcome
+    assert judge(field).outcome is (Outcome.CLOSE if other[0] == 200 else Outcome.WON)
+
+
+def test_a_win_is_beyond_the_same_over_each() -> None:
+    """The second decides nothing, the third is far away: the first does not win, and the third is no candidate."""
+    cell = judge({"a": point(100, 99, 101), "b": point(105, 104, 106), "c": point(200, 199, 201)}, 1.10)
+    assert (cell.outcome, cell.names) == (Outcome.CLOSE, ("a", "b"))
+
+
 SPANS = st.tuples(st.floats(1, 100), st.floats(0, 20), st.floats(0, 20))
 FIELDS = st.dictionaries(st.sampled_from(string.ascii_lowercase), SPANS, min_size=1, max_size=8)
 
 
-@given(FIELDS, st.randoms(use_true_random=False))
-def test_a_win_is_a_win_over_each(spans: dict[str, tuple[float, float, float]], random: Any) -> None:
+@given(FIELDS, st.sampled_from([1.0, 1.10, 2.0]), st.randoms(use_true_random=False))
+def test_a_win_is_a_win_over_each(spans: dict[str, tuple[float, float, float]], same: float, random: Any) -> None:
     field = {name: point(y, y - below, y + above) for name, (y, below, above) in spans.items()}
-    cell = judge(field)
+    cell = judge(field, same)
     best = cell.names[0]
     others = [other for name, other in field.items() if name != best]
     assert field[best].y == min(other.y for other in field.values())
-    ends = [field[best].high < other.low for other in others]  # type: ignore[operator]
+    y, high = field[best].y, field[best].high
+    ends = [high < other.low and other.y > same * y for other in others]  # type: ignore[operator]
     assert (cell.outcome is Outcome.ALONE) == (not others)
     assert (cell.outcome is Outcome.WON) == (bool(others) and all(ends))
     assert len(cell.names) == (1 + ends.count(False) if cell.outcome is Outcome.CLOSE else 1)
     shuffled = list(field.items())
     random.shuffle(shuffled)
-    assert judge(dict(shuffled)) == cell
+    assert judge(dict(shuffled), same) == cell
 
 
 def test_a_shaky_value_that_decides_is_said() -> None:
@@ -123,6 +145,12 @@ def test_a_map_of_known_rows() -> None:
     assert [drawing.count(outcome) for outcome in Outcome] == [4, 1, 1]
     assert drawing.cells[1000, 10].lead_ratio == pytest.approx(1500)
     assert drawing.source == "run abc123, mock v3, kernel 6.1.0-test, 2030-01-02, n = 14 rows"
+
+
+def test_a_map_decides_by_its_own_measure_of_the_same() -> None:
+    rows = [row("epoll", 10, 100.0, echo_p50_hi_ns=101.0), row("poll", 10, 109.0, echo_p50_lo_ns=108.0)]
+    assert outcomes(map_of(rows)) == {(10, 1): (Outcome.WON, ("epoll",))}
+    assert outcomes(map_of(rows, same_ratio=1.10)) == {(10, 1): (Outcome.CLOSE, ("epoll", "poll"))}
 
 
 def test_void_and_missing_values_take_no_part() -> None:
@@ -178,6 +206,8 @@ def test_what_a_reader_must_know_is_said() -> None:
     assert "a win: the 95 % interval lies below every other's" in drawing.notes
     assert "1 of 4 values have no interval and decide nothing" in drawing.notes
     assert "1 of 4 values are shaky" in drawing.notes
+    same = map_of(CONTEST, same_ratio=1.10).notes
+    assert "a win: the 95 % interval lies below every other's and the value by more than 10 %" in same
     told = drawing.remarks(with_leads=True)
     assert "too close: E/P in 1" in told
     assert "~: a value that decides is shaky" in told
@@ -263,7 +293,9 @@ def test_more_contestants_than_letters_are_refused() -> None:
 
 def test_a_run_keeps_both_kinds() -> None:
     charts: tuple[AnyChart, ...] = (
-        dataclasses.replace(MAP, at_end=True, where=(("model", ("epoll", "poll")), ("open_count", 10))),
+        dataclasses.replace(
+            MAP, at_end=True, where=(("model", ("epoll", "poll")), ("open_count", 10)), same_ratio=1.10
+        ),
         Chart("echo", "Echo", "open_count", "echo_p50_ns", at_end=True),
     )
     kept = json.loads(json.dumps([dataclasses.asdict(chart) for chart in charts]))
@@ -271,6 +303,8 @@ def test_a_run_keeps_both_kinds() -> None:
     assert charts_of(stored([], charts=kept)) == charts
     old = {name: value for name, value in kept[1].items() if name not in ("kind", "at_end")}
     assert charts_of(stored([], charts=[old])) == (dataclasses.replace(charts[1], at_end=False),)
+    before = {name: value for name, value in kept[0].items() if name != "same_ratio"}
+    assert charts_of(stored([], charts=[before])) == (dataclasses.replace(charts[0], same_ratio=1.0),)
     with pytest.raises(UserError, match="cannot read"):
         charts_of(stored([], charts=[kept[1] | {"kind": "pie"}]))
 
