@@ -1,30 +1,34 @@
-"""Servers of trace-overhead, each with the load that fits it: nginx with wrk, the reference models with the pump."""
+"""Servers of trace-overhead, each with the load that fits it: real ones with wrk, the models with the pump."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from c10k_probe import native, stats
+from c10k_probe.experiment import Scalar
 from c10k_probe.limits import Needs
 from c10k_probe.load import ClosedLoop, Holder, Pumped, Wrk, find_wrk
-from c10k_probe.servers import CLIENT_END, MODELS, NginxServer, ReferenceServer, Server, nginx
+from c10k_probe.observe import processes, tree
+from c10k_probe.servers import CLIENT_END, MODELS, REAL_SERVERS, RealModel, Server, ServerModel, ServerOptions
+from c10k_probe.servers.nginx import NGINX, PATH_FILE
+from c10k_probe.servers.real import PATH
 
-NGINX = "nginx"
 AUTO = "auto"
 FALLBACK = "epoll"  # where nginx or wrk is missing
-SERVERS = (NGINX, *MODELS)
-ANSWERS = {"file": nginx.PATH, "memory": nginx.PATH_MEMORY}
+SERVERS: Mapping[str, ServerModel] = {**REAL_SERVERS, **MODELS}
+ANSWERS = {"file": PATH_FILE, "memory": PATH}
 _OWN_DESCRIPTORS = Needs(descriptors_count=32, system_descriptors_count=64)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What load is wanted. answer: a key of ``ANSWERS``."""
+    """What load is wanted. answer: a key of ``ANSWERS``, what nginx answers with."""
 
     connections_count: int
     duration_s: int
@@ -49,10 +53,15 @@ class Load(Protocol):
 
 @dataclass(frozen=True)
 class Ready:
-    """A server that runs, and how its load is begun."""
+    """A server that runs, how its load is begun, and what is known of its answers."""
 
     server: Server
     begin: Callable[[], Load]
+    facts: Mapping[str, Scalar]
+
+
+NOTHING_KNOWN: Mapping[str, Scalar] = {"server_version": None, "header_bytes": None, "body_bytes": None}
+"""Of the answers of a model, which echoes."""
 
 
 def resolve(chosen: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,39 +69,62 @@ def resolve(chosen: tuple[str, ...]) -> tuple[str, ...]:
     if AUTO not in chosen:
         return chosen
     try:
-        nginx.find_nginx()
+        NGINX.find()
         find_wrk()
     except native.HelperUnsupported:
-        return NGINX, FALLBACK
-    return (NGINX,)
+        return NGINX.name, FALLBACK
+    return (NGINX.name,)
 
 
 def needs(server: str, connections_count: int) -> Needs:
     """What a cell takes of each limit."""
-    if server == NGINX:
-        fixed, each = nginx.NEEDS, Needs(descriptors_count=1, system_descriptors_count=1)
-    else:
-        fixed, each = MODELS[server].fixed, MODELS[server].per_connection
-    return fixed.plus(each.plus(CLIENT_END).times(connections_count)).plus(_OWN_DESCRIPTORS)
+    model = SERVERS[server]
+    both_ends = model.per_connection.plus(CLIENT_END)
+    return model.fixed.plus(both_ends.times(connections_count)).plus(_OWN_DESCRIPTORS)
 
 
 @contextlib.contextmanager
 def serving(name: str, ask: Ask, remaining_s: Callable[[], float]) -> Iterator[Ready]:
     """A fresh server. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
-    if name == NGINX:
-        find_wrk()
-        with NginxServer() as server:
-            url = server.url(ANSWERS[ask.answer])
-            yield Ready(server, lambda: Wrk(url, ask.connections_count, ask.duration_s))
-        return
+    model = SERVERS[name]
+    of_it = _serving_http(model, ask) if isinstance(model, RealModel) else _serving_echo(model, ask, remaining_s)
+    with of_it as ready:
+        yield ready
+
+
+@contextlib.contextmanager
+def _serving_http(model: RealModel, ask: Ask) -> Iterator[Ready]:
+    find_wrk()
+    path = ANSWERS[ask.answer] if model is NGINX else PATH
+    with model.start(ServerOptions(protocol="http", capacity_count=ask.connections_count)) as server:
+        _keep_to_one_cpu(server)
+        page = server.look(path)
+        facts: Mapping[str, Scalar] = {
+            "server_version": server.version,
+            "header_bytes": page.header_bytes,
+            "body_bytes": page.body_bytes,
+        }
+        yield Ready(server, lambda: Wrk(server.url(path), ask.connections_count, ask.duration_s), facts)
+
+
+@contextlib.contextmanager
+def _serving_echo(model: ServerModel, ask: Ask, remaining_s: Callable[[], float]) -> Iterator[Ready]:
     with (
-        ReferenceServer(name) as model,
-        Holder(model.port, ask.connections_count, remaining_s=remaining_s) as holder,
+        model.start(ServerOptions(capacity_count=ask.connections_count)) as server,
+        Holder(server.port, ask.connections_count, remaining_s=remaining_s) as holder,
     ):
+        _keep_to_one_cpu(server)
         ramped = holder.ramp(ask.connections_count)
         if ramped.failure is not None:
             raise native.HelperError(f"{ramped.failure.call} failed: {ramped.failure.message}")
-        yield Ready(model, lambda: Pumping(holder, ask.connections_count, ask.duration_s))
+        yield Ready(server, lambda: Pumping(holder, ask.connections_count, ask.duration_s), NOTHING_KNOWN)
+
+
+def _keep_to_one_cpu(server: Server) -> None:
+    """So that one CPU's worth is full load for every server on every machine; its further workers inherit it."""
+    for tid in processes.walk_threads(tree.session_pids(server.session)):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(tid, [min(server.cpus)])
 
 
 class Pumping:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Traced:
     tracer_peak_rss_bytes: int | None = None
     ready_s: float | None = None
     trace: Trace | None = None
+    answers: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
 
     def values(self) -> dict[str, list[int]]:
         """What has an interval over launches; what was not measured is left out."""
@@ -61,6 +63,7 @@ class Traced:
         if trace is not None:
             switches = add_known([trace.voluntary_switches_count, trace.involuntary_switches_count])
         return {
+            **self.answers,
             "requests_count": load.requests_count,
             "failed_count": load.failed_count,
             "load_cpu_pct": _share_pct(load.cpu_s, load.elapsed_s),
@@ -90,7 +93,7 @@ def measure(server: str, traced_by: str, ask: Ask, remaining_s: Callable[[], flo
             came_to = load.finish()
         if death := ready.server.death():
             raise native.HelperError(death)
-        return tracing.finished(came_to)
+        return dataclasses.replace(tracing.finished(came_to), answers=ready.facts)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,9 @@ class TraceOverheadRow(Row):
 
     server: str = column("system under test", key=True)
     traced_by: str = column("who traced the server while this row was measured; off: nobody", key=True)
+    server_version: str | None = column("what the server says it is, with its version; empty for the project's own")
+    header_bytes: int | None = column("status line and headers of an HTTP answer")
+    body_bytes: int | None = column("body of an HTTP answer")
     launches_count: int | None = column("fresh servers that were measured")
     requests_count: int | None = column("requests answered, over all launches")
     failed_count: int | None = column("connections refused or broken, time-outs and wrong answers, over all launches")
@@ -96,6 +99,7 @@ CHARTS = (
 _MEDIANS = ("calls_per_request_count", "switches_per_request_count", "ready_s", "tracer_cpu_pct")
 _MORE_MEDIANS = ("tracer_peak_rss_bytes", "server_cpu_pct", "load_cpu_pct")
 _SUMS = ("requests_count", "failed_count", "dropped_count")
+_SAME = ("server_version", "header_bytes", "body_bytes")  # in each launch
 
 
 def rows(samples: Sequence[Samples], seed: int) -> list[TraceOverheadRow]:
@@ -114,7 +118,8 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
     facts: dict[str, Any] = {key: _median_of(key, launches) for key in (*_MEDIANS, *_MORE_MEDIANS)}
     sums: dict[str, Any] = {key: _sum_of(key, launches) for key in _SUMS}
     interval = _interval("throughput_per_s", launches, seed) if name[1] == OFF else throughput_ratio
-    grade = _grade(stats.grade_interval(interval, "throughput"), facts, sums)
+    grade = _grade(stats.grade_interval(interval, "throughput"), facts, sums, is_base=name[1] == OFF)
+    same: dict[str, Any] = {key: launches[0].facts[key] for key in _SAME}
     return TraceOverheadRow(
         server=name[0],
         traced_by=name[1],
@@ -129,21 +134,28 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
         cpu_over_off_ratio=_ratio("cpu_per_request_ns", launches, base, seed),
         grade=grade.level,
         grade_reason=grade.reason,
+        **same,
         **sums,
         **facts,
     )
 
 
-def _grade(grade: stats.Grade, facts: Mapping[str, float | None], sums: Mapping[str, int | None]) -> stats.Grade:
+def _grade(
+    grade: stats.Grade, facts: Mapping[str, float | None], sums: Mapping[str, int | None], *, is_base: bool
+) -> stats.Grade:
     load_pct, server_pct = facts["load_cpu_pct"], facts["server_cpu_pct"]
+    is_full = server_pct is not None and server_pct >= FULL_PCT
     if load_pct is None:
         grade = grade.worse("void", "the load generator's CPU time is unknown: it may have been the limit")
-    elif load_pct > BUSY_PCT and load_pct < FULL_PCT and server_pct is not None and server_pct >= FULL_PCT:
+    elif load_pct > BUSY_PCT and (load_pct >= FULL_PCT or not is_full):
+        grade = grade.worse("void", f"the load generator used {load_pct:.0f} % of its CPU: it may have been the limit")
+    elif load_pct > BUSY_PCT:
         # its share is padded by waits of a few microseconds, each with a sleep and a wake-up
         text = f"the load generator used {load_pct:.0f} % of its CPU, though the server had nothing left of its own"
         grade = grade.worse("shaky", text)
-    elif load_pct > BUSY_PCT:
-        grade = grade.worse("void", f"the load generator used {load_pct:.0f} % of its CPU: it may have been the limit")
+    elif is_base and not is_full:  # while traced, a server that waits for its tracer is what is asked for
+        share = "an unknown share" if server_pct is None else f"{server_pct:.0f} %"
+        grade = grade.worse("shaky", f"the untraced server used {share} of its CPU: it was not at full load")
     if sums["dropped_count"]:
         grade = grade.worse("shaky", f"{sums['dropped_count']:,} events were dropped: counts are lower bounds")
     if sums["failed_count"]:

@@ -15,8 +15,9 @@ slow then is in the intervals, not in the difference. Ratios are of launches in 
 Known bias: a closed loop, so latency under load is connections over throughput. The price is that of a server which
 does little but system calls: the less a server computes, the more it is. Tracepoints are the whole machine's: the load
 generator, too, pays for the tracer's first look at every call, and is watched: a row is void when it used more than
-80 % of its CPU, unless the server had nothing left of its own. One CPU for each makes the reference models' rows void
-where client and model cost the same. Tracers run on whichever CPU is free.
+80 % of its CPU, unless the server, which is kept to one CPU, had nothing left of that. It is shaky then, since a few
+percent may be left between 95 % and all of a CPU; ``cpu_over_off_ratio`` does not depend on that. Where client and
+model cost the same, the rows are void. Tracers run on whichever CPU is free.
 
 Sources: bcc's reference_guide.md, perf-stat(1), strace(1), proc(5), nginx's and wrk's documentation; Tene, "How NOT to
 measure latency" (closed loops).
@@ -44,7 +45,7 @@ class TraceOverheadParameters(Parameters):
 
     server: tuple[str, ...] = parameter(
         (AUTO,),
-        "Systems under test, comma-separated; wrk loads nginx, the project's own client the models.",
+        "Systems under test, comma-separated; wrk loads the real ones, the project's own client the models.",
         choices=(AUTO, *SERVERS),
         many=True,
     )

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
-from c10k_probe.servers.nginx import NginxServer
+from c10k_probe.servers.nginx import NGINX
+from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
-"""Every way to serve a connection that an experiment may choose, by name."""
+"""Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
+
+REAL_SERVERS: Final[Mapping[str, RealModel]] = {model.name: model for model in (NGINX,)}
+"""Programs of others, by name; each speaks HTTP, and no echo."""
 
 BASIC_MODELS: Final = ("epoll", "thread", "fork")
 """What is compared when nothing else is asked for."""
@@ -18,8 +22,10 @@ __all__ = [
     "CLIENT_END",
     "MODELS",
     "PROTOCOLS",
+    "REAL_SERVERS",
     "REFERENCE_MODELS",
-    "NginxServer",
+    "RealModel",
+    "RealServer",
     "ReferenceModel",
     "ReferenceServer",
     "Server",

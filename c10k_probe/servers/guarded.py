@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,10 @@ from c10k_probe.servers import janitor
 _START_S: Final = 10.0
 _CLEAN_UP_S: Final = 10.0
 _UNPRIVILEGED: Final = "nobody"
-_PLACE: Final = re.compile(r"^.*\[emerg\] (?:[0-9#]+: )?")  # of a line of nginx's: when, how bad, which process
+_PLACE: Final = re.compile(r"^.*\[(?:emerg|alert|crit)\] (?:[0-9#]+: )?")  # nginx's: when, how bad, which process
+_TELLING: Final = re.compile(
+    r"\[(?:emerg|alert|crit)\]|^\w*Error: |\bAH\d{5}: |\bERROR: "
+)  # nginx, node, httpd, php-fpm
 
 
 def unprivileged_user() -> tuple[int, int] | None:
@@ -39,19 +43,34 @@ def unprivileged_user() -> tuple[int, int] | None:
     return found.pw_uid, found.pw_gid
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How to start a program. files: name -> text, in a folder of its own; {folder} here and there is its path.
+
+    folder: where it runs, None for the folder of its own. is_own_user: it runs as the user that we are, not as an
+    unprivileged one.
+    """
+
+    command: Sequence[str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+    is_own_user: bool = False
+
+
 class Guarded:
     """One program in a folder of its own. Raises ``native.HelperError``; ``close`` leaves nothing behind."""
 
-    def __init__(self, name: str, command: Sequence[str], files: Mapping[str, str], cpus: frozenset[int]) -> None:
-        """Start it, as an unprivileged user, on these CPUs; ``{folder}`` in command and files is the folder."""
+    def __init__(self, name: str, recipe: Recipe, cpus: frozenset[int]) -> None:
+        """Start it on these CPUs."""
         self.name = name
         self._ended: int | None = None
         self._text = b""
         request = {
             "prefix": f"c10k-probe-{name}-",
-            "files": dict(files),
-            "command": list(command),
-            "user": unprivileged_user(),
+            "files": dict(recipe.files),
+            "command": list(recipe.command),
+            "user": None if recipe.is_own_user else unprivileged_user(),
+            "cwd": recipe.folder,
             "cpus": sorted(cpus),
         }
         try:
@@ -90,7 +109,7 @@ class Guarded:
         with contextlib.suppress(OSError):
             text = (self.folder / janitor.ERRORS).read_text(encoding="utf-8", errors="replace")
             lines = [line.strip() for line in text.splitlines() if line.strip()]
-            telling = [line for line in lines if "[emerg]" in line] or lines[-1:]
+            telling = [line for line in lines if _TELLING.search(line)] or lines[-1:]
             return _PLACE.sub("", telling[0]) if telling else ""
         return ""
 

@@ -5,7 +5,8 @@ the asker's end reaches. From stdin it reads one line, a JSON object:
 
     prefix   how the folder's name begins; it is made where temporary files go
     files    name -> text, written into the folder
-    command  what to run there; {folder} stands for the folder's path in it and in the texts
+    command  what to run; {folder} stands for the folder's path in it and in the texts
+    cwd      where to run it, or null for the folder
     user     [user id, group id] to run it as, or null
     cpus     CPUs that it may use
 
@@ -84,7 +85,7 @@ def start(request: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
     with (folder / ERRORS).open("wb") as errors:
         return subprocess.Popen(
             [word.replace("{folder}", str(folder)) for word in request["command"]],
-            cwd=folder,
+            cwd=request["cwd"] or folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -27,6 +27,7 @@ class ReferenceModel:
     per_connection: Needs
     fixed: Needs
     takes: frozenset[str] = frozenset()
+    protocols: frozenset[str] = frozenset({"echo"})
     missing: str = ""
 
     def start(self, options: ServerOptions) -> ReferenceServer:

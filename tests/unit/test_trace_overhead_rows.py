@@ -32,6 +32,7 @@ def test_rows_stand_from_little_to_much_with_ratios_over_off() -> None:
     assert ratio.high is not None
     assert ratio.low <= ratio.middle <= ratio.high
     assert {row.grade for row in made.values()} == {"ok"}
+    assert {(row.server_version, row.header_bytes, row.body_bytes) for row in made.values()} == {("nginx/1.2", 200, 11)}
     assert made["bcc"].requests_count == sum(RATES["bcc"])
 
 
@@ -63,7 +64,7 @@ def test_each_server_is_compared_with_itself() -> None:
 
 @pytest.mark.parametrize(
     ("load_cpu_pct", "server_cpu_pct", "grade"),
-    [(79.0, 50.0, "ok"), (81.0, 90.0, "void"), (81.0, 99.0, "shaky"), (97.0, 99.0, "void"), (None, 99.0, "void")],
+    [(79.0, 96.0, "ok"), (81.0, 90.0, "void"), (81.0, 99.0, "shaky"), (97.0, 99.0, "void"), (None, 99.0, "void")],
 )
 def test_a_busy_generator_is_the_limit_unless_the_server_had_nothing_left(
     load_cpu_pct: float | None, server_cpu_pct: float, grade: str
@@ -72,6 +73,13 @@ def test_a_busy_generator_is_the_limit_unless_the_server_had_nothing_left(
     made = by_name(samples)
     assert {row.grade for row in made.values()} == {grade}
     assert len(list(findings(list(made.values())))) == (0 if grade == "void" else 2)
+
+
+def test_an_untraced_server_that_was_not_at_full_load_is_shaky_and_a_traced_one_is_not() -> None:
+    """A server that waits for its tracer cannot be at full load, and that is the price."""
+    made = by_name(run(RATES, server_cpu_pct=50.0))
+    assert {name: row.grade for name, row in made.items()} == {"off": "shaky", "bcc": "ok", "strace": "ok"}
+    assert "used 50 % of its CPU" in made["off"].grade_reason
 
 
 def test_nothing_is_compared_with_a_void_row() -> None:
