@@ -126,8 +126,8 @@ PARTS: tuple[_Row, ...] = (
         _file("usr/lib/apache2/modules/libphp*.so"),
     ),
     _Row("nginx", "server under test", "nginx", _executable("nginx"), ("trace-overhead",)),
-    _Row("node", "server under test", "nodejs", _executable("node", "nodejs")),
-    _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab")),
+    _Row("node", "server under test", "nodejs", _executable("node", "nodejs"), ("trace-overhead",)),
+    _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab"), ("the project's truth checks",)),
     _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk"), ("trace-overhead",)),
 )
 

@@ -15,11 +15,21 @@ from c10k_probe.experiment import Scalar
 from c10k_probe.limits import Needs
 from c10k_probe.load import ClosedLoop, Holder, Pumped, Wrk, find_wrk
 from c10k_probe.observe import processes, tree
-from c10k_probe.servers import CLIENT_END, MODELS, REAL_SERVERS, RealModel, Server, ServerModel, ServerOptions
+from c10k_probe.servers import (
+    CLIENT_END,
+    MODELS,
+    REAL_SERVERS,
+    RealModel,
+    Server,
+    ServerModel,
+    ServerOptions,
+    command_model,
+)
 from c10k_probe.servers.nginx import NGINX, PATH_FILE
 from c10k_probe.servers.real import PATH
 
 AUTO = "auto"
+COMMAND = "command"  # the user's own
 FALLBACK = "epoll"  # where nginx or wrk is missing
 SERVERS: Mapping[str, ServerModel] = {**REAL_SERVERS, **MODELS}
 ANSWERS = {"file": PATH_FILE, "memory": PATH}
@@ -28,11 +38,12 @@ _OWN_DESCRIPTORS = Needs(descriptors_count=32, system_descriptors_count=64)
 
 @dataclass(frozen=True)
 class Ask:
-    """What load is wanted. answer: a key of ``ANSWERS``, what nginx answers with."""
+    """What load is wanted. answer: a key of ``ANSWERS``, what nginx answers with; command: of the user's own server."""
 
     connections_count: int
     duration_s: int
     answer: str
+    command: str
 
 
 class Load(Protocol):
@@ -64,10 +75,19 @@ NOTHING_KNOWN: Mapping[str, Scalar] = {"server_version": None, "header_bytes": N
 """Of the answers of a model, which echoes."""
 
 
-def resolve(chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """``auto`` is nginx, and the reference model too where that, or wrk, is missing: its rows then say what is."""
+def model_of(name: str, command: str) -> ServerModel:
+    """The server of this name. Raises ``ValueError`` for a command that cannot be meant."""
+    return command_model(command) if name == COMMAND else SERVERS[name]
+
+
+def resolve(chosen: tuple[str, ...], command: str) -> tuple[str, ...]:
+    """``auto`` is the user's own server if there is one; else nginx, and the reference model too where nginx or wrk is
+    missing: nginx's rows then say what is.
+    """
     if AUTO not in chosen:
         return chosen
+    if command:
+        return (COMMAND,)
     try:
         NGINX.find()
         find_wrk()
@@ -76,9 +96,8 @@ def resolve(chosen: tuple[str, ...]) -> tuple[str, ...]:
     return (NGINX.name,)
 
 
-def needs(server: str, connections_count: int) -> Needs:
+def needs(model: ServerModel, connections_count: int) -> Needs:
     """What a cell takes of each limit."""
-    model = SERVERS[server]
     both_ends = model.per_connection.plus(CLIENT_END)
     return model.fixed.plus(both_ends.times(connections_count)).plus(_OWN_DESCRIPTORS)
 
@@ -86,7 +105,7 @@ def needs(server: str, connections_count: int) -> Needs:
 @contextlib.contextmanager
 def serving(name: str, ask: Ask, remaining_s: Callable[[], float]) -> Iterator[Ready]:
     """A fresh server. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
-    model = SERVERS[name]
+    model = model_of(name, ask.command)
     of_it = _serving_http(model, ask) if isinstance(model, RealModel) else _serving_echo(model, ask, remaining_s)
     with of_it as ready:
         yield ready

@@ -32,7 +32,7 @@ from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.parameters import Parameters, parameter
 
-from ._trace_load import ANSWERS, AUTO, SERVERS, Ask, needs, resolve
+from ._trace_load import ANSWERS, AUTO, COMMAND, SERVERS, Ask, model_of, needs, resolve
 from ._trace_measure import BACKENDS, OFF, measure
 from ._trace_rows import CHARTS, VIEWS, TraceOverheadRow, findings, rows
 
@@ -46,8 +46,13 @@ class TraceOverheadParameters(Parameters):
     server: tuple[str, ...] = parameter(
         (AUTO,),
         "Systems under test, comma-separated; wrk loads the real ones, the project's own client the models.",
-        choices=(AUTO, *SERVERS),
+        choices=(AUTO, *SERVERS, COMMAND),
         many=True,
+    )
+    server_command: str = parameter(
+        "",
+        "A server of your own, as server \"command\": 'CMD {port}', which stays in the foreground and speaks HTTP.",
+        dimension="text",
     )
     backend: tuple[str, ...] = parameter(
         (OFF, *BACKENDS),
@@ -64,7 +69,7 @@ class TraceOverheadParameters(Parameters):
         maximum=600 * _NS_PER_S,
     )
     answer: str = parameter(
-        "file", "What nginx answers with: a file of 4 KiB, or a line from memory.", choices=tuple(ANSWERS)
+        "file", "What nginx answers with: a file of 4 KiB, or the line of the others.", choices=tuple(ANSWERS)
     )
 
 
@@ -80,23 +85,37 @@ class TraceOverhead(Experiment[TraceOverheadParameters]):
     quick_repeats = 1
 
     def check(self, parameters: TraceOverheadParameters) -> None:
-        """wrk counts whole seconds. Raises ``UsageError``."""
+        """wrk counts whole seconds; a server of the user's own is one command. Raises ``UsageError``."""
         if parameters.duration % _NS_PER_S:
             raise UsageError("--duration: only whole seconds can be measured, such as 2s")
+        command, is_chosen = parameters.server_command, COMMAND in resolve(parameters.server, parameters.server_command)
+        if is_chosen and not command:
+            raise UsageError("--server command: what is it? add --server-command 'CMD {port}'")
+        if command and not is_chosen:
+            raise UsageError("--server-command: that server is not among --server; add it there as command")
+        if command:
+            try:
+                missing = model_of(COMMAND, command).missing
+            except ValueError as error:
+                raise UsageError(f"--server-command: {error}") from None
+            if missing:
+                raise UsageError(f"--server-command: {missing}")
 
     def cells(self, parameters: TraceOverheadParameters) -> list[Cell]:
         """Each server with each backend, and without."""
-        names = dict.fromkeys((OFF, *parameters.backend))
+        command, names = parameters.server_command, dict.fromkeys((OFF, *parameters.backend))
         return [
-            Cell({"server": server, "traced_by": name}, needs(server, parameters.connections))
-            for server in resolve(parameters.server)
+            Cell({"server": server, "traced_by": name}, needs(model_of(server, command), parameters.connections))
+            for server in resolve(parameters.server, command)
             for name in names
         ]
 
     def measure(self, parameters: TraceOverheadParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, a tracer, a window of load."""
         server, traced_by = str(cell.key["server"]), str(cell.key["traced_by"])
-        ask = Ask(parameters.connections, parameters.duration // _NS_PER_S, parameters.answer)
+        ask = Ask(
+            parameters.connections, parameters.duration // _NS_PER_S, parameters.answer, parameters.server_command
+        )
         traced = measure(server, traced_by, ask, bench.remaining_s)
         yield Samples(cell.key, bench.block, traced.values(), traced.facts())
 

@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from typing import Final
 
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
+from c10k_probe.servers.command import command_model
 from c10k_probe.servers.nginx import NGINX
+from c10k_probe.servers.node import NODE
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
+from c10k_probe.servers.tornado import TORNADO
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
 """Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
 
-REAL_SERVERS: Final[Mapping[str, RealModel]] = {model.name: model for model in (NGINX,)}
+REAL_SERVERS: Final[Mapping[str, RealModel]] = {model.name: model for model in (NGINX, NODE, TORNADO)}
 """Programs of others, by name; each speaks HTTP, and no echo."""
 
 BASIC_MODELS: Final = ("epoll", "thread", "fork")
@@ -31,4 +34,5 @@ __all__ = [
     "Server",
     "ServerModel",
     "ServerOptions",
+    "command_model",
 ]

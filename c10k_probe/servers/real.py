@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import json
 import secrets
 import socket
 import time
@@ -120,6 +121,15 @@ def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
         return found
 
     return find
+
+
+def read_json(page: Page) -> Told | None:
+    """Of a page of our own program: an object with ``accepted``, ``open``, ``requests`` and ``version``."""
+    try:
+        found = json.loads(page.body)
+        return Told(int(found["accepted"]), int(found["open"]), int(found["requests"]), version=str(found["version"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class RealServer:
