@@ -118,7 +118,8 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
     facts: dict[str, Any] = {key: _median_of(key, launches) for key in (*_MEDIANS, *_MORE_MEDIANS)}
     sums: dict[str, Any] = {key: _sum_of(key, launches) for key in _SUMS}
     interval = _interval("throughput_per_s", launches, seed) if name[1] == OFF else throughput_ratio
-    grade = _grade(stats.grade_interval(interval, "throughput"), facts, sums, is_base=name[1] == OFF)
+    untraced_pct = _median_of("server_cpu_pct", base)
+    grade = _grade(stats.grade_interval(interval, "throughput"), facts, sums, untraced_pct)
     same: dict[str, Any] = {key: launches[0].facts[key] for key in _SAME}
     return TraceOverheadRow(
         server=name[0],
@@ -141,7 +142,7 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
 
 
 def _grade(
-    grade: stats.Grade, facts: Mapping[str, float | None], sums: Mapping[str, int | None], *, is_base: bool
+    grade: stats.Grade, facts: Mapping[str, float | None], sums: Mapping[str, int | None], untraced_pct: float | None
 ) -> stats.Grade:
     load_pct, server_pct = facts["load_cpu_pct"], facts["server_cpu_pct"]
     is_full = server_pct is not None and server_pct >= FULL_PCT
@@ -153,9 +154,8 @@ def _grade(
         # its share is padded by waits of a few microseconds, each with a sleep and a wake-up
         text = f"the load generator used {load_pct:.0f} % of its CPU, though the server had nothing left of its own"
         grade = grade.worse("shaky", text)
-    elif is_base and not is_full:  # while traced, a server that waits for its tracer is what is asked for
-        share = "an unknown share" if server_pct is None else f"{server_pct:.0f} %"
-        grade = grade.worse("shaky", f"the untraced server used {share} of its CPU: it was not at full load")
+    elif untraced_pct is not None and untraced_pct < FULL_PCT:  # a traced one may wait for its tracer
+        grade = grade.worse("shaky", f"the untraced server used {untraced_pct:.0f} % of its CPU: not at full load")
     if sums["dropped_count"]:
         grade = grade.worse("shaky", f"{sums['dropped_count']:,} events were dropped: counts are lower bounds")
     if sums["failed_count"]:
