@@ -117,6 +117,7 @@ def _serving_http(model: RealModel, ask: Ask) -> Iterator[Ready]:
     path = ANSWERS[ask.answer] if model is NGINX else PATH
     with model.start(ServerOptions(protocol="http", capacity_count=ask.connections_count)) as server:
         _keep_to_one_cpu(server)
+        server.warm_up(ask.connections_count)
         page = server.look(path)
         facts: Mapping[str, Scalar] = {
             "server_version": server.version,

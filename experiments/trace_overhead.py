@@ -5,7 +5,8 @@ much more CPU does the server need for a request, and what does the tracer take 
 
 Timed: one window of ``--duration`` from the load generator's start to its end, its connections set up in it; the
 throughput is by the generator's clock. A traced launch counts from before the window until after it; the tracer is read
-once a second, as ``trace`` does. Not timed: starting the server, and the tracer until it is ready (``ready_s``).
+once a second, as ``trace`` does. Not timed: starting the server, its first answers on as many connections as will come,
+so that pools have grown, and the tracer until it is ready (``ready_s``).
 Clock: CLOCK_MONOTONIC of client and tool; CPU time from the scheduler's nanoseconds (schedstat), getrusage(2).
 
 Each launch has a fresh server, and its tracer is opened and closed for it: nothing that a tracer leaves in tasks or

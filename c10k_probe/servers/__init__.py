@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from c10k_probe.servers.apache import EVENT, PREFORK_PHP
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.command import command_model
 from c10k_probe.servers.nginx import NGINX
@@ -14,7 +15,9 @@ from c10k_probe.servers.tornado import TORNADO
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
 """Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
 
-REAL_SERVERS: Final[Mapping[str, RealModel]] = {model.name: model for model in (NGINX, NODE, TORNADO)}
+REAL_SERVERS: Final[Mapping[str, RealModel]] = {
+    model.name: model for model in (NGINX, NODE, TORNADO, EVENT, PREFORK_PHP)
+}
 """Programs of others, by name; each speaks HTTP, and no echo."""
 
 BASIC_MODELS: Final = ("epoll", "thread", "fork")

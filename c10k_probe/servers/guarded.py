@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from c10k_probe import native
 from c10k_probe.servers import janitor
+from c10k_probe.servers.janitor import ERRORS
 
 _START_S: Final = 10.0
 _CLEAN_UP_S: Final = 10.0
@@ -107,7 +108,7 @@ class Guarded:
     def complaint(self) -> str:
         """The first line of its stderr that tells of an error, else the last one, without when and where."""
         with contextlib.suppress(OSError):
-            text = (self.folder / janitor.ERRORS).read_text(encoding="utf-8", errors="replace")
+            text = (self.folder / ERRORS).read_text(encoding="utf-8", errors="replace")
             lines = [line.strip() for line in text.splitlines() if line.strip()]
             telling = [line for line in lines if _TELLING.search(line)] or lines[-1:]
             return _PLACE.sub("", telling[0]) if telling else ""

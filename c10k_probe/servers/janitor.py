@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ERRORS = "stderr"  # the file in the folder that holds what the program complained about
+ERRORS = "stderr"  # the file in the folder that holds what the program complained about; it may open it, too
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE_S = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -73,6 +73,8 @@ def start(request: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
     for name, text in request["files"].items():
         paths.append(folder / name)
         paths[-1].write_text(text.replace("{folder}", str(folder)), encoding="utf-8")
+    paths.append(folder / ERRORS)
+    paths[-1].touch()
     user = group = groups = None
     if request["user"]:
         user, group = request["user"]
@@ -82,7 +84,7 @@ def start(request: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
     os.sched_setaffinity(0, request["cpus"])
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with (folder / ERRORS).open("wb") as errors:
+    with (folder / ERRORS).open("ab") as errors:
         return subprocess.Popen(
             [word.replace("{folder}", str(folder)) for word in request["command"]],
             cwd=request["cwd"] or folder,

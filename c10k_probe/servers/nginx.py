@@ -42,6 +42,7 @@ http {
     }
 }
 """
+_LEAST_COUNT: Final = 4096
 _SPARE_COUNT: Final = 16  # worker_connections holds the listener and our own, too
 _STATUS: Final = re.compile(
     r"Active connections: (?P<open>\d+)\s+server accepts handled requests\s+"
@@ -54,7 +55,7 @@ def configuration(place: Place) -> str:
     values: Mapping[str, object] = {
         "PORT": place.port,
         "BACKLOG": place.backlog_count,
-        "CONNECTIONS": place.capacity_count + _SPARE_COUNT,
+        "CONNECTIONS": max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT,
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
         "BODY": BODY.replace("\n", "\\n"),

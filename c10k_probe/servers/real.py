@@ -29,11 +29,11 @@ from c10k_probe.servers.guarded import Guarded, Recipe
 PATH: Final = "/"
 BODY: Final = "c10k-probe\n"
 HTTP_ONLY: Final = frozenset({"http"})
-LEAST_CAPACITY_COUNT: Final = 4096  # connections that a server is configured for when nobody asks for more
 _READY_S: Final = 10.0
 _POLL_S: Final = 0.005
 _TRIAL_S: Final = 0.5  # somebody else may listen on the port, and not answer
 _ANSWER_S: Final = 5.0
+_WARM_S: Final = 30.0  # Apache adds processes once a second, at first one
 _PORT_TRIALS: Final = 3
 _IN_USE: Final = "address already in use"
 _FIRST_ERROR: Final = 400
@@ -47,7 +47,7 @@ class Place:
     port: int
     token: str
     backlog_count: int
-    capacity_count: int
+    capacity_count: int | None
     workers_count: int | None
 
 
@@ -78,7 +78,8 @@ class RealModel:
     """A real server before it runs; see ``base.ServerModel``.
 
     find: paths of its programs by part; raises ``native.HelperUnsupported`` with the command that installs one.
-    recipe: how it is started. read: its counts out of the page that it shows under the token; None when it has none.
+    recipe: how it is started. read: its counts out of the page that it shows under the token with ``status_query``;
+    None when it has none. runtime: what else answers, and the path under which that tells its version.
     body: its answer to ``PATH``; None for any that is not an error.
     """
 
@@ -89,6 +90,8 @@ class RealModel:
     per_connection: Needs
     fixed: Needs
     read: Callable[[Page], Told | None] | None = None
+    status_query: str = ""
+    runtime: tuple[str, str] | None = None
     body: str | None = BODY
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
@@ -147,7 +150,7 @@ class RealServer:
             options.backlog_count, read_int(sysctl_path("net.core.somaxconn")) or options.backlog_count
         )
         self.version = ""
-        self._read, self._body = model.read, model.body
+        self._model = model
         self._token = secrets.token_hex(8)
         self._own_count = 0  # requests of ours, each on a connection of its own
         for trial in range(_PORT_TRIALS):
@@ -165,7 +168,7 @@ class RealServer:
             port=self.port,
             token=self._token,
             backlog_count=self.backlog_count,
-            capacity_count=max(LEAST_CAPACITY_COUNT, options.capacity_count or 0),
+            capacity_count=options.capacity_count,
             workers_count=options.workers_count,
         )
 
@@ -195,9 +198,8 @@ class RealServer:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 page = self._get(PATH, _TRIAL_S, keep=True)
                 seen = f"it answered {page.status} with {page.body[:_SHOWN]!r}"
-                if page.status < _FIRST_ERROR and self._body in (None, page.body):
-                    told = self._tell()
-                    self.version = (told.version if told else "") or page.version
+                if page.status < _FIRST_ERROR and self._model.body in (None, page.body):
+                    self.version = self._find_version(page)
                     return
             if death := self._guarded.death():
                 raise native.HelperError(f"{self.name} did not start on port {self.port}: {death}")
@@ -206,6 +208,13 @@ class RealServer:
                 text = f"{self.name} was not ready on port {self.port} within {_READY_S:g} s: {seen}"
                 raise native.HelperError(f"{text}: {why}" if why else text)
             time.sleep(_POLL_S)
+
+    def _find_version(self, page: Page) -> str:
+        version = self._tell().version or page.version
+        if self._model.runtime is None:
+            return version
+        name, path = self._model.runtime
+        return f"{version} {name}/{self._get(path).body}"
 
     def url(self, path: str = PATH) -> str:
         """Where a load generator asks."""
@@ -217,6 +226,22 @@ class RealServer:
             return self._get(path, keep=True)
         except (OSError, http.client.HTTPException) as error:
             raise native.HelperError(self.death() or f"{self.name} does not answer: {error}") from None
+
+    def warm_up(self, connections_count: int) -> None:
+        """Hold so many connections at once until each has its answer: a pool grows, code is compiled.
+
+        Raises ``native.HelperError``.
+        """
+        answered_count = 0
+        try:
+            with contextlib.ExitStack() as stack:
+                held = [stack.enter_context(self._ask(PATH, _WARM_S, keep=True)) for _ in range(connections_count)]
+                for connection in held:
+                    _read_page(connection)
+                    answered_count += 1
+        except (OSError, http.client.HTTPException) as error:
+            why = self.death() or f"{self.name} answered {answered_count} of {connections_count} connections: {error}"
+            raise native.HelperError(why) from None
 
     def status(self) -> dict[str, Any]:
         """Counts without our own connections and requests, ``requests_count`` besides; None for what nobody tells."""
@@ -236,9 +261,9 @@ class RealServer:
 
     def _tell(self) -> Told:
         """What it says of itself, if it can. Raises ``OSError``."""
-        if self._read is None:
+        if self._model.read is None:
             return Told()
-        told = self._read(self._get(f"/{self._token}"))
+        told = self._model.read(self._get(f"/{self._token}{self._model.status_query}"))
         if told is None:
             raise native.HelperError(f"{self.name} did not tell its status")
         return told
@@ -266,11 +291,19 @@ class RealServer:
 
         Raises ``OSError``, ``http.client.HTTPException``.
         """
+        with self._ask(path, timeout_s, keep=keep) as connection:
+            return _read_page(connection)
+
+    def _ask(self, path: str, timeout_s: float, *, keep: bool) -> socket.socket:
         close = "" if keep else "Connection: close\r\n"
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
+        try:
             self._own_count += 1
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{close}\r\n".encode())
-            return _read_page(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def __enter__(self) -> Self:
         return self

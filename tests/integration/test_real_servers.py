@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import complaint_of, rows_of, run, run_folders, wait_for
@@ -23,6 +24,8 @@ from c10k_probe.servers.real import BODY
 
 HTTP = ServerOptions(protocol="http")
 VERSIONS = {
+    "apache-event": r"Apache/2\.\d+\.\d+ PHP/8\.\d+\.\d+",
+    "apache-prefork-php": r"Apache/2\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "nginx": r"nginx/1\.\d+\.\d+",
     "node": r"Node\.js/\d+\.\d+\.\d+",
     "tornado": r"TornadoServer/\d+\.\d+\S* CPython/3\.\d+\.\d+",
@@ -49,6 +52,12 @@ def started(request: pytest.FixtureRequest, temporary: Path) -> RealServer:
     return server
 
 
+def settled(server: RealServer, requests_count: int) -> dict[str, Any] | None:
+    """Its status when it has counted these and no other: Apache does so a moment after it has answered."""
+    status = server.status()
+    return status if status["requests_count"] == requests_count else None
+
+
 def test_every_server_is_tested() -> None:
     assert set(VERSIONS) == set(REAL_SERVERS)
     assert all(model.protocols == {"http"} for model in REAL_SERVERS.values())
@@ -66,19 +75,22 @@ def test_it_answers_as_all_do_unprivileged_and_counts_what_ab_counts(
         assert os.sched_getaffinity(pid) == native.split_cpus()[0]
         owner = Path(f"/proc/{pid}").stat().st_uid
         assert owner == (os.geteuid() or owner) != 0
-    before = started.status()
+    started.warm_up(8)
+    before = wait_for(lambda: settled(started, 0), "it has counted our own requests")
     assert before["open_count"] == 0
     for options in ((), ("-k",)):
-        command = [require_tool("ab"), "-q", "-n", "1000", "-c", "20", *options, started.url()]
+        command = [require_tool("ab"), "-q", "-n", "1000", "-c", "5", *options, started.url()]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert re.search(r"^Complete requests: +1000$", report, re.MULTILINE)
         assert re.search(r"^Failed requests: +0$", report, re.MULTILINE)
         assert re.search(rf"^Document Length: +{len(BODY)} bytes$", report, re.MULTILINE)
         assert bool(re.search(r"^Keep-Alive requests: +1000$", report, re.MULTILINE)) == ("-k" in options)
     started.wait_until_idle()
-    after = started.status()
-    assert after["requests_count"] - before["requests_count"] == 2000
-    assert 1020 <= after["accepted_count"] - before["accepted_count"] <= 1060  # at its end ab opens some for nothing
+    after = wait_for(lambda: settled(started, 2000), "it has counted as many as ab")
+    if started.name.startswith("apache"):
+        assert after["accepted_count"] is None
+    else:
+        assert 1005 <= after["accepted_count"] - before["accepted_count"] <= 1015  # at its end ab opens some more
     assert after["open_count"] == 0
     assert after["tasks_count"] >= len(pids)
     assert started.death() == ""
