@@ -7,7 +7,7 @@ from c10k_probe.servers.apache import EVENT, PREFORK_PHP
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
-from c10k_probe.servers.nginx import NGINX
+from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
@@ -17,7 +17,7 @@ MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
 """Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
 
 REAL_SERVERS: Final[Mapping[str, RealModel]] = {
-    model.name: model for model in (NGINX, NODE, TORNADO, EVENT, PREFORK_PHP, CHEROKEE)
+    model.name: model for model in (NGINX, NGINX_PHP, NODE, TORNADO, EVENT, PREFORK_PHP, CHEROKEE)
 }
 """Programs of others, by name; each speaks HTTP, and no echo."""
 

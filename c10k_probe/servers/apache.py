@@ -1,33 +1,31 @@
 """Apache httpd with PHP, in two ways: a process for each connection with PHP in it, and threads with PHP apart.
 
 ``apache-prefork-php``: the prefork module and mod_php. ``apache-event``: the event module, whose threads hand requests
-to processes of php-fpm; both programs are in one session. Sizes of pools are Debian's defaults unless asked for; when a
-capacity is, what stands against it is raised. Keep-alive is without end, .htaccess and the access log are off; php.ini
-is the distribution's. The length that php-fpm tells is believed, without which a client of HTTP/1.0, such as ab, keeps
+to processes of php-fpm. Sizes of pools are Debian's defaults unless workers are asked for: processes that run PHP. When
+a capacity is, what stands against it is raised. Keep-alive is without end; .htaccess and access log are off; php.ini is
+the distribution's. The length that php-fpm tells is believed, without which a client of HTTP/1.0, such as ab, keeps
 no connection. mod_status counts requests, as it does by default, each a moment after its answer.
 
-Sources: httpd's documentation of mpm_common, prefork, event, core, mod_status, mod_proxy_fcgi; php-fpm.conf's manual;
-mpm_prefork.conf, mpm_event.conf and www.conf of Debian.
+Sources: httpd's documentation of mpm_common, prefork, event, core, mod_status, mod_proxy_fcgi;
+mpm_prefork.conf and mpm_event.conf of Debian.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
 from c10k_probe.limits import Needs
+from c10k_probe.servers import php_fpm
 from c10k_probe.servers.guarded import Recipe
 from c10k_probe.servers.janitor import ERRORS
-from c10k_probe.servers.real import BODY, Page, Place, RealModel, Told, find_parts
+from c10k_probe.servers.real import Page, Place, RealModel, Told, find_parts
 
 _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25
 _CHILDREN_COUNT: Final = 2
 _MAX_SPARE_COUNT: Final = 75
-_FPM_WORKERS_COUNT: Final = 5
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
 ServerRoot "{{folder}}"
@@ -81,38 +79,9 @@ AsyncRequestWorkerFactor FACTOR
 MaxConnectionsPerChild 0
 SetEnv ap_trust_cgilike_cl yes
 <FilesMatch "\\.php$">
-    SetHandler "proxy:unix:{{folder}}/php.socket|fcgi://localhost/"
+    SetHandler "proxy:unix:{php_fpm.SOCKET}|fcgi://localhost/"
 </FilesMatch>
 """
-_FPM: Final = f"""\
-[global]
-pid = {{folder}}/fpm.pid
-error_log = {{folder}}/{ERRORS}
-log_level = error
-daemonize = no
-[www]
-listen = {{folder}}/php.socket
-listen.backlog = BACKLOG
-pm = dynamic
-pm.max_children = FPM_WORKERS
-pm.start_servers = 2
-pm.min_spare_servers = 1
-pm.max_spare_servers = 3
-"""
-# Job control gives php-fpm a process group of its own, whose leader cannot leave the session, as it else would.
-_BOTH: Final = """\
-set -m
-{fpm} &
-until [ -S {socket} ]; do kill -0 $! 2>/dev/null || exit 1; sleep 0.01; done
-exec {apache}
-"""
-_PAGE: Final = f"""\
-<?php
-header('Content-Type: text/plain');
-header('Content-Length: {len(BODY)}');
-echo {json.dumps(BODY)};
-"""
-_PAGES: Final = {"index.php": _PAGE, "version.php": "<?php echo PHP_VERSION;\n"}
 _TOTAL: Final = re.compile(r"^Total Accesses: (\d+)$", re.MULTILINE)
 _VERSION: Final = re.compile(r"^ServerVersion: (\S+)", re.MULTILINE)
 
@@ -126,12 +95,15 @@ def _ceil(count: int, by: int) -> int:
     return -(-count // by)
 
 
+def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
+    return (paths["apache2"], "-DFOREGROUND", "-f", "{folder}/apache.conf")
+
+
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
     """A connection takes a process, so as many as are to be held at once."""
     workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
     text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"])
-    command = (paths["apache2"], "-DFOREGROUND", "-f", "{folder}/apache.conf")
-    return Recipe(command, {"apache.conf": text, **_PAGES})
+    return Recipe(_command(paths), {"apache.conf": text, **php_fpm.PAGES})
 
 
 def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
@@ -140,7 +112,7 @@ def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
     Without a thread to spare idle connections are closed, so there is one for each from the start, as far as may be.
     """
     capacity_count = place.capacity_count or 0
-    most = _ceil(place.workers_count or _WORKERS_COUNT, _THREADS_PER_CHILD)
+    most = _ceil(_WORKERS_COUNT, _THREADS_PER_CHILD)
     children = max(_CHILDREN_COUNT, min(most, _ceil(capacity_count, _THREADS_PER_CHILD)))
     sizes = {
         "CHILDREN": children,
@@ -148,14 +120,8 @@ def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
         "WORKERS": most * _THREADS_PER_CHILD,
         "FACTOR": max(2, _ceil(capacity_count, most * _THREADS_PER_CHILD)),
     }
-    files = {
-        "apache.conf": _filled(_COMMON + _EVENT, place, **sizes),
-        "fpm.conf": _filled(_FPM, place, FPM_WORKERS=place.workers_count or _FPM_WORKERS_COUNT),
-    }
-    fpm = shlex.join([paths["php-fpm"], "--nodaemonize", "--fpm-config", "{folder}/fpm.conf"])
-    apache = shlex.join([paths["apache2"], "-DFOREGROUND", "-f", "{folder}/apache.conf"])
-    command = ("/bin/bash", "-c", _BOTH.format(fpm=fpm, apache=apache, socket="{folder}/php.socket"))
-    return Recipe(command, {**files, **_PAGES})
+    text = _filled(_COMMON + _EVENT, place, **sizes)
+    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
 
 
 def _told(page: Page) -> Told | None:
@@ -171,7 +137,7 @@ PREFORK_PHP: Final = RealModel(
     recipe=_recipe_of_prefork,
     read=_told,
     status_query="?auto",
-    runtime=("PHP", "/version.php"),
+    runtime=("PHP", php_fpm.VERSION_PATH),
     per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=4 << 20),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
     takes=frozenset({"workers", "capacity"}),
@@ -183,7 +149,7 @@ EVENT: Final = RealModel(
     recipe=_recipe_of_event,
     read=_told,
     status_query="?auto",
-    runtime=("PHP", "/version.php"),
+    runtime=("PHP", php_fpm.VERSION_PATH),
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
     takes=frozenset({"workers", "capacity"}),

@@ -30,6 +30,7 @@ VERSIONS = {
     "apache-event": r"Apache/2\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "apache-prefork-php": r"Apache/2\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "nginx": r"nginx/1\.\d+\.\d+",
+    "nginx-php-fpm": r"nginx/1\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "node": r"Node\.js/\d+\.\d+\.\d+",
     "tornado": r"TornadoServer/\d+\.\d+\S* CPython/3\.\d+\.\d+",
 }
