@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe.limits import Needs
-from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.base import PROTOCOLS, ServerOptions
 from c10k_probe.servers.helper import HelperServer
 
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
@@ -26,6 +26,7 @@ class ReferenceModel:
     per_connection: Needs
     fixed: Needs
     takes: frozenset[str] = frozenset()
+    protocols: frozenset[str] = frozenset(PROTOCOLS)
     missing: str = ""
 
     def start(self, options: ServerOptions) -> ReferenceServer:

@@ -91,6 +91,11 @@ class Tracer(ABC):
     def start(self) -> None:
         """Begin to count; ready when it returns. Raises ``TracerUnavailable``, or ``UserError`` for the target."""
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """Processes of the tracer's own, beside this one; none for a backend that looks from here."""
+        return ()
+
     @abstractmethod
     def snapshot(self) -> Trace | None:
         """Everything counted up to now; None when this backend tells at the end only."""

@@ -112,6 +112,11 @@ class BccTracer(Tracer):
             raise _unavailable(error) from None
         return helper
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The helper."""
+        return () if self._helper is None else (self._helper.pid,)
+
     def snapshot(self) -> Trace | None:
         """Everything counted up to now."""
         return self._reading()

@@ -90,6 +90,11 @@ class ToolTracer(Tracer):
                 raise TracerUnavailable(self.name, f"not ready within {READY_PATIENCE_S:g} s")
             time.sleep(_POLL_S)
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The program; strace, too, when it started the command itself."""
+        return () if self._tool is None else (self._tool.pid,)
+
     def check(self) -> None:
         """Raises ``TracerUnavailable`` when the program is missing, or cannot work for this user."""
         try:
