@@ -26,7 +26,7 @@ static void print_status(void)
     const int64_t open_count = atomic_load(&server.open_count);
     emit("{\"type\":\"status\",\"accepted_count\":%" PRId64 ",\"open_count\":%" PRId64
          ",\"tasks_count\":%" PRId64 ",\"accept_errors_count\":%" PRId64 "}",
-         server.accepted_count, open_count, tasks_count, server.accept_errors_count);
+         atomic_load(&server.accepted_count), open_count, tasks_count, atomic_load(&server.accept_errors_count));
 }
 
 static void obey(const char *command)

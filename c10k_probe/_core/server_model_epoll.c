@@ -71,7 +71,7 @@ static void close_connection(int fd)
 static void serve_event(int fd)
 {
     static char buffer[SERVER_BUFFER_BYTES];
-    if (!(stalled_has(fd) ? send_rest(fd) : server_echo_step(fd, buffer, keep_rest))) {
+    if (!(stalled_has(fd) ? send_rest(fd) : server_step(fd, buffer, keep_rest))) {
         close_connection(fd);
     }
 }

@@ -35,7 +35,7 @@ static void loop(void)
 /* Counts, then looks: see server_pause_accepting. */
 static void *thread_main(void *argument)
 {
-    server_echo_until_closed((int)(intptr_t)argument);
+    server_serve_until_closed((int)(intptr_t)argument);
     server_count_closed();
     if (server_is_paused()) {
         (void)eventfd_write(wake_fd, 1);
