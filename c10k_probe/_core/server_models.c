@@ -7,7 +7,9 @@
 #define MODELS(ROW) \
     ROW(epoll)      \
     ROW(thread)     \
-    ROW(fork)
+    ROW(fork)       \
+    ROW(select)     \
+    ROW(poll)
 
 #define DECLARATION(name) extern const struct server_model server_model_##name;
 #define ADDRESS(name) &server_model_##name,

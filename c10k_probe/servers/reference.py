@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,9 @@ from c10k_probe.servers.base import ServerOptions
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
 _TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
 _KERNEL_STACK_BYTES: Final = 16_384  # THREAD_SIZE on x86-64 and arm64
+_POLLFD_BYTES: Final = 8  # struct pollfd
+_OWN_DESCRIPTORS: Final = 8  # three streams, the listener, /proc/self/status, what wakes the loop; and some room
+_ONE_TASK: Final = Needs(descriptors_count=_OWN_DESCRIPTORS, system_descriptors_count=_OWN_DESCRIPTORS, tasks_count=1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ REFERENCE_MODELS: Final = {
             "epoll",
             "one thread, an event loop",
             Needs(descriptors_count=1, system_descriptors_count=1, watches_count=1, memory_bytes=_KERNEL_END_BYTES),
-            Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1),
+            _ONE_TASK,
+            frozenset({"edge", "capacity"}),
         ),
         ReferenceModel(
             "thread",
@@ -68,7 +73,19 @@ REFERENCE_MODELS: Final = {
                 memory_bytes=_KERNEL_END_BYTES + _KERNEL_STACK_BYTES + _TASK_FRAG_BYTES + 115_000,
                 commit_bytes=300_000,
             ),
-            Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1),
+            _ONE_TASK,
+        ),
+        ReferenceModel(
+            "select",
+            "one thread, select on a set of 1,024",
+            Needs(descriptors_count=1, system_descriptors_count=1, select_count=1, memory_bytes=_KERNEL_END_BYTES),
+            dataclasses.replace(_ONE_TASK, select_count=_OWN_DESCRIPTORS),
+        ),
+        ReferenceModel(
+            "poll",
+            "one thread, poll on an array",
+            Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=_KERNEL_END_BYTES + _POLLFD_BYTES),
+            _ONE_TASK,
         ),
     )
 }
@@ -114,7 +131,13 @@ class ReferenceServer(native.Helpers):
 def _arguments(model: str, options: ServerOptions) -> list[object]:
     """The helper's command line: only what applies to the model."""
     takes = REFERENCE_MODELS[model].takes if model in REFERENCE_MODELS else frozenset()
-    arguments: list[object] = ["--model", model, "--backlog", options.backlog_count]
+    arguments: list[object] = ["--model", model, "--backlog", options.backlog_count, "--protocol", options.protocol]
     if options.stack_bytes is not None and "stack" in takes:
         arguments += ["--stack", options.stack_bytes]
+    if options.workers_count is not None and "workers" in takes:
+        arguments += ["--workers", options.workers_count]
+    if options.is_edge_triggered and "edge" in takes:
+        arguments += ["--edge", "on"]
+    if options.capacity_count is not None and "capacity" in takes:
+        arguments += ["--capacity", options.capacity_count]
     return arguments
