@@ -12,17 +12,24 @@
 
 enum { SERVER_BUFFER_BYTES = 4096 }; /* most that the handler receives at once, and most that it answers to it */
 
+/* Workers of a pool that serves a connection with each, unless --workers says otherwise: as many as Apache's prefork
+ * has by default (MaxRequestWorkers). */
+enum { SERVER_POOL_COUNT = 256 };
+
 enum server_protocol { SERVER_ECHO, SERVER_HTTP };
 
 /* One way to serve connections. All of it runs in the main thread. */
 struct server_model {
     const char *name;                   /* as --model and `ready` have it */
+    const char *takes;                  /* of the options stack, workers, edge, capacity: those that it obeys */
     int accept_flags;                   /* of accept4, besides SOCK_CLOEXEC: 0 or SOCK_NONBLOCK */
+    bool is_port_shared;                /* it opens listeners of its own: server.listener_fd holds the port only */
     void (*prepare)(void);              /* once: the listener is open, `ready` is not yet printed */
     void (*loop)(void);                 /* accepts, serves and obeys until server.is_quitting */
     void (*serve)(int fd);              /* one just accepted: count it as open, or server_refuse() it */
     void (*watch_listener)(bool is_on); /* NULL where the loop asks server_is_paused() by itself */
     int64_t (*count_tasks)(void);       /* processes and threads, all of the server's */
+    void (*emit_status)(void);          /* NULL, or: prints more parts of `status` */
     void (*stop)(void);                 /* the listener is closed: close, end and reap the rest */
 };
 
@@ -42,18 +49,32 @@ struct server {
 
 extern struct server server;
 
+/* ---- server_listener.c ---- */
+
+/* A socket at 127.0.0.1 and a port, 0 for any, with SO_REUSEPORT if several are to share it. Does not listen yet. */
+int server_bind(uint16_t port, bool is_shared);
+
+/* What is in force: the kernel cuts the backlog at somaxconn without a word (listen(2)). */
+int64_t server_backlog_in_force(void);
+
 /* ---- server_accept.c ---- */
 
-/* Accepts what waits, up to a batch, and gives each to the model. */
-void server_accept_batch(void);
+/* Accepts what waits, up to a batch, and gives each to the model. False: none waits, or there is a wall. */
+bool server_accept_batch(void);
 
 /* ---- server_walls.c ---- */
 
 /* No descriptor, task or memory: a reason to say so and go on. */
 bool server_is_wall(int error_number);
 
-/* Prints a `wall` line for a new pair of call and error; why: in words, NULL for the error's own message. */
+/* Prints a `wall` line; why: in words, NULL for the error's own message. */
+void server_tell(const char *call, int error_number, const char *why);
+
+/* The same, but only for a new pair of call and error. */
 void server_tell_wall(const char *call, int error_number, const char *why);
+
+/* Has walls told to somebody else: by a process that does not print. `call` is a constant. */
+void server_tell_walls_to(void (*teller)(const char *call, int error_number));
 
 /* Counts an error of accepting, and tells it. */
 void server_report_wall(const char *call, int error_number);
@@ -134,5 +155,13 @@ int64_t server_count_own_threads(void);
 /* The loop of a model whose connections are served by other tasks. wake_fd: non-blocking, readable when one
  * of them has something to say; it is emptied, then on_wake (may be NULL) is called. */
 void server_poll_loop(int wake_fd, void (*on_wake)(void));
+
+/* ---- server_stop_threads.c ---- */
+
+/* True when it is reached within 2 s or so. */
+bool server_wait_until(bool (*is_reached)(void));
+
+/* Has the threads that serve with blocking calls close all that is open; false: some did not. */
+bool server_stop_threads(void);
 
 #endif

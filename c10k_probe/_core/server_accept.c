@@ -55,8 +55,11 @@ static bool accept_one(void)
     return true;
 }
 
-void server_accept_batch(void)
+bool server_accept_batch(void)
 {
-    for (int i = 0; i < ACCEPT_BATCH_COUNT && accept_one(); i++) {
+    int count = 0;
+    while (count < ACCEPT_BATCH_COUNT && accept_one()) {
+        count++;
     }
+    return count == ACCEPT_BATCH_COUNT;
 }

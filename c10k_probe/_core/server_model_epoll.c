@@ -127,6 +127,7 @@ static void stop(void)
 
 const struct server_model server_model_epoll = {
     .name = "epoll",
+    .takes = "edge capacity",
     .accept_flags = SOCK_NONBLOCK,
     .prepare = prepare,
     .loop = loop,

@@ -116,6 +116,7 @@ static void stop(void)
 
 const struct server_model server_model_fork = {
     .name = "fork",
+    .takes = "",
     .prepare = prepare,
     .loop = loop,
     .serve = serve,

@@ -115,6 +115,7 @@ static void stop(void)
 
 const struct server_model server_model_poll = {
     .name = "poll",
+    .takes = "",
     .accept_flags = SOCK_NONBLOCK,
     .prepare = prepare,
     .loop = loop,

@@ -130,6 +130,7 @@ static void stop(void)
 
 const struct server_model server_model_select = {
     .name = "select",
+    .takes = "",
     .accept_flags = SOCK_NONBLOCK,
     .prepare = prepare,
     .loop = loop,

@@ -4,11 +4,12 @@
  */
 #include "server.h"
 
-#define MODELS(ROW) \
-    ROW(epoll)      \
-    ROW(thread)     \
-    ROW(fork)       \
-    ROW(select)     \
+#define MODELS(ROW)      \
+    ROW(epoll)           \
+    ROW(thread)          \
+    ROW(fork)            \
+    ROW(thread_pool)     \
+    ROW(select)          \
     ROW(poll)
 
 #define DECLARATION(name) extern const struct server_model server_model_##name;

@@ -16,6 +16,7 @@ enum {
 static atomic_bool is_paused;
 static int64_t closed_at_pause_count;
 static int pause_errno;
+static void (*teller)(const char *call, int error_number);
 
 bool server_is_wall(int error_number)
 {
@@ -48,16 +49,30 @@ static bool is_first_time(const char *call, int error_number)
     return false;
 }
 
-void server_tell_wall(const char *call, int error_number, const char *why)
+void server_tell(const char *call, int error_number, const char *why)
 {
-    if (!is_first_time(call, error_number)) {
-        return;
-    }
     emit_begin("{\"type\":\"wall\",\"call\":\"%s\",\"errno\":%d,\"name\":\"%s\",\"message\":", call, error_number,
                errno_name(error_number));
     emit_string(why != NULL ? why : strerror(error_number));
     emit_part(",\"open_count\":%" PRId64, atomic_load(&server.open_count));
     emit_finish("}");
+}
+
+void server_tell_walls_to(void (*new_teller)(const char *call, int error_number))
+{
+    teller = new_teller;
+}
+
+void server_tell_wall(const char *call, int error_number, const char *why)
+{
+    if (!is_first_time(call, error_number)) {
+        return;
+    }
+    if (teller != NULL) {
+        teller(call, error_number);
+    } else {
+        server_tell(call, error_number, why);
+    }
 }
 
 void server_report_wall(const char *call, int error_number)
