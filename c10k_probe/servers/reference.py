@@ -74,6 +74,14 @@ def _models() -> Iterator[ReferenceModel]:
     )
     yield ReferenceModel("fork", "one process per connection", _OF_ONE_PROCESS.plus(_PROCESS), _ONE_TASK)
     yield ReferenceModel(
+        "prefork",
+        "a pool of processes, each with one connection at a time",
+        _OF_ONE_PROCESS,
+        _ONE_TASK.plus(_PROCESS.times(_POOL_COUNT)),
+        frozenset({"workers"}),
+        connections_per_worker=1,
+    )
+    yield ReferenceModel(
         "thread-pool",
         "a pool of threads, each with one connection at a time",
         _ONE_END,
@@ -90,6 +98,17 @@ def _models() -> Iterator[ReferenceModel]:
     yield ReferenceModel(
         "poll", "one thread, poll on an array", _ONE_END.plus(Needs(memory_bytes=_POLLFD_BYTES)), _ONE_TASK
     )
+    for name, summary in (
+        ("epoll-reuseport", "a process per CPU, each with its own listener and event loop"),
+        ("epoll-exclusive", "a process per CPU with an event loop, one listener for all"),
+    ):
+        yield ReferenceModel(
+            name,
+            summary,
+            _ONE_END.plus(Needs(watches_count=1)),
+            _ONE_TASK.plus(_PROCESS.times(_CPUS_COUNT)),
+            frozenset({"workers"}),
+        )
 
 
 REFERENCE_MODELS: Final = {model.name: model for model in _models()}
