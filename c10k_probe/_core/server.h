@@ -41,9 +41,10 @@ struct server {
     int64_t workers_count;                    /* of a pool; 0: as many as the model thinks fit */
     int64_t capacity_count;                   /* connections that it must be able to hold; 0: as it comes */
     int64_t is_edge_triggered, protocol;      /* protocol: enum server_protocol */
-    int listener_fd, self_status_fd, highest_fd;
+    int listener_fd, self_status_fd;
     uint16_t port;
-    bool is_quitting;
+    atomic_bool is_quitting;
+    atomic_int highest_fd;
     _Atomic int64_t open_count, closed_count, accepted_count, dropped_count, accept_errors_count;
 };
 
@@ -51,7 +52,8 @@ extern struct server server;
 
 /* ---- server_listener.c ---- */
 
-/* A socket at 127.0.0.1 and a port, 0 for any, with SO_REUSEPORT if several are to share it. Does not listen yet. */
+/* A socket at 127.0.0.1 and a port, 0 for any, with SO_REUSEPORT if several are to share it. Does not listen yet. What
+ * it accepts has its TCP_NODELAY. */
 int server_bind(uint16_t port, bool is_shared);
 
 /* What is in force: the kernel cuts the backlog at somaxconn without a word (listen(2)). */
