@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
-from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
+from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
 """Every way to serve a connection that an experiment may choose, by name."""
@@ -16,6 +16,7 @@ __all__ = [
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",
+    "POOLS",
     "PROTOCOLS",
     "REFERENCE_MODELS",
     "ReferenceModel",
@@ -23,4 +24,5 @@ __all__ = [
     "Server",
     "ServerModel",
     "ServerOptions",
+    "to_hold",
 ]
