@@ -6,7 +6,8 @@
  * A connection takes 20 bytes of user memory, by descriptor, and no buffer while it is idle. A client that does not read
  * holds the answers that wait; at CHAIN_MOST of them its receiving is cancelled until they have gone out.
  *
- * A descriptor is closed only when no request for it is under way, so a completion is never another connection's.
+ * The limit of descriptors that a request to accept obeys is the one of when it was made. A descriptor is closed only
+ * when no request for it is under way, so a completion is never another connection's.
  * Sources: io_uring(7), io_uring_enter(2) (IORING_ACCEPT_MULTISHOT, IORING_RECV_MULTISHOT), io_uring_register(2).
  */
 #include "server.h"

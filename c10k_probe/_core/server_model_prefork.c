@@ -66,6 +66,7 @@ static void run(int64_t number)
     (void)number;
     const struct sigaction stop_worker = {.sa_handler = on_stop};
     CHECK(sigaction(SIGTERM, &stop_worker, NULL));
+    workers_say_ready();
     for (;;) {
         if (server_accept_batch()) { /* it blocks */
             continue;

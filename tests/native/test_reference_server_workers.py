@@ -187,6 +187,17 @@ def test_the_default_is_one_worker_for_each_cpu() -> None:
             assert len(workers_of(server)) == len(os.sched_getaffinity(0))
 
 
+def test_workers_have_the_cpus_that_the_server_was_given() -> None:
+    cpus = {max(os.sched_getaffinity(0))}
+    before = os.sched_getaffinity(0)
+    with native.Helper("reference_server", ["--model", "epoll-exclusive"], cpus=cpus) as helper:
+        helper.expect("ready")
+        members = living_members(helper.pid)
+        assert len(members) == 1 + len(cpus)
+        assert [os.sched_getaffinity(pid) for pid in members] == [cpus] * len(members)
+    assert os.sched_getaffinity(0) == before
+
+
 # --- workers that die -------------------------------------------------------------------------------------------------
 
 
