@@ -1,13 +1,14 @@
 /*
- * server_model_io_uring.c - one thread for all connections: requests to accept, receive and send are handed to the kernel
- * and their completions are read, by one system call for all that is due. One request accepts again and again, one for
- * each connection receives again and again into buffers that all share (multishot, Linux 6.0; else each time a new one).
+ * server_model_io_uring.c - one thread for all connections: requests to accept, receive and send are handed to the
+ * kernel and their completions are read, by one system call for all that is due. One request accepts again and
+ * again, one for each connection receives again and again into buffers that all share (multishot, Linux 6.0; else
+ * each time a new one).
  *
- * A connection takes 20 bytes of user memory, by descriptor, and no buffer while it is idle. A client that does not read
- * holds the answers that wait; at CHAIN_MOST of them its receiving is cancelled until they have gone out.
+ * A connection takes 20 bytes of user memory, by descriptor, and no buffer while it is idle. A client that does not
+ * read holds the answers that wait; at CHAIN_MOST of them its receiving is cancelled until they have gone out.
  *
- * The limit of descriptors that a request to accept obeys is the one of when it was made. A descriptor is closed only
- * when no request for it is under way, so a completion is never another connection's.
+ * The limit of descriptors that a request to accept obeys is the one of when it was made. A descriptor is closed
+ * only when no request for it is under way, so a completion is never another connection's.
  * Sources: io_uring(7), io_uring_enter(2) (IORING_ACCEPT_MULTISHOT, IORING_RECV_MULTISHOT), io_uring_register(2).
  */
 #include "server.h"
@@ -45,8 +46,7 @@ struct connection {
 
 static struct ring ring;
 static struct connection *connections; /* by descriptor */
-static int room_count;
-static int first_starved = NOBODY;
+static int room_count, first_starved = NOBODY;
 static bool is_multishot_accept = true, is_multishot_receive = true, is_accepting;
 static int64_t requests_count; /* under way: what was asked for and has not had its last completion */
 
@@ -110,9 +110,8 @@ static void send_first(int fd)
 
 static void cancel_receiving(int fd)
 {
-    struct io_uring_sqe *sqe = next_request(CANCEL, fd);
+    struct io_uring_sqe *sqe = next_request(CANCEL, -1);
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
-    sqe->fd = -1;
     sqe->addr = (uint64_t)RECEIVE << 32 | (uint32_t)fd; /* the user_data of the request */
     ring_queue(&ring);
     connections[fd].is_stopped = true;
@@ -247,9 +246,7 @@ static void on_accepted(const struct io_uring_cqe *cqe, int64_t closed_before)
 {
     is_accepting = (cqe->flags & IORING_CQE_F_MORE) != 0;
     if (server.is_quitting) {
-        if (cqe->res >= 0) {
-            close(cqe->res);
-        }
+        (void)close(cqe->res); /* or nothing was accepted */
         return;
     }
     if (cqe->res >= 0) {
@@ -344,8 +341,7 @@ static void loop(void)
     accept_next();
     wait_readable(COMMANDS, STDIN_FILENO);
     while (!server.is_quitting) {
-        const bool has_come = handle_completions(server_retry_timeout_ms());
-        server_resume_if_possible(!has_come);
+        server_resume_if_possible(!handle_completions(server_retry_timeout_ms()));
     }
 }
 
