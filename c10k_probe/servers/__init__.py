@@ -11,7 +11,7 @@ from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServe
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE
 from c10k_probe.servers.real import RealModel, RealServer
-from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
+from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS, **PYTHON_MODELS}
@@ -29,6 +29,7 @@ __all__ = [
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",
+    "POOLS",
     "PROTOCOLS",
     "PYTHON_MODELS",
     "REAL_SERVERS",
@@ -43,4 +44,5 @@ __all__ = [
     "ServerModel",
     "ServerOptions",
     "command_model",
+    "to_hold",
 ]
