@@ -22,6 +22,8 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DYING_S = 2.0
+HELPER_PROGRAMS = {*native.HELPERS, "perf", "strace", "wrk"}
+HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
@@ -88,25 +90,20 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def helper_pids() -> list[int]:
-    """Pids of living (not zombie) helpers that descend from this test session, orphans included."""
-    names = {*native.HELPERS, "perf", "strace", "wrk"}
-    scripts = (b"/bcc_helper.py\0", b"/janitor.py\0")
+    """Pids of living (not zombie) helpers that descend from this test session, orphans included.
+
+    It is read before and after each test, so what is no helper by its program is passed over at once.
+    """
     pids = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 -- a Path for each takes longer than all else
         try:
-            program = (
-                Path(str((folder / "exe").readlink()))
-                .name.removesuffix(" (deleted)")
-                .removesuffix("-static-pie")
-                .removesuffix("-static")
-            )
-            environment = (folder / "environ").read_bytes()
-            command_line = (folder / "cmdline").read_bytes()
+            program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")  # noqa: PTH115, PTH119
+            if not (program.startswith("python") or program.partition("-static")[0] in HELPER_PROGRAMS):
+                continue
+            command = Path(f"/proc/{pid}/cmdline").read_bytes() if program.startswith("python") else b""
+            is_helper = not command or any(name in command for name in HELPER_SCRIPTS)
+            if is_helper and MARK.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                pids.append(int(pid))
         except OSError:
             continue
-        is_script = any(name in command_line for name in scripts)
-        if (is_script or program in names) and MARK.encode() in environment.split(b"\0"):
-            pids.append(int(folder.name))
     return pids

@@ -66,9 +66,6 @@ def _target(options: WatchParameters) -> _Target:
     """Raises ``UsageError`` when nothing is there."""
     if options.pid:
         roots = follow.find_roots(options.pid, "")
-        for pid in roots:
-            if (process := processes.process_of(pid)) not in (None, pid):
-                raise UsageError(f"--pid: {pid} is a thread of process {process}; give --pid {process}")
         return _Target(roots, [], follow.name_of_tree(roots), [])
     port = follow.parse_port(options.port)
     owners = processes.port_owners(port)

@@ -29,9 +29,10 @@ class Listener(NamedTuple):
     inode: int
 
 
-def stat_fields(pid: int, proc_root: Path = PROC) -> list[bytes]:
-    """Fields of /proc/PID/stat after the command name. Raises ``OSError`` when the process has gone."""
-    data = read_raw(f"{proc_root}/{pid}/stat".encode(), _STAT_BYTES)  # no Path: read by the thousand
+def stat_fields(pid: int, proc_root: Path = PROC, tid: int | None = None) -> list[bytes]:
+    """Fields of /proc/PID/stat, or of one of its threads', after the name. Raises ``OSError`` when it has gone."""
+    folder = f"{proc_root}/{pid}" if tid is None else f"{proc_root}/{pid}/task/{tid}"
+    data = read_raw(f"{folder}/stat".encode(), _STAT_BYTES)  # no Path: read by the thousand
     return data[data.rfind(b")") + 2 :].split()
 
 
@@ -44,10 +45,13 @@ def is_alive(pid: int, proc_root: Path = PROC) -> bool:
     return fields[0] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
 
 
-def is_running(tid: int, proc_root: Path = PROC) -> bool:
-    """Whether a thread is there and has not ended; a first thread may have, while its process lives."""
+def is_running(pid: int, tid: int, proc_root: Path = PROC) -> bool:
+    """Whether a thread of a process is there and has not ended; a first thread may have, while its process lives.
+
+    /proc/TID/stat would tell it too, but sums up the whole process each time (fs/proc/array.c: do_task_stat).
+    """
     try:
-        return stat_fields(tid, proc_root)[0] not in (b"Z", b"X")
+        return stat_fields(pid, proc_root, tid)[0] not in (b"Z", b"X")
     except (OSError, IndexError):
         return False
 
@@ -74,6 +78,11 @@ def with_descendants(roots: Iterable[int], without: Collection[int] = (), proc_r
         found.update(dict.fromkeys(fresh))
         queue += fresh
     return list(found)
+
+
+def children_of(parent: int, proc_root: Path = PROC) -> list[int]:
+    """Processes whose parent this is, by looking at all."""
+    return [pid for pid in all_pids(proc_root) if _parent(pid, proc_root) == parent]
 
 
 def process_of(tid: int, proc_root: Path = PROC) -> int | None:

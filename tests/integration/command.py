@@ -17,10 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -29,6 +30,7 @@ from c10k_probe import cli
 COMMAND = (sys.executable, "-m", "c10k_probe")
 PATIENCE_S = 60.0
 MARK_VARIABLE = "C10K_TEST_MARK"
+SESSION_VARIABLE = "C10K_PROBE_TEST_SESSION"  # by which the guard of every test knows what is ours
 CURSOR_OFF, CURSOR_ON = "\x1b[?25l", "\x1b[?25h"
 _PERSONAL = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -98,13 +100,14 @@ class Started:
         *,
         wrapper: Sequence[str] = (),
         changes: Changes | None = None,
+        program: Sequence[str] = COMMAND,
     ) -> None:
         self.mark = secrets.token_hex(8)
         self._paths = [cwd / f".{self.mark}-{name}" for name in ("stdout", "stderr")]
         outputs = [path.open("wb") for path in self._paths]
         try:
             self.process = subprocess.Popen(
-                [*wrapper, *COMMAND, *map(str, arguments)],
+                [*wrapper, *program, *map(str, arguments)],
                 cwd=cwd,
                 env=environment(self.mark, changes),
                 stdin=subprocess.DEVNULL,
@@ -171,6 +174,45 @@ def run_here(*arguments: object) -> int:
     with pytest.raises(SystemExit) as leaving:
         cli.main([*map(str, arguments)])
     return int(leaving.value.code or 0)
+
+
+@contextmanager
+def _descriptor_redirected(number: int, target: int) -> Iterator[None]:
+    """For what is written past Python's own streams."""
+    kept = os.dup(number)
+    os.dup2(target, number)
+    try:
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+
+
+def run_inside(*arguments: object, cwd: Path, changes: Changes | None = None) -> Finished:
+    """As ``run``, in this process: for what a command says, where a new interpreter would take longer than the rest.
+
+    What is of the process itself is not seen here: signals, a terminal, descriptors, the import of what it needs.
+    """
+    mark = secrets.token_hex(8)
+    paths = [cwd / f".{mark}-{name}" for name in ("stdout", "stderr")]
+    session = {name: os.environ[name] for name in os.environ if name == SESSION_VARIABLE}
+    with (
+        paths[0].open("w", encoding="utf-8") as out,
+        paths[1].open("w", encoding="utf-8") as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+        _descriptor_redirected(1, out.fileno()),
+        _descriptor_redirected(2, err.fileno()),
+        mock.patch.dict(os.environ, {**environment(mark, changes), **session}, clear=True),
+        chdir(cwd),
+    ):
+        code = run_here(*arguments)
+    said = [path.read_text(encoding="utf-8") for path in paths]
+    for path in paths:
+        path.unlink()
+    left = living(mark)
+    assert not left, f"processes left running: {left}"
+    return Finished(code, *said)
 
 
 def _kill(pid: int) -> None:

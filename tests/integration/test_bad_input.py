@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import complaint_of, run, run_folders
+from command import complaint_of, run, run_folders, run_inside
 
 # what is typed | what the one line must name
 REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -66,7 +66,7 @@ def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) 
     """Each is refused before anything happens, and what is wrong is named."""
     (tmp_path / "a-folder").mkdir()
     (tmp_path / "a-file").write_text("mine", encoding="utf-8")
-    finished = run(*line.split(), cwd=tmp_path)
+    finished = run_inside(*line.split(), cwd=tmp_path)
     assert finished.code == 2, finished.stderr
     complaint = complaint_of(finished)
     assert complaint.startswith("c10k-probe: ")
@@ -76,11 +76,17 @@ def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) 
     assert list((tmp_path / "a-folder").iterdir()) == []
 
 
+@pytest.mark.parametrize("line", ["fork-latency --n 0", "frok-latency", "show zzz"])
+def test_a_program_of_its_own_says_the_same(tmp_path: Path, line: str) -> None:
+    """What is tried in this process for the sake of time is what a user sees."""
+    assert run(*line.split(), cwd=tmp_path) == run_inside(*line.split(), cwd=tmp_path)
+
+
 @pytest.mark.parametrize("option", ["--csv", "--json", "--out", "--n", "--method", "--format", "--seed"])
 def test_an_empty_value_is_refused(tmp_path: Path, option: str) -> None:
     """``--csv "$FILE"`` with a variable that is not set must not quietly keep nothing."""
     arguments = [] if option == "--n" else ["--n", 1]
-    finished = run("fork-latency", "--quick", "--repeats", 1, *arguments, option, "", cwd=tmp_path)
+    finished = run_inside("fork-latency", "--quick", "--repeats", 1, *arguments, option, "", cwd=tmp_path)
     assert finished.code == 2, finished.stderr
     assert option in complaint_of(finished)
     assert run_folders(tmp_path) == []
@@ -89,15 +95,15 @@ def test_an_empty_value_is_refused(tmp_path: Path, option: str) -> None:
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     """A read-only file system (/proc is one for everybody, root included) is named as such."""
     for option in ("--csv", "--json"):
-        finished = run("fork-latency", "--n", 1, option, "/proc/rows", cwd=tmp_path)
+        finished = run_inside("fork-latency", "--n", 1, option, "/proc/rows", cwd=tmp_path)
         assert (finished.code, option in complaint_of(finished)) == (2, True)
-    finished = run("fork-latency", "--n", 1, "--out", "/proc/runs", cwd=tmp_path)
+    finished = run_inside("fork-latency", "--n", 1, "--out", "/proc/runs", cwd=tmp_path)
     assert (finished.code, "--out" in complaint_of(finished)) == (2, True)
 
 
 def test_a_bad_variable_is_refused(tmp_path: Path) -> None:
     """The variable for experiments of one's own is checked like the option."""
-    finished = run("list", cwd=tmp_path, changes={"C10K_PROBE_EXPERIMENTS": "missing"})
+    finished = run_inside("list", cwd=tmp_path, changes={"C10K_PROBE_EXPERIMENTS": "missing"})
     assert finished.code == 2
     assert "missing" in complaint_of(finished)
 
@@ -115,6 +121,6 @@ def test_no_arguments_give_the_help(tmp_path: Path) -> None:
 def test_a_bad_target_leaves_the_other_as_it_was(tmp_path: Path) -> None:
     """When one target is refused, a file that another option names is not emptied."""
     (tmp_path / "old.csv").write_text("old rows\n", encoding="utf-8")
-    finished = run("fork-latency", "--n", 1, "--csv", "old.csv", "--json", "missing/x", cwd=tmp_path)
+    finished = run_inside("fork-latency", "--n", 1, "--csv", "old.csv", "--json", "missing/x", cwd=tmp_path)
     assert finished.code == 2
     assert (tmp_path / "old.csv").read_text(encoding="utf-8") == "old rows\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Finished, environment, on_terminal, run, run_folders, run_here, without_escapes
+from command import Finished, environment, on_terminal, run, run_folders, run_here, run_inside, without_escapes
 from conftest import cannot_run
 
 import c10k_probe
@@ -66,7 +66,7 @@ def test_installed_command_is_the_same_as_the_module(cwd: Path) -> None:
 
 def test_help_names_every_command(cwd: Path) -> None:
     """Each experiment with its question, and the commands that look around."""
-    finished = run("--help", cwd=cwd)
+    finished = run_inside("--help", cwd=cwd)
     assert (finished.code, finished.stderr) == (0, "")
     first_words = {line.split()[0] for line in finished.stdout.splitlines() if line.startswith("  ") and line.split()}
     assert set(EXPERIMENTS) | LOOKERS <= first_words
@@ -77,14 +77,14 @@ def test_help_names_every_command(cwd: Path) -> None:
 @pytest.mark.parametrize("command", sorted(LOOKERS))
 def test_help_of_each_looker(cwd: Path, command: str) -> None:
     """Every command explains itself."""
-    finished = run(command, "--help", cwd=cwd)
+    finished = run_inside(command, "--help", cwd=cwd)
     assert (finished.code, finished.stderr) == (0, "")
     assert f"c10k-probe {command}" in finished.stdout
 
 
 def test_list(cwd: Path) -> None:
     """One line for each experiment, its name first."""
-    finished = run("list", cwd=cwd)
+    finished = run_inside("list", cwd=cwd)
     assert (finished.code, finished.stderr) == (0, "")
     lines = [line.split(maxsplit=1) for line in finished.stdout.splitlines()]
     assert lines == [[name, experiment.question] for name, experiment in EXPERIMENTS.items()]

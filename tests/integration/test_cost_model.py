@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import complaint_of, only_run_folder, rows_of, run, run_folders
+from command import complaint_of, only_run_folder, rows_of, run, run_folders, run_inside
 
 from c10k_probe import results
 
@@ -44,7 +44,7 @@ def models_of(cwd: Path) -> Models:
 
 def predicted(cwd: Path, *arguments: object) -> tuple[dict[tuple[str, str], tuple[float, ...]], list[str]]:
     """What ``predict creation`` says: middle, low and high in ns by method and interval; and every other line."""
-    finished = run("predict", "creation", *arguments, cwd=cwd)
+    finished = run_inside("predict", "creation", *arguments, cwd=cwd)
     assert (finished.code, finished.stderr) == (0, "")
     known, others = {}, []
     for line in finished.stdout.splitlines():
@@ -170,8 +170,8 @@ def test_the_newest_run_that_has_the_method_is_preferred(fitted: Path, tmp_path:
     (later / "rows.csv").write_bytes((folder / "rows.csv").read_bytes())
     (tmp_path / "results" / folder.name).symlink_to(folder)
     assert predicted(tmp_path, "--method", "fork") == predicted(fitted, "--method", "fork")
-    assert f"from {later.name}" in run("predict", "creation", "--method", "vfork", cwd=tmp_path).stdout
-    noisy = run("predict", "creation", cwd=tmp_path).stdout
+    assert f"from {later.name}" in run_inside("predict", "creation", "--method", "vfork", cwd=tmp_path).stdout
+    noisy = run_inside("predict", "creation", cwd=tmp_path).stdout
     assert f"from {later.name}" in noisy
     assert "warning: the machine was not quiet: steal of 9 %" in noisy
 
@@ -195,20 +195,20 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @pytest.mark.parametrize(("line", "named"), REFUSED, ids=[line for line, _ in REFUSED])
 def test_refused_in_one_line(fitted: Path, line: str, named: tuple[str, ...]) -> None:
-    finished = run(*line.split(), cwd=fitted)
+    finished = run_inside(*line.split(), cwd=fitted)
     assert finished.code in (1, 2)
     complaint = complaint_of(finished)
     assert [word for word in named if word not in complaint] == []
 
 
 def test_without_any_model_it_says_how_to_make_one(tmp_path: Path) -> None:
-    finished = run("predict", "creation", cwd=tmp_path)
+    finished = run_inside("predict", "creation", cwd=tmp_path)
     assert finished.code == 1
     assert "fork-latency --fit" in complaint_of(finished)
 
 
 def test_a_run_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
     assert run("fork-latency", "--n", 1, "--repeats", 1, "--method", "vfork", cwd=tmp_path).code == 0
-    finished = run("predict", "creation", "--run", only_run_folder(tmp_path), cwd=tmp_path)
+    finished = run_inside("predict", "creation", "--run", only_run_folder(tmp_path), cwd=tmp_path)
     assert finished.code in (1, 2)
     assert "--fit" in complaint_of(finished)

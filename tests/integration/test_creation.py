@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import complaint_of, limited, only_run_folder, rows_of, run, run_folders
+from command import complaint_of, limited, only_run_folder, rows_of, run, run_folders, run_inside
 from conftest import cannot_run
 
 from c10k_probe import native, results
@@ -55,7 +55,7 @@ Rows = list[dict[str, str]]
 
 def measured(cwd: Path, *arguments: object) -> Rows:
     """Run with these arguments; the rows of the CSV on stdout, all of them well."""
-    finished = run("fork-latency", "--csv", "-", *arguments, cwd=cwd)
+    finished = run_inside("fork-latency", "--csv", "-", *arguments, cwd=cwd)
     assert finished.code == 0, finished.stderr
     rows = rows_of(finished.stdout)
     assert {row["status"] for row in rows} == {"ok"}, [row["reason"] for row in rows]
@@ -256,7 +256,7 @@ def test_a_sweep_has_every_axis(tmp_path: Path) -> None:
         for other in set(COLUMNS.values()) - {column}:
             assert {row[other] for row in by_axis[axis]} == {"0"}
     for chart in ("rss", "mappings", "libraries", "huge-pages"):
-        drawn = run("plot", only_run_folder(tmp_path), "--chart", chart, cwd=tmp_path)
+        drawn = run_inside("plot", only_run_folder(tmp_path), "--chart", chart, cwd=tmp_path)
         assert (drawn.code, drawn.stderr) == (0, "")
 
 
@@ -295,7 +295,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @pytest.mark.parametrize(("line", "named"), REFUSED, ids=[line for line, _ in REFUSED])
 def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) -> None:
-    finished = run("fork-latency", *line.split(), cwd=tmp_path)
+    finished = run_inside("fork-latency", *line.split(), cwd=tmp_path)
     assert finished.code == 2, finished.stderr
     complaint = complaint_of(finished)
     assert [word for word in named if word not in complaint] == []
@@ -304,7 +304,7 @@ def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) 
 
 def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     """An interpreter has no state of ours."""
-    finished = run("fork-latency", "--method", "os.fork", "--rss", "1MiB", cwd=tmp_path)
+    finished = run_inside("fork-latency", "--method", "os.fork", "--rss", "1MiB", cwd=tmp_path)
     assert finished.code == 2
     assert "nothing to measure" in complaint_of(finished)
 
@@ -312,7 +312,7 @@ def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:
 def test_a_state_that_an_interpreter_is_not_measured_in_is_a_skipped_row(tmp_path: Path) -> None:
     """Said, and not left out in silence."""
     arguments = ["--method", "os.fork,fork", "--linking", "static", "--rss", "0,1MiB", "--n", 3, "--repeats", 1]
-    finished = run("fork-latency", *arguments, "--csv", "-", cwd=tmp_path)
+    finished = run_inside("fork-latency", *arguments, "--csv", "-", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     rows = {(row["method"], row["asked_rss_bytes"]): row for row in rows_of(finished.stdout)}
     assert {key: row["status"] for key, row in rows.items()} == {
@@ -351,7 +351,7 @@ def first_wall(named: tuple[str, ...]) -> Callable[[str], bool]:
 def test_a_state_beyond_a_wall_is_nothing_measured(tmp_path: Path, arguments: str, walls: tuple[str, ...]) -> None:
     """Of this machine as it is: so much no machine has."""
     common = ["--n", 3, "--repeats", 1, "--linking", "static", "--csv", "-"]
-    finished = run("fork-latency", *arguments.split(), *common, cwd=tmp_path)
+    finished = run_inside("fork-latency", *arguments.split(), *common, cwd=tmp_path)
     rows = rows_of(finished.stdout)
     assert finished.code == 77, finished.stderr
     assert {row["status"] for row in rows} == {"skipped"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from command import only_run_folder, run
+from command import only_run_folder, run_inside
 from test_creation import measured
 
 from c10k_probe import results
@@ -34,5 +34,5 @@ def test_the_parents_stall(tmp_path: Path) -> None:
     assert min(len(record["values"]["stall"]) for record in launches) > 0
     warmups = {record["key"]["method"]: record["facts"]["warmups_count"] for record in launches}
     assert warmups == {"none": 0, "fork": 3, "vfork": 3, "pthread_create": 3}
-    drawn = run("plot", only_run_folder(tmp_path), cwd=tmp_path)
+    drawn = run_inside("plot", only_run_folder(tmp_path), cwd=tmp_path)
     assert drawn.stdout.startswith("How late the parent's first tick after a creation is")

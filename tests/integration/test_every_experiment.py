@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import Finished, only_run_folder, rows_of, run
+from command import Finished, only_run_folder, rows_of, run, run_inside
 from conftest import cannot_run
 
 from c10k_probe import results, units
@@ -169,8 +169,8 @@ def test_json_lines(visit: Visit) -> None:
 def test_show_and_help_name_every_option(visit: Visit) -> None:
     """``show`` explains parameters and columns, ``--help`` every option there is."""
     own = [option_name(name) for name, _, _ in options_of(visit.experiment.parameters_type)]
-    shown = run("show", visit.experiment.name, cwd=visit.cwd)
-    helped = run(visit.experiment.name, "--help", cwd=visit.cwd)
+    shown = run_inside("show", visit.experiment.name, cwd=visit.cwd)
+    helped = run_inside(visit.experiment.name, "--help", cwd=visit.cwd)
     assert (shown.code, shown.stderr, helped.code, helped.stderr) == (0, "", 0, "")
     words = shown.stdout.split()
     assert set(own) <= set(words)
@@ -200,9 +200,9 @@ def test_own_experiment_is_one_of_them(own_folder: Path, tmp_path: Path, by: str
         ("black, with a comma", "5"),
         ("white", "5"),
     ]
-    refused = run("count-sheep", "--sheep", 10, *option, cwd=tmp_path, changes=changes)
+    refused = run_inside("count-sheep", "--sheep", 10, *option, cwd=tmp_path, changes=changes)
     assert (refused.code, "--sheep" in refused.stderr) == (2, True)
-    helped = run("count-sheep", "--help", *option, cwd=tmp_path, changes=changes)
+    helped = run_inside("count-sheep", "--help", *option, cwd=tmp_path, changes=changes)
     assert "--sheep" in helped.stdout
 
 

@@ -19,6 +19,7 @@ from command import (
     rows_of,
     run,
     run_here,
+    run_inside,
     started,
 )
 
@@ -157,7 +158,7 @@ def test_a_hanging_helper(
 def test_missing_helpers(tmp_path: Path, experiment: str) -> None:
     """Without helpers nothing is measured; every cell says which one is missing, where, and what to do."""
     changes = {native.HELPERS_VARIABLE: str(tmp_path / "nowhere")}
-    finished = run(experiment, "--quick", cwd=tmp_path, changes=changes)
+    finished = run_inside(experiment, "--quick", cwd=tmp_path, changes=changes)
     assert finished.code == 1
     assert "Traceback" not in finished.stderr
     warnings = warnings_of(finished.stderr)
@@ -231,7 +232,7 @@ def test_doctor_tells_of_a_missing_helper(tmp_path: Path) -> None:
 def test_an_unknown_variable_folder_does_not_stop_help(tmp_path: Path) -> None:
     """Help and list need no helper."""
     changes = {native.HELPERS_VARIABLE: str(tmp_path / "nowhere")}
-    assert run("--help", cwd=tmp_path, changes=changes).code == 0
-    assert run("list", cwd=tmp_path, changes=changes).code == 0
-    refused = run("fork-latency", "--n", 0, cwd=tmp_path, changes=changes)
+    assert run_inside("--help", cwd=tmp_path, changes=changes).code == 0
+    assert run_inside("list", cwd=tmp_path, changes=changes).code == 0
+    refused = run_inside("fork-latency", "--n", 0, cwd=tmp_path, changes=changes)
     assert (refused.code, "--n" in complaint_of(refused)) == (2, True)

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from command import only_run_folder, rows_of, run
+from command import only_run_folder, rows_of, run, run_inside
 
 from c10k_probe import results
 
@@ -23,7 +23,7 @@ CellKey = tuple[str, str]
 
 def measured(cwd: Path, *arguments: object) -> dict[CellKey, dict[str, str]]:
     """Run with these arguments; the rows of the CSV on stdout by method and linking."""
-    finished = run("fork-latency", "--csv", "-", *arguments, cwd=cwd)
+    finished = run_inside("fork-latency", "--csv", "-", *arguments, cwd=cwd)
     assert finished.code == 0, finished.stderr
     rows = rows_of(finished.stdout)
     by_cell = {(row["method"], row["linking"]): row for row in rows}
@@ -64,7 +64,7 @@ def test_only_the_chosen_cells(tmp_path: Path) -> None:
 def test_placements_are_cells_of_their_own(tmp_path: Path) -> None:
     """Two placements give two rows with the same method and linking."""
     arguments = ["--n", 5, "--repeats", 1, "--method", "fork", "--linking", "static"]
-    finished = run("fork-latency", "--csv", "-", "--placement", "one-cpu,any-cpu", *arguments, cwd=tmp_path)
+    finished = run_inside("fork-latency", "--csv", "-", "--placement", "one-cpu,any-cpu", *arguments, cwd=tmp_path)
     assert sorted(row["placement"] for row in rows_of(finished.stdout)) == ["any-cpu", "one-cpu"]
 
 

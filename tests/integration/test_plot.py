@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from command import complaint_of, on_terminal, run, without_escapes
+from command import complaint_of, on_terminal, run, run_inside, without_escapes
 
 from c10k_probe.experiment import Chart
 from c10k_probe.results import RunFolder, load
@@ -74,7 +74,7 @@ def test_the_text_goes_to_stdout_and_shows_the_numbers_of_the_file(tmp_path: Pat
 
 def test_a_chart_by_name_takes_its_rows(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    finished = run("plot", folder, "--chart", "methods", cwd=tmp_path)
+    finished = run_inside("plot", folder, "--chart", "methods", cwd=tmp_path)
     assert finished.code == 0
     ((fork_column, fork_row), (vfork_column, vfork_row)) = marks(finished.stdout, "o")
     assert vfork_row > fork_row
@@ -87,7 +87,7 @@ def test_a_chart_by_name_takes_its_rows(tmp_path: Path) -> None:
 
 
 def test_the_list_names_the_charts(tmp_path: Path) -> None:
-    finished = run("plot", make_run(tmp_path), "--list", cwd=tmp_path)
+    finished = run_inside("plot", make_run(tmp_path), "--list", cwd=tmp_path)
     assert (finished.code, finished.stderr) == (0, "")
     assert [line.split()[0] for line in finished.stdout.splitlines()] == ["cycle", "methods", "nothing"]
     assert finished.stdout.splitlines()[0].endswith("What a cycle takes")
@@ -100,7 +100,7 @@ def test_last_is_the_newest_run_in_results(tmp_path: Path) -> None:
     new = make_run(tmp_path / "results", "bbbbbb")
     (tmp_path / "results" / "reference-mock").mkdir()
     (tmp_path / "results" / "reference-mock" / "run.json").write_text((new / "run.json").read_text())
-    finished = run("plot", "last", cwd=tmp_path)
+    finished = run_inside("plot", "last", cwd=tmp_path)
     assert "run bbbbbb" in finished.stdout
 
 
@@ -118,7 +118,7 @@ def test_a_terminal_is_filled_and_not_more(tmp_path: Path, width: int) -> None:
 
 def test_a_png_is_written(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    finished = run("plot", folder, "--save", "out.png", cwd=tmp_path)
+    finished = run_inside("plot", folder, "--save", "out.png", cwd=tmp_path)
     assert (finished.code, finished.stdout, finished.stderr) == (0, "", "saved out.png\n")
     data = (tmp_path / "out.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
@@ -129,7 +129,7 @@ def test_a_png_is_written(tmp_path: Path) -> None:
 def test_an_svg_is_written_over_an_old_file(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     (tmp_path / "OUT.SVG").write_text("old")
-    assert run("plot", folder, "--save", "OUT.SVG", cwd=tmp_path).code == 0
+    assert run_inside("plot", folder, "--save", "OUT.SVG", cwd=tmp_path).code == 0
     tree = ElementTree.fromstring((tmp_path / "OUT.SVG").read_text(encoding="utf-8"))
     texts = {"".join(item.itertext()).strip() for item in tree.iter("{http://www.w3.org/2000/svg}text")}
     assert {"What a cycle takes", "fork", "vfork", "open (count, log)", "10,000", "10 µs", "100 ms"} <= texts
@@ -142,7 +142,7 @@ def test_a_run_that_was_killed_can_be_drawn_and_says_so(tmp_path: Path) -> None:
     with (folder / "rows.csv").open("a") as file:
         file.write("fork,7")
     assert load(folder).state == "killed"
-    assert ", killed" in run("plot", folder, cwd=tmp_path).stdout
+    assert ", killed" in run_inside("plot", folder, cwd=tmp_path).stdout
 
 
 def test_a_terminal_that_cannot_show_the_frame_gets_question_marks(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) -> None:
     folder = make_run(tmp_path)
     (tmp_path / "folder.png").mkdir()
-    finished = run("plot", folder, *line.split(), cwd=tmp_path)
+    finished = run_inside("plot", folder, *line.split(), cwd=tmp_path)
     assert finished.code == 2, finished.stderr
     assert [word for word in named if word not in complaint_of(finished)] == []
     assert not list(tmp_path.glob("out*"))
@@ -180,7 +180,7 @@ def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("missing", "empty", "last", ""):
-        finished = run("plot", name, cwd=tmp_path)
+        finished = run_inside("plot", name, cwd=tmp_path)
         assert finished.code == 2, finished.stderr
         assert name.replace("last", "results") in complaint_of(finished)
 
@@ -188,10 +188,10 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 def test_nothing_to_draw_is_an_error_that_names_the_charts(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     (tmp_path / "out.png").write_text("old")
-    finished = run("plot", folder, "--chart", "nothing", "--save", "out.png", cwd=tmp_path)
+    finished = run_inside("plot", folder, "--chart", "nothing", "--save", "out.png", cwd=tmp_path)
     assert finished.code == 1
     complaint = complaint_of(finished)
     assert [part for part in ("nothing", "0 rows with open_count 7", "cycle, methods") if part not in complaint] == []
     assert (tmp_path / "out.png").read_text() == "old"
     bare = make_run(tmp_path / "bare", charts=())
-    assert "names no charts" in complaint_of(run("plot", bare, cwd=tmp_path))
+    assert "names no charts" in complaint_of(run_inside("plot", bare, cwd=tmp_path))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Finished, complaint_of, limited, only_run_folder, rows_of, run, run_folders, started
+from command import Finished, complaint_of, limited, only_run_folder, rows_of, run, run_folders, run_inside, started
 from conftest import cannot_run
 
 from c10k_probe import results
@@ -129,7 +129,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @pytest.mark.parametrize(("line", "named"), REFUSED, ids=[line for line, _ in REFUSED])
 def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) -> None:
-    finished = run("readiness", *line.split(), cwd=tmp_path)
+    finished = run_inside("readiness", *line.split(), cwd=tmp_path)
     assert finished.code == 2, finished.stderr
     complaint = complaint_of(finished)
     assert [word for word in named if word not in complaint] == []

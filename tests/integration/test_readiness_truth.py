@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from command import only_run_folder, rows_of, run
+from command import only_run_folder, rows_of, run, run_inside
 from conftest import cannot_run
 
 from c10k_probe import native, results
@@ -98,7 +98,7 @@ def test_a_map_is_refined_ends_and_measures_no_cell_twice(tmp_path: Path) -> Non
     picture = finished.stderr[finished.stderr.index("Who delivers an event the fastest") :]
     for words in ("watched (count)", "active (count)", "1,000", "3,000"):
         assert words in picture
-    drawn = run("plot", only_run_folder(tmp_path), "--chart", "map", cwd=tmp_path)
+    drawn = run_inside("plot", only_run_folder(tmp_path), "--chart", "map", cwd=tmp_path)
     assert (drawn.code, drawn.stderr) == (0, "")
     assert drawn.stdout in finished.stderr
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import kernel
 import pytest
-from command import Finished, complaint_of, limited, only_run_folder, rows_of, run, run_folders, started
+from command import Finished, complaint_of, limited, only_run_folder, rows_of, run, run_folders, run_inside, started
 from conftest import cannot_run
 
 from c10k_probe import results
@@ -159,7 +159,7 @@ def test_every_verdict_is_in_the_run_folder(small: tuple[Finished, list[Row], Pa
 
 def test_charts_have_something_to_draw(small: tuple[Finished, list[Row], Path]) -> None:
     for chart in ("switch", "ring", "lost", "slices", "runnable"):
-        drawn = run("plot", only_run_folder(small[2]), "--chart", chart, cwd=small[2])
+        drawn = run_inside("plot", only_run_folder(small[2]), "--chart", chart, cwd=small[2])
         assert (drawn.code, drawn.stderr) == (0, ""), chart
 
 
@@ -194,7 +194,7 @@ def test_three_ways_to_read_the_tick_agree(tmp_path: Path, others: int) -> None:
     """
     with busy(max(os.sched_getaffinity(0)), others):
         arguments = ("--measure", "tick", "--tick", "500ms", "--repeats", 3, "--csv", "-")
-        finished = run("scheduling", *arguments, cwd=tmp_path)
+        finished = run_inside("scheduling", *arguments, cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     (row,) = rows_of(finished.stdout)
     assert row["tick_coarse_ns"] or others
@@ -265,7 +265,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @pytest.mark.parametrize(("line", "named"), REFUSED, ids=[line for line, _ in REFUSED])
 def test_refused_in_one_line(tmp_path: Path, line: str, named: tuple[str, ...]) -> None:
-    finished = run("scheduling", *line.split(), cwd=tmp_path)
+    finished = run_inside("scheduling", *line.split(), cwd=tmp_path)
     assert finished.code == 2, finished.stderr
     complaint = complaint_of(finished).replace(",", "")
     assert [word for word in named if word.replace(",", "") not in complaint] == []

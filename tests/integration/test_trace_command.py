@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import backends
 import pytest
 from command import Finished, on_terminal, run, started, wait_for, without_escapes
-from conftest import cannot_run
 
 from c10k_probe.observe.processes import is_alive
-from c10k_probe.tracing.choose import try_backend
 
 ECHO_LOOP = "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done"
 # listens on both families, holds what it accepts, and says its port
@@ -34,9 +33,7 @@ while True:
 
 @pytest.fixture
 def bcc() -> None:
-    trial = try_backend("bcc")
-    if not trial.works:
-        cannot_run(f"bcc does not work here: {trial.reason}; {trial.lift}")
+    backends.require("bcc")
 
 
 @pytest.fixture
@@ -80,10 +77,16 @@ def test_csv_and_json_of_a_command(bcc: None, tmp_path: Path) -> None:
     parts = [row for row in rows if row["span"] == "interval" and row["call"] == ""]
     whole = next(row for row in rows if row["span"] == "whole" and row["call"] == "")
     assert len(parts) >= 3
-    assert sum(int(row["count"]) for row in parts) <= int(whole["count"])
+    for name in (
+        "count",
+        "forks_count",
+        "voluntary_switches_count",
+    ):  # also of the last part
+        assert sum(int(row[name]) for row in parts) == int(whole[name])
+    assert all(float(row["interval_s"]) > 0 for row in parts)
     assert int(whole["forks_count"]) == 16
     assert int(whole["exits_count"]) == 17
-    assert int(whole["dropped_count"]) == 0
+    assert (whole["dropped_tasks_count"], whole["dropped_events_count"]) == ("0", "0")
     assert whole["cpu_s"] == ""  # bcc does not know
     calls = [row for row in rows if row["span"] == "whole" and row["call"]]
     assert sum(int(row["count"]) for row in calls) == int(whole["count"])
@@ -107,8 +110,8 @@ def test_the_commands_own_output_and_exit_code_are_left_alone(bcc: None, tmp_pat
 
 def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, int], tmp_path: Path) -> None:
     pid, port = server
-    with started("trace", "--port", port, "--duration", "3s", "--csv", "-", cwd=tmp_path) as command:
-        command.until(lambda: "1.0 s:" in command.stderr, "the first interval")
+    with started("trace", "--port", port, "--duration", "2s", "--csv", "-", cwd=tmp_path) as command:
+        command.until(lambda: f"(pid {pid})" in command.stderr, "it is traced")
         clients = [socket.create_connection((host, port)) for host in ("127.0.0.1", "::1", "127.0.0.1")]
         finished = command.finish()
         for client in clients:
@@ -122,20 +125,25 @@ def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, 
 
 
 def test_a_process_that_ends_early_keeps_its_data_and_says_so(bcc: None, tmp_path: Path) -> None:
-    with subprocess.Popen(["/bin/sleep", "1.3"]) as sleeper:
-        finished = run("trace", "--pid", sleeper.pid, "--duration", "1min", "--csv", "-", cwd=tmp_path)
-    assert finished.code == 3
-    assert "all its processes ended" in finished.stderr
-    assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
-    with subprocess.Popen(["/bin/sleep", "1.3"]) as sleeper:
-        assert run("trace", "--pid", sleeper.pid, cwd=tmp_path).code == 0
+    for options, code in ((("--duration", "1min"), 3), ((), 0)):
+        with (
+            subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as reader,
+            started("trace", "--pid", reader.pid, *options, "--csv", "-", cwd=tmp_path) as command,
+        ):
+            command.until(lambda: "(pid " in command.stderr, "it is traced")
+            assert reader.stdin is not None
+            reader.stdin.close()
+            finished = command.finish()
+        assert finished.code == code, finished.stderr
+        assert "all its processes ended" in finished.stderr
+        assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
 
 
 @pytest.mark.parametrize("backend", ["auto", "perf", "strace", "proc"])
 def test_ctrl_c_ends_with_a_summary(backend: str, tmp_path: Path) -> None:
     """Also of the command that was started, which nobody would end otherwise."""
-    if backend != "auto" and not (trial := try_backend(backend)).works:
-        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    if backend != "auto":
+        backends.require(backend)
     arguments = ("trace", "--trace", backend, "--csv", "-", "--", "/bin/sleep", "600")
     with started(*arguments, cwd=tmp_path) as command:
         command.until(lambda: any(is_sleep(pid) for pid in command.living()), "the command runs")
@@ -164,8 +172,7 @@ def test_a_duration_ends_the_command_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["proc", "strace"])
 def test_a_duration_ends_what_the_command_started_too(backend: str, tmp_path: Path) -> None:
-    if not (trial := try_backend(backend)).works:
-        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    backends.require(backend)
     line = f"sleep 600 & echo $! > {tmp_path / 'pid'}; sleep 600; true"
     finished = run("trace", "--trace", backend, "--duration", "500ms", "--", "sh", "-c", line, cwd=tmp_path)
     assert finished.code == 0

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from c10k_probe import native
-from c10k_probe.servers import MODELS as DECLARED_MODELS
+from c10k_probe.servers import REFERENCE_MODELS
 from native.driving import (
     Foster,
     Server,
@@ -42,7 +42,7 @@ from native.kernel_view import (
     wait_until,
 )
 
-MODELS = tuple(DECLARED_MODELS)
+MODELS = tuple(REFERENCE_MODELS)
 ONE_PROCESS = tuple(model for model in MODELS if model != "fork")  # its descriptors are spread over processes
 COUNT = 23
 
@@ -128,7 +128,7 @@ def test_23_connections_are_23(server: Server, model: str, require_tool: Callabl
     query = [require_tool("ss"), "-Htn", "state", "established", f"sport = :{server.port}"]
     assert len(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()) == COUNT
     tasks = int(status_of(server.pid, "Threads")) + len(session_members(server.pid)) - 1
-    assert status["tasks_count"] == tasks == 1 + COUNT * DECLARED_MODELS[model].per_connection.tasks_count
+    assert status["tasks_count"] == tasks == 1 + COUNT * REFERENCE_MODELS[model].per_connection.tasks_count
 
 
 def test_what_clients_close_is_closed(server: Server) -> None:

@@ -73,6 +73,15 @@ def members(session: int) -> list[int]:
     return found
 
 
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect() -> Iterator[None]:
+    """What the session's other tests have left is not looked at, at each collection anew."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
     """Whatever a test did: no helper is known as running, no descriptor is left open."""

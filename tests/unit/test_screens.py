@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from mock_experiment import MockExperiment, MockRow, confirmed, go, undecided
@@ -21,10 +22,11 @@ from c10k_probe.sinks.table import LiveTable
 every_width = pytest.mark.parametrize("width", [80, 140])
 
 
-def picture(experiment: AnyExperiment, width: int, **options: object) -> str:
-    """All of what the table prints for a full run with wide numbers."""
+@cache
+def picture(experiment: AnyExperiment, width: int) -> str:
+    """All of what the table prints for a full run with wide numbers, without colour."""
     stream = io.StringIO()
-    table = LiveTable(Console(file=stream, width=width, **options), live=False)  # type: ignore[arg-type]
+    table = LiveTable(Console(file=stream, width=width, no_color=True), live=False)
     table.handle(started(experiment))
     cells = experiment.cells(build_parameters(experiment.parameters_type, {}, quick=False))
     count = 0
@@ -68,7 +70,7 @@ def test_a_wide_terminal_shows_the_ends_of_intervals_or_their_width(experiment: 
 @every_experiment
 @every_width
 def test_grades_are_readable_without_colour(experiment: AnyExperiment, width: int) -> None:
-    text = picture(experiment, width, no_color=True)
+    text = picture(experiment, width)
     assert "\x1b" not in text
     lines = [line.rstrip() for line in text.splitlines()]
     assert any(line.endswith(" ~") for line in lines)
