@@ -27,7 +27,7 @@ from c10k_probe.servers.base import ServerOptions
 from c10k_probe.servers.guarded import Guarded, Recipe
 
 PATH: Final = "/"
-BODY: Final = "c10k-probe\n"
+BODY: Final = "hello from c10k-probe\n"  # as our own models answer
 HTTP_ONLY: Final = frozenset({"http"})
 _READY_S: Final = 10.0
 _POLL_S: Final = 0.005

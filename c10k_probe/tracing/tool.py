@@ -75,6 +75,11 @@ class ToolTracer(Tracer):
         if self.launched is not None:
             self.launched.release()
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The program; strace, too, when it started the command itself."""
+        return () if self._tool is None else (self._tool.pid,)
+
     def _start_command(self) -> None:
         """Let the program start the command; ready when that is there, or has ended already."""
         refused = check_exec(self.target.command)  # which the program would tell in words of its own
@@ -89,11 +94,6 @@ class ToolTracer(Tracer):
             if time.monotonic() > deadline:
                 raise TracerUnavailable(self.name, f"not ready within {READY_PATIENCE_S:g} s")
             time.sleep(_POLL_S)
-
-    @property
-    def own_pids(self) -> tuple[int, ...]:
-        """The program; strace, too, when it started the command itself."""
-        return () if self._tool is None else (self._tool.pid,)
 
     def check(self) -> None:
         """Raises ``TracerUnavailable`` when the program is missing, or cannot work for this user."""

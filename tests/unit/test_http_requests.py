@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from c10k_probe import native
+from c10k_probe.servers import real
 from c10k_probe.servers_in_python.http import BODY, HEAD_BYTES_MAX, Requests
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -112,3 +116,9 @@ def test_what_is_refused_ends_the_connection(request_bytes: bytes, status: int) 
     assert first[0] == 200, "what came before is answered"
     assert (refusal, body, is_over) == (status, b"", True)
     assert fields["Connection"] == "close"
+
+
+def test_every_server_answers_alike() -> None:
+    core = Path(native.__file__).with_name("_core") / "server_http.c"
+    (line,) = [line for line in core.read_text(encoding="utf-8").splitlines() if line.startswith("#define BODY ")]
+    assert json.loads(line.removeprefix("#define BODY ")) == real.BODY == BODY.decode()
