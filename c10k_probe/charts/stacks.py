@@ -10,10 +10,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from c10k_probe.charts.axes import Axis, base_factor, make_axis, value_text
+from c10k_probe import units
+from c10k_probe.charts.axes import Axis, base_factor, make_axis
 from c10k_probe.charts.rows import (
     REPETITION,
     Row,
+    Taken,
     check_columns,
     notes_on,
     nothing_left,
@@ -58,9 +60,8 @@ def draw_stack(run: StoredRun, chart: Stack) -> StackDrawing:
     """The bars of one chart. Raises ``UserError`` when nothing is left to draw, and says why."""
     check_columns(run, chart, chart.x, [*chart.parts, *([chart.last] if chart.last else [])])
     taken = take(run, chart, lambda row: any(number(row[part]) is not None for part in chart.parts))
-    notes = notes_on(taken, log=False)
     if not taken.rows:
-        raise nothing_left(run, chart, taken, notes)
+        raise nothing_left(run, chart, taken, notes_on(taken, log=False))
     groups: dict[tuple[Value, ...], list[Row]] = {}
     for row in taken.rows:
         groups.setdefault(tuple(row[name] for name in chart.x), []).append(row)
@@ -72,8 +73,9 @@ def draw_stack(run: StoredRun, chart: Stack) -> StackDrawing:
         _bar(chart, ", ".join(value_name(chart.x[index], key[index]) for index in telling), sizes[key], kept)
         for key in sorted(groups, key=sort_key)
     )
-    notes += _own_notes(list(sizes.values()), is_repeated=any(len(rows) > 1 for rows in ends.values()))
     rows = [row for own in ends.values() for row in own]
+    notes = notes_on(Taken(taken.asked, tuple(rows), taken.void_count, 0), log=False)
+    notes += _own_notes(list(sizes.values()), is_repeated=any(len(own) > 1 for own in ends.values()))
     return StackDrawing(chart, bars, tuple(chart.names[index] for index in kept), notes, source_of(run, rows))
 
 
@@ -96,7 +98,8 @@ def _typical(rows: Sequence[Row], part: str) -> float | None:
 def _bar(chart: Stack, name: str, sizes: Sequence[float | None], kept: Sequence[int]) -> Bar:
     lengths = [max(0.0, sizes[index] or 0.0) for index in kept]
     whole = sum(lengths)
-    text = value_text(chart.parts[0], float(f"{whole:.3g}")) + (" and more" if None in sizes else "")
+    text = units.format_quantity(whole, units.SUFFIXES[units.column_suffix(chart.parts[0]) or "_count"].dimension)
+    text += " and more" if None in sizes else ""
     if chart.as_shares and whole:
         lengths = [100 * length / whole for length in lengths]
     return Bar(name, tuple(lengths), text)

@@ -1,0 +1,171 @@
+"""The ledger: known readings give known slopes, parts add up, and the sum is held against what became scarce."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import pytest
+
+from c10k_probe import stats
+from c10k_probe.observe import memory, sockets, tree
+from c10k_probe.observe.ledger import KERNEL_STACK_BYTES, TASK_FRAGMENT_BYTES, Ledger, Reading
+
+PAGE = os.sysconf("SC_PAGESIZE")
+COUNTS = (0, 125, 250, 500, 1000, 2000)
+END = stats.Interval(4_000.0, 3_990.0, 4_010.0)
+NOTHING = tree.read_tree(2**22 + 7)
+# What one more connection of a made-up server adds, both ends: a task with a private page, two caches and its page.
+PRIVATE, SHARED, TABLES, TCP, DENTRY, CLIENT = 4096, 100, 50, 6_000, 3_000, 10
+ELSEWHERE = 700
+
+
+def reading(count: int, **buffers: int) -> Reading:
+    """Both ends with so many connections."""
+    pss = 100_000 + count * (PRIVATE + SHARED)
+    server = dataclasses.replace(
+        NOTHING,
+        processes_count=1,
+        tasks_count=1 + count,
+        read_count=1,
+        chosen_count=1,
+        pss_bytes=pss,
+        private_bytes=50_000 + count * PRIVATE,
+        page_table_bytes=8192 + count * TABLES,
+    )
+    client = dataclasses.replace(
+        NOTHING,
+        processes_count=1,
+        read_count=1,
+        chosen_count=1,
+        pss_bytes=9_000 + count * CLIENT,
+        private_bytes=9_000,
+        page_table_bytes=PAGE,
+    )
+    objects = {"TCP": 10**6 + count * TCP, "dentry": 10**7 + count * DENTRY}
+    data = sum(buffers.values()) * count
+    used = count * (PRIVATE + SHARED + CLIENT + TABLES + TCP + DENTRY + KERNEL_STACK_BYTES + TASK_FRAGMENT_BYTES)
+    kernel = dataclasses.replace(
+        memory.KernelMemory(*[None] * 8),
+        slab_bytes=2 * 10**7 + count * (TCP + DENTRY) + 8 * count,
+        kernel_stack_bytes=16_000 + count * KERNEL_STACK_BYTES,
+        page_tables_bytes=10**6 + count * TABLES,
+        percpu_bytes=5_000,
+        unnamed_bytes=70_000 + count * TASK_FRAGMENT_BYTES + data,
+        spare_bytes=10**9 - used - data - count * (8 + ELSEWHERE),
+        slab_caches=objects,
+        slab_object_bytes={"TCP": 2_000, "dentry": 192},
+    )
+    return Reading(
+        count,
+        server,
+        (client,),
+        kernel,
+        sockets.Buffers(count, 0, 0, buffers.get("server", 0) * count),
+        sockets.Buffers(count, 0, 0, buffers.get("client", 0) * count),
+    )
+
+
+def ledger(**buffers: int) -> Ledger:
+    return Ledger(END, [reading(count, **buffers) for count in COUNTS])
+
+
+def middles(parts: dict[str, stats.Interval | None]) -> dict[str, float]:
+    return {name: part.middle for name, part in parts.items() if part is not None}
+
+
+def test_every_part_of_the_server_is_its_slope() -> None:
+    assert middles(ledger().server_parts()) == {
+        "private": PRIVATE,
+        "shared": SHARED,
+        "page_table": TABLES,
+        "kernel_stack": KERNEL_STACK_BYTES,
+        "slab": TCP + DENTRY - END.middle,
+        "socket_page": TASK_FRAGMENT_BYTES,
+    }
+
+
+@pytest.mark.parametrize("buffers", [{}, {"client": 65_536}, {"client": 65_536, "server": 1_000}])
+def test_parts_add_up_and_data_belongs_to_the_end_that_is_charged(buffers: dict[str, int]) -> None:
+    """Data that the client has not read is no part of the server's end, whose own data is."""
+    held = ledger(**buffers)
+    server, client = held.server_slope(), held.client_slope()
+    assert server is not None and client is not None and server.low is not None and server.high is not None
+    assert sum(middles(held.server_parts()).values()) == pytest.approx(server.middle)
+    assert middles(held.server_parts())["socket_page"] == TASK_FRAGMENT_BYTES + buffers.get("server", 0)
+    assert middles(held.client_parts()) == {
+        "user": CLIENT,
+        "page_table": 0,
+        "slab": END.middle,
+        "buffer": buffers.get("client", 0),
+    }
+    assert sum(middles(held.client_parts()).values()) == pytest.approx(client.middle)
+    assert server.low <= server.middle - 10 and server.high >= server.middle + 10  # the doubt about the price is in it
+
+
+def test_caches_by_name_add_up_to_the_slab() -> None:
+    held = ledger()
+    assert held.cache_slopes() == {"TCP": TCP, "dentry": DENTRY}
+    assert list(held.cache_slopes()) == ["TCP", "dentry"]
+    both = held.slab_slope()
+    assert both is not None and both.middle == TCP + DENTRY
+
+
+def test_below_a_hundred_there_are_no_slopes() -> None:
+    held = Ledger(END, [reading(count) for count in (0, 10, 20, 40, 80, 99)])
+    assert held.server_slope() is None
+    assert held.cache_slopes() == {}
+    assert set(held.server_parts().values()) == set(held.client_parts().values()) == {None}
+
+
+def test_a_missing_part_leaves_the_sum_empty() -> None:
+    blind = [
+        dataclasses.replace(item, kernel=dataclasses.replace(item.kernel, unnamed_bytes=None))
+        for item in ledger().readings
+    ]
+    held = Ledger(END, blind)
+    assert held.server_slope() is None and held.server_bytes(blind[-1]) is None
+    assert middles(held.server_parts())["private"] == PRIVATE
+    assert Ledger(None, ledger().readings).server_slope() is None
+
+
+@pytest.mark.parametrize("buffers", [{}, {"client": 5_000, "server": 70}])
+def test_the_ledger_closes_against_spare_memory(buffers: dict[str, int]) -> None:
+    """The parts are not made of what fell: what was taken elsewhere is unexplained, and nothing else."""
+    held = ledger(**buffers)
+    last = held.readings[-1]
+    closing = held.closing(last)
+    count = COUNTS[-1]
+    assert closing.parts["slab rounding"] == 8 * count
+    assert closing.parts["page of each task that sent"] == count * TASK_FRAGMENT_BYTES
+    assert closing.parts["data in sockets"] == sum(buffers.values()) * count
+    assert closing.unexplained_bytes == ELSEWHERE * count
+    assert closing.fall_bytes is not None
+    assert closing.unexplained_pct == pytest.approx(100 * ELSEWHERE * count / closing.fall_bytes)
+
+
+def test_tasks_that_never_sent_have_no_page_of_their_own() -> None:
+    idle = dataclasses.replace(ledger(), sends=False)
+    assert idle.closing(idle.readings[-1]).parts["page of each task that sent"] == 0
+
+
+def test_memory_taken_since_nothing_was_held() -> None:
+    held = ledger()
+    each = PRIVATE + SHARED + TABLES + KERNEL_STACK_BYTES + TCP + DENTRY - END.middle + TASK_FRAGMENT_BYTES
+    assert held.server_bytes(held.readings[-1]) == round(COUNTS[-1] * each)
+    assert held.server_bytes(held.readings[0]) == 0
+
+
+def test_a_sample_of_processes_widens_the_interval() -> None:
+    def doubtful(doubt: float) -> Any:
+        held = ledger()
+        last = held.readings[-1]
+        server = dataclasses.replace(last.server, pss_doubt_bytes=doubt)
+        held.readings[-1] = dataclasses.replace(last, server=server)
+        return held.server_slope()
+
+    sure, unsure = doubtful(0.0), doubtful(200_000.0)
+    assert unsure.middle == sure.middle
+    assert unsure.high - sure.high == pytest.approx(100)
+    assert sure.low - unsure.low == pytest.approx(100)
