@@ -13,7 +13,7 @@ from c10k_probe.experiment import Finding, FlatRow, Scalar
 from c10k_probe.units import format_column
 
 MEMORY: Final = "memory_bytes_per_connection"
-RATIO: Final = "memory_ratio"
+RATIO: Final = "memory_times_ratio"
 CLOSING: Final = "ledger_difference_pct"
 REACHED: Final = "reached_count"
 MOST: Final = "most_connections_count"

@@ -45,7 +45,7 @@ VIEWS: Final = (
     _of_part("tables", SERVER_PARTS["page_table"], _SERVER),
     _of_part("stack", SERVER_PARTS["kernel_stack"], _SERVER),
     _of_part("slab", SERVER_PARTS["slab"], _SERVER),
-    _of_part("pages", SERVER_PARTS["socket_page"], _SERVER, 2),
+    _of_part("pages", SERVER_PARTS["socket_page"], _SERVER),
     _of_part("sum", "server_bytes_per_connection", _SERVER),
     _of_part("user", CLIENT_PARTS["user"], _CLIENT),
     _of_part("tables", CLIENT_PARTS["page_table"], _CLIENT, 2),
