@@ -28,7 +28,7 @@ static bool after_failed_accept(int error_number, int64_t closed_before)
     }
     for (size_t i = 0; i < ARRAY_COUNT(passing); i++) {
         if (error_number == passing[i]) {
-            server.accept_errors_count += error_number != EINTR;
+            atomic_fetch_add(&server.accept_errors_count, error_number != EINTR);
             return true;
         }
     }
@@ -48,15 +48,18 @@ static bool accept_one(void)
     if (fd < 0) {
         return after_failed_accept(errno, closed_before);
     }
-    server.accepted_count++;
+    atomic_fetch_add(&server.accepted_count, 1);
     server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails only if it is reset already */
     server.model->serve(fd);
     return true;
 }
 
-void server_accept_batch(void)
+bool server_accept_batch(void)
 {
-    for (int i = 0; i < ACCEPT_BATCH_COUNT && accept_one(); i++) {
+    int count = 0;
+    while (count < ACCEPT_BATCH_COUNT && accept_one()) {
+        count++;
     }
+    return count == ACCEPT_BATCH_COUNT;
 }
