@@ -91,7 +91,8 @@ def helper_pids() -> list[int]:
                 .removesuffix("-static")
             )
             environment = (folder / "environ").read_bytes()
-            is_script = b"/bcc_helper.py\0" in (folder / "cmdline").read_bytes()
+            command = (folder / "cmdline").read_bytes()
+            is_script = b"/bcc_helper.py\0" in command or b"\0-m\0c10k_probe." in command
         except OSError:
             continue
         if (is_script or program in names) and MARK.encode() in environment.split(b"\0"):

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
+from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
 
-MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
+MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS, **PYTHON_MODELS}
 """Every way to serve a connection that an experiment may choose, by name."""
 
 BASIC_MODELS: Final = ("epoll", "thread", "fork")
@@ -17,7 +18,10 @@ __all__ = [
     "CLIENT_END",
     "MODELS",
     "PROTOCOLS",
+    "PYTHON_MODELS",
     "REFERENCE_MODELS",
+    "PythonModel",
+    "PythonServer",
     "ReferenceModel",
     "ReferenceServer",
     "Server",
