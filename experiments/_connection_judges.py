@@ -8,7 +8,7 @@ from typing import Final
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Verdict
 from c10k_probe.units import format_column
 
-from ._connection_design import BACKLOGGED, IDLE, USED
+from ._connection_design import BACKLOGGED, IDLE, POOLS, USED
 from ._connection_findings import (
     EVENT_MODELS,
     LIMIT_OF_SEARCH,
@@ -146,7 +146,8 @@ def judge_c52(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "M it takes least memory for a connection (intervals apart); CONFIRMED when both hold, REFUTED when one fails; "
         "this run measures M alone"
     )
-    others = [model for model in WORKER_MODELS if _at_end(rows, model) is not None]
+    # what a pool takes is not by connections
+    others = [model for model in WORKER_MODELS if model not in POOLS and _at_end(rows, model) is not None]
     base = _memory_at_end(rows, "epoll")
     if base is None or not others:
         return Verdict("C52", restated, rule, NOT_MEASURED, "needs --model epoll,thread,fork")

@@ -173,11 +173,13 @@ def switches(before: tree.TreeReading, after: tree.TreeReading) -> int | None:
 def launched(cell: Cell, most_count: int, asked: ConnectionsParameters, bench: Bench) -> Iterator[Launch]:
     """A fresh server and client; when both have gone, what they held has gone too."""
     memory.settle(SETTLE_S)
+    at_rest = memory.read_kernel_memory()
     with (
         chosen(str(cell.key["model"])).start(server_options(asked)) as server,
         Holder(server.port, most_count, remaining_s=bench.remaining_s) as holder,
     ):
         launch = Launch(cell, server, holder, asked, bench)
+        launch.ledger.at_rest = at_rest
         yield launch
     # what this launch frees must not be subtracted from what the next one takes
     memory.settle(SETTLE_S, sessions=launch.sessions)

@@ -144,5 +144,5 @@ class ConnectionsRow(Row):
 
     budget_bytes: int | None = column("memory that the server may take in the search")
     latency_bound_ns: int | None = column("99th percentile of the scheduled echoes that the search allows")
-    taken_bytes: int | None = column("memory that the server took since no connection was held")
+    taken_bytes: int | None = column("all memory that the server takes in the search, also before the first connection")
     fits: str | None = column("yes, or what ended the search in this direction")

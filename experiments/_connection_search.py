@@ -10,7 +10,7 @@ from typing import Final
 from c10k_probe import limits, units
 from c10k_probe.experiment import Bench, Cell
 
-from ._connection_design import ConnectionsParameters, chosen
+from ._connection_design import POOLS, ConnectionsParameters, chosen
 from ._connection_measured import refused_row, row_of
 from ._connection_ramp import launched, wall_note
 from ._connection_rows import ConnectionsRow
@@ -71,7 +71,12 @@ def search(asked: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[C
 
 
 def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -> ConnectionsRow:
-    """One fresh launch that goes to ``count`` at once. A wall here is an answer and no failure."""
+    """One fresh launch that goes to ``count`` at once. A wall here is an answer and no failure.
+
+    A pool has as many workers as connections, unless their count was given: else it would be the setting that ends it.
+    """
+    if asked.workers is None and str(cell.key["model"]) in POOLS:
+        asked = dataclasses.replace(asked, workers=count)
     prediction = predicted(chosen(str(cell.key["model"])), limits.walls())
     with launched(cell, count, asked, bench) as launch:
         stop = launch.refusal(count)

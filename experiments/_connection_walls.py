@@ -13,6 +13,8 @@ from c10k_probe.observe import counters
 from c10k_probe.servers import CLIENT_END, Server, ServerModel
 
 MEMORY_GUARD = "memory guard"
+POOL = "workers"
+POOL_IS_FULL = ("worker", "EAGAIN")  # what a server whose workers are all taken reports
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,16 @@ def stop_of(server: Server, client_pid: int, failure: Failure) -> Stop:
 
 
 def _named(hit: dict[str, Any], pid: int, side: str, failure: Failure) -> Stop:
-    wall = limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls(pid=pid))
+    wall = _pool(failure) if (hit["call"], hit["name"]) == POOL_IS_FULL else None
+    wall = wall or limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls(pid=pid))
     seen = f"{side}: {hit['call']}: {hit['message']} at {failure.at_count:,} connections"
     return Stop(f"{limits.describe(wall)}; {seen}" if wall else seen, wall)
+
+
+def _pool(failure: Failure) -> Wall:
+    """The wall of a model whose workers serve one connection each."""
+    count = failure.at_count
+    return Wall(POOL, "administrative", count, count, "workers", "process", "the server's --workers", "--workers N")
 
 
 class WallWatch:

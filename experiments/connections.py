@@ -21,8 +21,9 @@ closed against the fall of memory that is free or holds files, which none of its
 States: ``idle`` connections were accepted and never used, and are used at the very end to show that they live; ``used``
 had an exchange each; ``backlogged`` hold --unread bytes of answers that the client has not read.
 
---memory-budget searches instead: each trial is a fresh server that goes to one count at once; it fits when the server's
-end took no more than that, every echo came back and the 99th percentile of the scheduled echoes is within
+--memory-budget searches instead: each trial is a fresh server that goes to one count at once (a pool with as many
+workers); it fits when the server took no more than that in all, its own before the first connection included, every
+echo came back and the 99th percentile of the scheduled echoes is within
 --latency-bound (where they are too few for one, the longest).
 
 Known bias: the price of one end is the mean of both, though only the client's end owns a port binding. One launch shows

@@ -72,12 +72,14 @@ class Closing:
 class Ledger:
     """The readings of one ramp, from no connection on, and the price of one end.
 
-    ``sends``: whether the server has sent on its connections, as after an echo.
+    ``sends``: whether the server has sent on its connections, as after an echo. ``at_rest``: the kernel's memory before
+    the server was started.
     """
 
     end_bytes: stats.Interval | None
     readings: list[Reading] = field(default_factory=list)
     sends: bool = True
+    at_rest: memory.KernelMemory | None = None
 
     # --- slopes ---------------------------------------------------------------------------------------------------
 
@@ -158,8 +160,22 @@ class Ledger:
         return grown / reading.open_count / self.end_bytes.middle - 1
 
     def server_bytes(self, reading: Reading) -> int | None:
-        """What the server's end has taken since no connection was held: what a budget of memory is spent on."""
-        return whole(difference(self._server_bytes(reading), self._server_bytes(self.readings[0])))
+        """All that the server takes, what it took before the first connection included; bytes.
+
+        That is what a budget of memory is spent on: a pool of workers takes its own before anybody comes. The few pages
+        that the kernel keeps for the client's processes are in it.
+        """
+        if self.at_rest is None or self.end_bytes is None:
+            return None
+        now, first = reading.kernel, self.at_rest
+        kernel = total(
+            difference(now.kernel_stack_bytes, first.kernel_stack_bytes),
+            memory.slab_growth(first, now).bytes,
+            difference(now.unnamed_bytes, first.unnamed_bytes),
+        )
+        user = reading.server.pss_bytes if reading.server.is_complete else None
+        clients = self.end_bytes.middle * reading.open_count + (_charged(reading.client_buffers) or 0)
+        return whole(difference(total(user, self.page_tables(reading), kernel), clients))
 
     def closing(self, reading: Reading) -> Closing:
         """Every part that grew, and by how much spare memory fell."""

@@ -166,10 +166,12 @@ def test_c38(idle: float, private: float, full: float | None, verdict: str) -> N
 
 
 def test_c52_measures_memory_alone() -> None:
-    least = judged([row("epoll", each=10.0), row("fork", each=100.0), row("thread-pool", each=20.0)], "C52")
+    least = judged([row("epoll", each=10.0), row("fork", each=100.0), row("thread", each=20.0)], "C52")
     assert least.verdict == "INCONCLUSIVE" and "M holds" in least.evidence
-    assert judged([row("epoll", each=10.0), row("thread-pool", each=5.0)], "C52").verdict == "REFUTED"
-    assert judged([row("epoll", each=10.0), row("thread-pool", each=10.0)], "C52").verdict == "INCONCLUSIVE"
+    assert judged([row("epoll", each=10.0), row("thread", each=5.0)], "C52").verdict == "REFUTED"
+    pool = row("prefork", each=5.0)  # what it takes is not by connections
+    assert judged([row("epoll", each=10.0), row("thread", each=20.0), pool], "C52").verdict == "INCONCLUSIVE"
+    assert judged([row("epoll", each=10.0), row("thread", each=10.0)], "C52").verdict == "INCONCLUSIVE"
 
 
 # --- C55 --------------------------------------------------------------------------------------------------------------
