@@ -62,6 +62,14 @@ int64_t server_backlog_in_force(void);
 /* Accepts what waits, up to a batch, and gives each to the model. False: none waits, or there is a wall. */
 bool server_accept_batch(void);
 
+/* The parts of it, for a model that does not call accept4: one was accepted; accepting failed (true: try again at
+ * once; closed_before: as for server_pause_accepting). */
+void server_accepted(int fd);
+bool server_accept_failed(int error_number, int64_t closed_before);
+
+/* The listener is to block: a request to accept that is handed to the kernel, or a task, waits there. */
+void server_let_listener_block(void);
+
 /* ---- server_walls.c ---- */
 
 /* No descriptor, task or memory: a reason to say so and go on. */

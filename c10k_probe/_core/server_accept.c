@@ -18,8 +18,8 @@ static bool is_client_waiting(void)
     return poll(&listener, 1, 0) > 0;
 }
 
-/* True: try again at once. The passing errors are the new connection's own (accept(2), "Error handling"). */
-static bool after_failed_accept(int error_number, int64_t closed_before)
+/* The passing errors are the new connection's own (accept(2), "Error handling"). */
+bool server_accept_failed(int error_number, int64_t closed_before)
 {
     static const int passing[] = {EINTR,     ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT,
                                   EHOSTDOWN, ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
@@ -40,18 +40,23 @@ static bool after_failed_accept(int error_number, int64_t closed_before)
     return false;
 }
 
-static bool accept_one(void)
+void server_accepted(int fd)
 {
     const int on = 1;
-    int64_t closed_before = atomic_load(&server.closed_count);
-    int fd = accept4(server.listener_fd, NULL, NULL, SOCK_CLOEXEC | server.model->accept_flags);
-    if (fd < 0) {
-        return after_failed_accept(errno, closed_before);
-    }
     atomic_fetch_add(&server.accepted_count, 1);
     server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails only if it is reset already */
     server.model->serve(fd);
+}
+
+static bool accept_one(void)
+{
+    const int64_t closed_before = atomic_load(&server.closed_count);
+    const int fd = accept4(server.listener_fd, NULL, NULL, SOCK_CLOEXEC | server.model->accept_flags);
+    if (fd < 0) {
+        return server_accept_failed(errno, closed_before);
+    }
+    server_accepted(fd);
     return true;
 }
 

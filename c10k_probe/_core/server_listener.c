@@ -1,9 +1,10 @@
 /*
  * server_listener.c - the socket that clients connect to. The contract is in server.h. Sources: socket(7)
- * (SO_REUSEPORT), listen(2), Documentation/networking/ip-sysctl.rst (somaxconn).
+ * (SO_REUSEPORT), listen(2), fcntl(2), Documentation/networking/ip-sysctl.rst (somaxconn).
  */
 #include "server.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -18,6 +19,12 @@ int server_bind(uint16_t port, bool is_shared)
     CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared));
     CHECK(bind(fd, (const struct sockaddr *)&address, sizeof address));
     return fd;
+}
+
+void server_let_listener_block(void)
+{
+    const int flags = (int)CHECK(fcntl(server.listener_fd, F_GETFL));
+    CHECK(fcntl(server.listener_fd, F_SETFL, flags & ~O_NONBLOCK));
 }
 
 int64_t server_backlog_in_force(void)

@@ -3,11 +3,10 @@
  * one connection at a time, its buffer on its stack.
  *
  * With more connections than processes the next ones wait in the kernel's queue, connected and without an answer,
- * until a process is free: the wall of this model, which is told. Sources: fork(2), accept(2), fcntl(2).
+ * until a process is free: the wall of this model, which is told. Sources: fork(2), accept(2).
  */
 #include "server_workers.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -86,8 +85,7 @@ static void prepare(void)
         server.workers_count = SERVER_POOL_COUNT;
     }
     pool = CHECK_POINTER(mmap(NULL, sizeof *pool, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-    const int flags = (int)CHECK(fcntl(server.listener_fd, F_GETFL));
-    CHECK(fcntl(server.listener_fd, F_SETFL, flags & ~O_NONBLOCK));
+    server_let_listener_block();
     workers_prepare();
     workers_start(run);
 }

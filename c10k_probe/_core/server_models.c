@@ -13,7 +13,8 @@
     ROW(select)          \
     ROW(poll)            \
     ROW(epoll_reuseport) \
-    ROW(epoll_exclusive)
+    ROW(epoll_exclusive) \
+    ROW(io_uring)
 
 #define DECLARATION(name) extern const struct server_model server_model_##name;
 #define ADDRESS(name) &server_model_##name,

@@ -15,6 +15,7 @@ _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, m
 _TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
 _KERNEL_STACK_BYTES: Final = 16_384  # THREAD_SIZE on x86-64 and arm64
 _POLLFD_BYTES: Final = 8  # struct pollfd
+_REQUEST_BYTES: Final = 400  # struct io_kiocb and struct async_poll, and 20 bytes of the server's
 _OWN_DESCRIPTORS: Final = 8  # three streams, the listener, /proc/self/status, what wakes the loop; and some room
 _ONE_TASK: Final = Needs(descriptors_count=_OWN_DESCRIPTORS, system_descriptors_count=_OWN_DESCRIPTORS, tasks_count=1)
 
@@ -96,6 +97,13 @@ def _models() -> Iterator[ReferenceModel]:
     )
     yield ReferenceModel(
         "poll", "one thread, poll on an array", _ONE_END.plus(Needs(memory_bytes=_POLLFD_BYTES)), _ONE_TASK
+    )
+    yield ReferenceModel(
+        "io_uring",
+        "one thread, requests to the kernel and their completions",
+        # kept in the kernel while a connection is idle: the request to receive and what waits for its socket
+        _ONE_END.plus(Needs(memory_bytes=_REQUEST_BYTES)),
+        _ONE_TASK,
     )
     for name, summary in (
         ("epoll-reuseport", "a process per CPU, each with its own listener and event loop"),
