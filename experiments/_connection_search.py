@@ -9,12 +9,12 @@ from typing import Final
 
 from c10k_probe import limits, units
 from c10k_probe.experiment import Bench, Cell
+from c10k_probe.servers import predict
 
-from ._connection_design import POOLS, ConnectionsParameters, chosen
+from ._connection_design import POOLS, ConnectionsParameters, chosen, server_options
 from ._connection_measured import refused_row, row_of
 from ._connection_ramp import launched, wall_note
 from ._connection_rows import ConnectionsRow
-from ._connection_walls import predicted
 
 FITS: Final = "yes"
 FIRST_COUNT: Final = 200
@@ -77,7 +77,7 @@ def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -
     """
     if asked.workers is None and str(cell.key["model"]) in POOLS:
         asked = dataclasses.replace(asked, workers=count)
-    prediction = predicted(chosen(str(cell.key["model"])), limits.walls())
+    prediction = predict(chosen(str(cell.key["model"])), limits.walls(), server_options(asked))
     with launched(cell, count, asked, bench) as launch:
         stop = launch.refusal(count)
         if stop is not None:

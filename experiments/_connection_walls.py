@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from c10k_probe import limits
-from c10k_probe.limits import Needs, Prediction, Wall
+from c10k_probe.limits import Wall
 from c10k_probe.load import Failure
 from c10k_probe.observe import counters
-from c10k_probe.servers import CLIENT_END, Server, ServerModel
+from c10k_probe.servers import Server, pool_wall
 
 MEMORY_GUARD = "memory guard"
-POOL = "workers"
 POOL_IS_FULL = ("worker", "EAGAIN")  # what a server whose workers are all taken reports
 
 
@@ -23,15 +21,6 @@ class Stop:
 
     reason: str
     wall: Wall | None = None
-
-
-def predicted(model: ServerModel, now: Sequence[Wall]) -> Prediction:
-    """Most connections that these limits allow, both ends on this machine; what ``doctor`` says too.
-
-    A model that takes a capacity spreads its descriptors over as many tables as that needs.
-    """
-    spread = Needs(descriptors_count=-model.per_connection.descriptors_count) if "capacity" in model.takes else Needs()
-    return limits.predict(model.per_connection.plus(CLIENT_END).plus(spread), model.fixed, now)
 
 
 def guarded(growth_bytes: float) -> Stop | None:
@@ -57,16 +46,10 @@ def stop_of(server: Server, client_pid: int, failure: Failure) -> Stop:
 
 
 def _named(hit: dict[str, Any], pid: int, side: str, failure: Failure) -> Stop:
-    wall = _pool(failure) if (hit["call"], hit["name"]) == POOL_IS_FULL else None
+    wall = pool_wall(failure.at_count) if (hit["call"], hit["name"]) == POOL_IS_FULL else None
     wall = wall or limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls(pid=pid))
     seen = f"{side}: {hit['call']}: {hit['message']} at {failure.at_count:,} connections"
     return Stop(f"{limits.describe(wall)}; {seen}" if wall else seen, wall)
-
-
-def _pool(failure: Failure) -> Wall:
-    """The wall of a model whose workers serve one connection each."""
-    count = failure.at_count
-    return Wall(POOL, "administrative", count, count, "workers", "process", "the server's --workers", "--workers N")
 
 
 class WallWatch:

@@ -43,8 +43,9 @@ from collections.abc import Iterator, Sequence
 
 from c10k_probe import limits
 from c10k_probe.experiment import Bench, Cell, Experiment, Finding, FlatRow, Row, Samples
+from c10k_probe.servers import predict
 
-from ._connection_design import ConnectionsParameters, cells, check, chosen, geometric_steps
+from ._connection_design import ConnectionsParameters, cells, check, chosen, geometric_steps, server_options
 from ._connection_findings import findings
 from ._connection_judges import JUDGES
 from ._connection_measured import refused_row, row_of
@@ -52,7 +53,6 @@ from ._connection_ramp import launched, wall_note
 from ._connection_rows import ConnectionsRow
 from ._connection_search import search
 from ._connection_views import CHARTS, VIEWS
-from ._connection_walls import predicted
 
 
 class Connections(Experiment[ConnectionsParameters]):
@@ -89,7 +89,7 @@ def _ramp(parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterat
     """A row per step."""
     targets = geometric_steps(parameters.to, parameters.steps)
     bench.progress(0, sum(targets), "calibrating")
-    prediction = predicted(chosen(str(cell.key["model"])), limits.walls())
+    prediction = predict(chosen(str(cell.key["model"])), limits.walls(), server_options(parameters))
     with launched(cell, targets[-1], parameters, bench) as launch:
         for index, target in enumerate(targets):
             bench.progress(sum(targets[:index]), sum(targets), f"to {target:,}{wall_note(prediction)}")

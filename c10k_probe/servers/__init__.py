@@ -5,6 +5,7 @@ from typing import Final
 
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
+from c10k_probe.servers.prediction import pool_wall, predict
 from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS, **PYTHON_MODELS}
@@ -27,4 +28,6 @@ __all__ = [
     "Server",
     "ServerModel",
     "ServerOptions",
+    "pool_wall",
+    "predict",
 ]

@@ -12,11 +12,10 @@ from c10k_probe.experiments._connection_design import (
     check,
     server_options,
 )
-from c10k_probe.experiments._connection_walls import predicted
 
 from c10k_probe.exits import UsageError
 from c10k_probe.limits import Wall
-from c10k_probe.servers import CLIENT_END, MODELS
+from c10k_probe.servers import CLIENT_END, MODELS, ServerOptions, predict
 
 
 @pytest.mark.parametrize(
@@ -65,8 +64,21 @@ def test_the_prediction_is_by_what_both_ends_take() -> None:
     memory = Wall("memory", "architectural", 10**9, 0, "bytes", "machine", "made up", None)
     thread = MODELS["thread"]
     each = thread.per_connection.memory_bytes + CLIENT_END.memory_bytes
-    found = predicted(thread, [memory])
+    found = predict(thread, [memory])
     assert (found.count, found.wall) == (int(10**9 // each), memory)
     descriptors = Wall("descriptors", "administrative", 1_000, 0, "descriptors", "process", "made up", "lift")
-    found = predicted(thread, [memory, descriptors])
+    found = predict(thread, [memory, descriptors])
     assert (found.count, found.wall) == (1_000 - int(thread.fixed.descriptors_count), descriptors)
+
+
+def test_a_pool_binds_where_it_is_smaller_than_the_limits() -> None:
+    """Its workers, whether they were counted by the user or by the model; a spread of descriptors is no wall."""
+    descriptors = Wall("descriptors", "administrative", 1_000, 0, "descriptors", "process", "made up", "lift")
+    of_pool = predict(MODELS["thread-pool"], [descriptors], ServerOptions(workers_count=7))
+    assert of_pool.count == 7 and of_pool.wall is not None
+    assert (of_pool.wall.name, of_pool.wall.kind, of_pool.wall.lift) == ("workers", "administrative", "--workers N")
+    default = predict(MODELS["thread-pool"], []).count
+    assert default is not None and default > 7
+    found = predict(MODELS["thread-pool"], [descriptors], ServerOptions(workers_count=5_000)).wall
+    assert found is descriptors
+    assert predict(MODELS["epoll"], [descriptors]).count is None
