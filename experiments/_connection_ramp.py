@@ -110,7 +110,7 @@ class Launch:
             now=reading,
             established=established,
             is_last=is_last,
-            stop=stop or self._lost(echoes),
+            stop=stop or self._lost(echoes, probed),
             rest=rest,
         )
 
@@ -122,10 +122,14 @@ class Launch:
             return echoes, None
         return echoes, self._holder.probe(self._asked.probe_rate, self._asked.probe_time / 1e9, self._bench.seed)
 
-    def _lost(self, echoes: Echoes | None) -> Stop | None:
-        if echoes is None or not echoes.failed_count:
+    def _lost(self, echoes: Echoes | None, probed: Probed | None) -> Stop | None:
+        """A held connection that does not answer is not held."""
+        if echoes is not None and echoes.failed_count:
+            lost = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
+        elif probed is not None and probed.failed_count:
+            lost = f"{probed.failed_count:,} of {probed.sent_count:,} scheduled echoes were not answered in time"
+        else:
             return None
-        lost = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
         return Stop("; ".join(part for part in (self.server.death(), lost) if part))
 
     def _fill(self) -> None:

@@ -98,11 +98,12 @@ def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -
 
 def _verdict(asked: ConnectionsParameters, row: ConnectionsRow) -> str:
     """``yes``, or the resource that ran out and by how much."""
-    if row.status != "ok":
-        return f"{row.wall or 'refused'}: {row.reason}"
+    if row.wall:
+        return f"{row.wall}: {row.reason}"
     p99_ns = row.probe_p99_ns if row.probe_p99_ns is not None else row.probe_max_ns
     for fails, text in (
         (row.echo_failed_count or row.probe_failed_count, "liveness: not every echo came back"),
+        (row.status != "ok", f"refused: {row.reason}"),
         (row.taken_bytes is None, "memory: cannot be read"),
         (_is_above(row.taken_bytes, asked.memory_budget), f"memory: {_bytes(row.taken_bytes)} were taken"),
         (p99_ns is None, "latency: the client did not keep to its schedule"),
