@@ -39,6 +39,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -53,11 +54,14 @@ enum {
 
 struct server server = {.backlog_asked_count = 4096, .listener_fd = -1, .self_status_fd = -1};
 
+/* What is accepted has the listener's TCP_NODELAY: no call for each connection. */
 static void open_listener(void)
 {
+    const int on = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     server.listener_fd = (int)CHECK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     CHECK(bind(server.listener_fd, (struct sockaddr *)&address, sizeof address));
+    CHECK(setsockopt(server.listener_fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on));
     CHECK(listen(server.listener_fd, (int)server.backlog_asked_count));
     server.port = server_local_port(server.listener_fd);
 }

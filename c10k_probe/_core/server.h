@@ -34,11 +34,11 @@ struct server {
     int64_t workers_count;                    /* of a pool; 0: as many as the model thinks fit */
     int64_t capacity_count;                   /* connections that it must be able to hold; 0: as it comes */
     int64_t is_edge_triggered, protocol;      /* protocol: enum server_protocol */
-    int listener_fd, self_status_fd, highest_fd;
+    int listener_fd, self_status_fd;
     uint16_t port;
-    bool is_quitting;
-    _Atomic int64_t open_count, closed_count;
-    int64_t accepted_count, dropped_count, accept_errors_count;
+    atomic_bool is_quitting;
+    atomic_int highest_fd; /* of all descriptor tables */
+    _Atomic int64_t open_count, closed_count, accepted_count, dropped_count, accept_errors_count;
 };
 
 extern struct server server;
@@ -47,6 +47,9 @@ extern struct server server;
 
 /* Accepts what waits, up to a batch, and gives each to the model. */
 void server_accept_batch(void);
+
+/* The same, but no more than most_count. */
+void server_accept_up_to(int64_t most_count);
 
 /* ---- server_walls.c ---- */
 

@@ -4,8 +4,6 @@
  */
 #include "server.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -42,7 +40,6 @@ static bool after_failed_accept(int error_number, int64_t closed_before)
 
 static bool accept_one(void)
 {
-    const int on = 1;
     int64_t closed_before = atomic_load(&server.closed_count);
     int fd = accept4(server.listener_fd, NULL, NULL, SOCK_CLOEXEC | server.model->accept_flags);
     if (fd < 0) {
@@ -50,13 +47,17 @@ static bool accept_one(void)
     }
     server.accepted_count++;
     server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails only if it is reset already */
     server.model->serve(fd);
     return true;
 }
 
+void server_accept_up_to(int64_t most_count)
+{
+    for (int i = 0; i < ACCEPT_BATCH_COUNT && i < most_count && accept_one(); i++) {
+    }
+}
+
 void server_accept_batch(void)
 {
-    for (int i = 0; i < ACCEPT_BATCH_COUNT && accept_one(); i++) {
-    }
+    server_accept_up_to(ACCEPT_BATCH_COUNT);
 }

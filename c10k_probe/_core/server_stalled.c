@@ -15,7 +15,7 @@ struct stalled {
     char bytes[SERVER_BUFFER_BYTES];
 };
 
-static struct stalled *stalled_list;
+static _Thread_local struct stalled *stalled_list; /* a descriptor means something in its thread's table only */
 
 bool stalled_keep(int fd, const char *bytes, size_t count)
 {

@@ -42,6 +42,7 @@ REFERENCE_MODELS: Final = {
             "one thread, an event loop",
             Needs(descriptors_count=1, system_descriptors_count=1, watches_count=1, memory_bytes=_KERNEL_END_BYTES),
             Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1),
+            frozenset({"edge", "capacity"}),
         ),
         ReferenceModel(
             "thread",
@@ -117,4 +118,8 @@ def _arguments(model: str, options: ServerOptions) -> list[object]:
     arguments: list[object] = ["--model", model, "--backlog", options.backlog_count]
     if options.stack_bytes is not None and "stack" in takes:
         arguments += ["--stack", options.stack_bytes]
+    if options.capacity_count is not None and "capacity" in takes:
+        arguments += ["--capacity", options.capacity_count]
+    if options.is_edge_triggered and "edge" in takes:
+        arguments += ["--edge", "on"]
     return arguments
