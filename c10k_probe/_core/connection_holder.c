@@ -39,7 +39,7 @@
  *                      are waited for: answers in all are warmup_count + requests_count + drained_count. A
  *                      connection with a wrong, late or missing answer is closed, as in `echo`, and the others
  *                      go on. Of every `latency_samples_every` latencies one is kept, so that there are at most
- *                      --pump-samples.
+ *                      --samples.
  *   pairs N / unpair   both ends of N connections in this process, without a server and without epoll: the
  *                      calibration of what the kernel keeps for a connection
  *   status, close, quit (or end of file)
@@ -64,7 +64,6 @@
 #include "holder.h"
 
 enum {
-    WINDOW_MAX = 4096,
     TIMEOUT_MS_MAX = 600 * 1000,
     SOURCE_BASE_MAX = 200,
     SAMPLES_MIN = 2,
@@ -72,7 +71,7 @@ enum {
 };
 
 struct settings settings = {
-    .window_count = 128, .timeout_ms = 10000, .message_bytes = 64, .samples_count = SAMPLES_MAX};
+    .window_count = 256, .timeout_ms = 10000, .message_bytes = 64, .samples_count = SAMPLES_MAX, .tables_count = 1, .lanes_count = 1, .ports_count = PORTS_MAX};
 struct totals totals;
 
 int main(int argc, char **argv)
@@ -86,7 +85,10 @@ int main(int argc, char **argv)
          .number = &settings.message_bytes,
          .minimum = MESSAGE_BYTES_MIN,
          .maximum = MESSAGE_BYTES_MAX},
-        {.name = "--pump-samples",
+        {.name = "--tables", .number = &settings.tables_count, .minimum = 1, .maximum = TABLES_MAX},
+        {.name = "--lanes", .number = &settings.lanes_count, .minimum = 1, .maximum = LANES_MAX},
+        {.name = "--ports", .number = &settings.ports_count, .minimum = 1, .maximum = PORTS_MAX},
+        {.name = "--samples",
          .number = &settings.samples_count,
          .minimum = SAMPLES_MIN,
          .maximum = SAMPLES_MAX},
@@ -94,7 +96,8 @@ int main(int argc, char **argv)
     helper_parse("connection_holder", argc, argv, options, ARRAY_COUNT(options));
     helper_start("connection_holder");
     obey_commands();
-    close_all(&held);
+    close_held();
+    tables_end();
     close_pairs();
     helper_end(totals.samples_count, totals.dropped_count);
     return 0;

@@ -7,6 +7,8 @@
  */
 #include "holder.h"
 
+#include <string.h>
+
 /* Which value is kept next; the first of its block when there is no room for it yet. */
 static void choose_next(struct samples *samples)
 {
@@ -32,10 +34,10 @@ void samples_free(struct samples *samples)
 /* Of each two neighbours one stays. */
 static void halve(struct samples *samples)
 {
-    for (int64_t i = 0; i < samples->capacity / 2; i++) {
+    for (int64_t i = 0; i < samples->count / 2; i++) {
         samples->values[i] = samples->values[2 * i + (int64_t)(next_random(&samples->random) >> 63)];
     }
-    samples->count = samples->capacity / 2;
+    samples->count /= 2;
     samples->every *= 2;
 }
 
@@ -53,4 +55,24 @@ void samples_add(struct samples *samples, int64_t value)
         samples->values[samples->count++] = value;
         choose_next(samples);
     }
+}
+
+void samples_join(struct samples *into, struct samples *from)
+{
+    while (into->every < from->every) {
+        halve(into);
+    }
+    while (from->every < into->every) {
+        halve(from);
+    }
+    const int64_t item_bytes = (int64_t)sizeof(int64_t), count = into->count + from->count;
+    struct samples joined = *into;
+    joined.capacity = count + 2;
+    joined.values = array_new(joined.capacity * item_bytes);
+    memcpy(joined.values, into->values, (size_t)(into->count * item_bytes));
+    memcpy(joined.values + into->count, from->values, (size_t)(from->count * item_bytes));
+    joined.count = count;
+    joined.seen_count += from->seen_count;
+    samples_free(into);
+    *into = joined;
 }

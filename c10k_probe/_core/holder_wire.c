@@ -6,12 +6,18 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 
-uint64_t message_counter;
-
 /* ---- messages ---- */
+
+uint64_t take_counters(int64_t count)
+{
+    static _Atomic uint64_t given_count;
+    return atomic_fetch_add(&given_count, (uint64_t)count);
+}
 
 void build_message(char message[static MESSAGE_BYTES_MAX], int64_t index, uint64_t counter)
 {
@@ -54,6 +60,41 @@ int receive_message(int fd, char *message, int flags)
         received = recv(fd, message, (size_t)settings.message_bytes, MSG_WAITALL | flags);
     } while (received < 0 && errno == EINTR);
     return received == settings.message_bytes ? 0 : why_short(fd, received);
+}
+
+bool wait_for_events(int fd, short events, int64_t most_ms)
+{
+    const int64_t deadline_ns = now_ns() + most_ms * 1000000;
+    struct pollfd watched = {.fd = fd, .events = events};
+    int64_t left_ms = most_ms;
+    int ready_count;
+    while ((ready_count = poll(&watched, 1, (int)left_ms)) < 0 && errno == EINTR) {
+        left_ms = (deadline_ns - now_ns()) / 1000000;
+        left_ms = left_ms > 0 ? left_ms : 0;
+    }
+    return ready_count > 0;
+}
+
+/* The pieces of a message need not come together. */
+int receive_when_there(int fd, char *message, bool is_waiting)
+{
+    int64_t got_bytes = 0;
+    for (;;) {
+        const ssize_t got = recv(fd, message + got_bytes, (size_t)(settings.message_bytes - got_bytes), MSG_DONTWAIT);
+        got_bytes += got > 0 ? got : 0;
+        if (got_bytes == settings.message_bytes) {
+            return 0;
+        }
+        if (got == 0) {
+            return END_OF_STREAM;
+        }
+        if (got < 0 && errno != EAGAIN && errno != EINTR) {
+            return errno;
+        }
+        if (got < 0 && errno == EAGAIN && !(is_waiting && wait_for_events(fd, POLLIN, settings.timeout_ms))) {
+            return ETIMEDOUT;
+        }
+    }
 }
 
 int compare_messages(const char *sent, const char *received)

@@ -41,9 +41,10 @@ struct server {
     int64_t workers_count;                    /* of a pool; 0: as many as the model thinks fit */
     int64_t capacity_count;                   /* connections that it must be able to hold; 0: as it comes */
     int64_t is_edge_triggered, protocol;      /* protocol: enum server_protocol */
-    int listener_fd, self_status_fd, highest_fd;
+    int listener_fd, self_status_fd;
     uint16_t port;
-    bool is_quitting;
+    atomic_bool is_quitting;
+    atomic_int highest_fd;                    /* of all descriptor tables */
     _Atomic int64_t open_count, closed_count, accepted_count, dropped_count, accept_errors_count;
 };
 
@@ -69,6 +70,9 @@ bool server_accept_failed(int error_number, int64_t closed_before);
 
 /* The listener is to block: a request to accept that is handed to the kernel, or a task, waits there. */
 void server_let_listener_block(void);
+
+/* The same, but no more than most_count; how many it were. */
+int64_t server_accept_up_to(int64_t most_count);
 
 /* ---- server_walls.c ---- */
 

@@ -4,8 +4,6 @@
  */
 #include "server.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -42,10 +40,8 @@ bool server_accept_failed(int error_number, int64_t closed_before)
 
 void server_accepted(int fd)
 {
-    const int on = 1;
     atomic_fetch_add(&server.accepted_count, 1);
     server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails only if it is reset already */
     server.model->serve(fd);
 }
 
@@ -60,11 +56,16 @@ static bool accept_one(void)
     return true;
 }
 
-bool server_accept_batch(void)
+int64_t server_accept_up_to(int64_t most_count)
 {
-    int count = 0;
-    while (count < ACCEPT_BATCH_COUNT && accept_one()) {
+    int64_t count = 0;
+    while (count < ACCEPT_BATCH_COUNT && count < most_count && accept_one()) {
         count++;
     }
-    return count == ACCEPT_BATCH_COUNT;
+    return count;
+}
+
+bool server_accept_batch(void)
+{
+    return server_accept_up_to(ACCEPT_BATCH_COUNT) == ACCEPT_BATCH_COUNT;
 }

@@ -1,8 +1,9 @@
 """The connection holder: opens TCP connections to a port on 127.0.0.1, holds them, exchanges echoes on them, one after
 another or many at once.
 
-One C process holds as many as its descriptor limit allows; beyond that there are several, each with source addresses of
-its own in 127/8 (a source address has about 28,000 ports per destination).
+One C process holds them all: where the descriptor limit, which bounds a table of descriptors, is lower than their
+number, it has threads with tables of their own. So ``/proc/PID/fd`` shows only what the first thread holds. Beyond what
+one process takes there are several, each with source addresses of its own in 127/8.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from c10k_probe import native
 _SPARE_DESCRIPTORS: Final = 16
 _TIMEOUT_MS: Final = 10_000
 _MOST_HOLDERS: Final = 200
+_MOST_TABLES: Final = 1024
+_MOST_OF_ONE: Final = 1_000_000  # connections of one process
+_LANES: Final = 2  # threads that open connections at once: one of them alone takes longer than the server does
+_SMALLEST_FOR_LANES: Final = 2_000
 _S_PER_CONNECTION: Final = 0.02  # patience, not expectation: a tenth of it would still be slow
 
 
@@ -33,13 +38,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Ramped:
-    """One step of a ramp. ``connect_ns``: the connect() call of each new connection."""
+    """One step of a ramp. ``connect_ns``: the connect() call of one in ``connect_samples_every`` new connections."""
 
     open_count: int
     opened_count: int
     ramp_s: float | None
     connect_ns: Sequence[int]
     failure: Failure | None
+    connect_samples_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Holder(native.Helpers):
         self,
         port: int,
         most_count: int,
-        window_count: int = 128,
+        window_count: int = 256,
         remaining_s: Callable[[], float] | None = None,
     ) -> None:
         """Start as many processes as holding ``most_count`` takes; they share the count as they fill up.
@@ -98,10 +104,14 @@ class Holder(native.Helpers):
         """
         super().__init__()
         self._remaining_s = remaining_s or (lambda: float("inf"))
-        self._room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
-        processes = min(_MOST_HOLDERS, -(-most_count // self._room))
-        _, cpus = native.split_cpus()
+        room = max(1, _hard_descriptor_limit() - _SPARE_DESCRIPTORS)
+        self._room = min(_MOST_OF_ONE, _MOST_TABLES * room)
+        processes = min(_MOST_HOLDERS, max(1, -(-most_count // self._room)))
+        server_cpus, cpus = native.split_cpus()
+        lanes = _LANES if server_cpus != cpus and most_count >= _SMALLEST_FOR_LANES else 1
+        tables = min(_MOST_TABLES, -(-min(most_count, self._room) // room) + lanes - 1)
         common = ["--port", port, "--window", window_count, "--timeout-ms", _TIMEOUT_MS]
+        common += ["--tables", max(1, tables), "--lanes", lanes]
         for base in range(processes):
             self._start("connection_holder", [*common, "--source-base", base], cpus)
 
@@ -110,11 +120,16 @@ class Holder(native.Helpers):
         """The session ids of the processes that hold the client ends."""
         return tuple(helper.pid for helper in self._helpers)
 
-    def ramp(self, target_count: int) -> Ramped:
-        """Open connections until ``target_count`` are held, or the first one fails."""
+    def ramp(self, target_count: int, *, first_echo: bool = True) -> Ramped:
+        """Open connections until ``target_count`` are held, or the first one fails.
+
+        One counts as open after its first echo; without ``first_echo`` when the server has accepted it, by the kernel's
+        account of the accept queue.
+        """
         parts: list[dict[str, Any]] = []
+        how = "" if first_echo else " idle"
         for helper, share in zip(self._helpers, self._shares(target_count), strict=True):
-            parts.append(helper.ask(f"ramp {share}", "ramped", self._patience_s(share)))
+            parts.append(helper.ask(f"ramp {share}{how}", "ramped", self._patience_s(share)))
             if parts[-1]["failure"]:
                 break
         return _ramped(parts)
@@ -208,6 +223,7 @@ def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
         ramp_s=sum(spans) if spans else None,
         connect_ns=[value for part in parts for value in part["connect_ns"]],
         failure=_failure(parts[-1], open_count),
+        connect_samples_every=max(int(part["connect_samples_every"]) for part in parts),
     )
 
 
