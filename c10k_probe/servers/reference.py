@@ -40,8 +40,7 @@ class ReferenceModel:
 
     def room_count(self, options: ServerOptions) -> int | None:
         """Connections of all workers; see ``base.ServerModel``."""
-        each = self.connections_per_worker
-        return None if each is None else each * (options.workers_count or _POOL_COUNT)
+        return (options.workers_count or _POOL_COUNT) if self.name in POOLS else None
 
 
 _POOL_COUNT: Final = 256  # SERVER_POOL_COUNT in server.h
