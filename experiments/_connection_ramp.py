@@ -95,7 +95,7 @@ class Launch:
         reading = self._read(ramped.open_count - (echoes.failed_count if echoes else 0))
         established = sockets.established_count(self.server.port, address="127.0.0.1")
         self.ledger.readings.append(reading)
-        rest = self._rest() if is_last and self._asked.rest else None
+        rest = self._rest(self._asked.rest / 1e9) if is_last and self._asked.rest else None
         if self.state == IDLE and is_last:  # what was never used is used now, to show that it lives
             echoes, probed = self._ask(ramped.open_count, is_last=True)
         return Step(
@@ -149,11 +149,11 @@ class Launch:
             sockets.read_buffers(self.server.port, remote=True) if has_few else None,
         )
 
-    def _rest(self) -> Rest:
+    def _rest(self, duration_s: float) -> Rest:
         """Watch the server while nothing is sent."""
         pids = tree.session_pids(self.server.session)
         before, started = tree.read_processes(pids, memory=False), time.monotonic()
-        time.sleep(max(0.0, min(self._asked.rest / 1e9, self._bench.remaining_s())))
+        time.sleep(max(0.0, min(duration_s, self._bench.remaining_s())))
         after = tree.read_processes(pids, memory=False)
         return Rest(time.monotonic() - started, difference(after.cpu_run_s, before.cpu_run_s), switches(before, after))
 
