@@ -257,7 +257,7 @@ def test_23_connections_are_23_in_the_kernels_own_list(
     ss, gate = require_tool("ss"), tmp_path / "held"
     changes = {native.HELPERS_VARIABLE: str(helpers_with_held_client)}
     ports = []
-    with started("connections", "--to", 23, "--csv", "rows.csv", cwd=tmp_path, changes=changes) as command:
+    with started("connections", "--to", 23, *BRIEFLY, "--csv", "rows.csv", cwd=tmp_path, changes=changes) as command:
         for _ in BASIC_MODELS:
             command.until(gate.exists, "the end of a ramp")
             listener = listener_of(command)
