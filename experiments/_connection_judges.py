@@ -86,7 +86,7 @@ def judge_c18(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     rule = (
         f"P a forked child takes ≥{TIMES:g} times the memory of a thread, T a thread ≥{TIMES:g} times that of an epoll "
         "connection (ratios of slopes, their intervals); CONFIRMED when both hold, REFUTED when both fail, PARTLY when "
-        "one holds and one fails, else INCONCLUSIVE; idle, up to 5,000"
+        "one holds and one fails, else INCONCLUSIVE; at rest, never used where such were held, up to 5,000"
     )
     ratios = {item.subject: item.value for item in made if isinstance(item, Finding) and item.column == RATIO}
     for state in (IDLE, USED):

@@ -29,6 +29,7 @@ STRANGE_STACK_SHARE: Final = 0.1
 WORTHLESS_PRICE: Final = 0.2
 SMALLEST_END_SHARE: Final = 0.5
 SENT_SHARE: Final = 0.99
+LATE_NS: Final = 5e6  # once so late moves no 99th percentile of milliseconds
 
 
 def refused_row(launch: Launch, target: int, stop: Stop, prediction: Prediction, bench: Bench) -> ConnectionsRow:
@@ -265,6 +266,6 @@ def _grade_of_probe(grade: stats.Grade, probed: Probed | None) -> stats.Grade:
     if not _kept_schedule(probed):
         return grade.worse("shaky", f"the client sent under {SENT_SHARE:.0%} of the scheduled echoes: no latencies")
     p99 = stats.quantile(probed.latency_ns, 0.99)
-    if p99 is not None and (probed.longest_late_ns or 0) > max(p99, 1e6):
+    if p99 is not None and (probed.longest_late_ns or 0) > max(p99, LATE_NS):
         return grade.worse("shaky", "the client sent scheduled echoes late itself")
     return grade
