@@ -13,7 +13,7 @@ from c10k_probe.limits import Prediction
 from c10k_probe.load import Backlogged, Echoes, Holder, Probed, Ramped
 from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import Ledger, Reading, difference, whole
-from c10k_probe.servers import CLIENT_END, Server
+from c10k_probe.servers import CLIENT_END, POOLS, Server
 
 from ._connection_design import BACKLOGGED, IDLE, ConnectionsParameters, chosen, server_options
 from ._connection_price import price_of_one_end
@@ -65,7 +65,7 @@ class Launch:
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
         holder.drop()
         server.wait_until_idle()
-        self.ledger = Ledger(price_of_one_end(holder), sends=self.state != IDLE)
+        self.ledger = Ledger(price_of_one_end(holder), sends=self.state != IDLE, is_pool=self.model in POOLS)
         self.watch = WallWatch(server.session)
         self.ledger.readings.append(self._read(0))
         self._is_filled = False

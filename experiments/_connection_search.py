@@ -21,6 +21,7 @@ MOST_WORKERS: Final = 10_000  # of a pool, by its own option
 FIRST_COUNT: Final = 200
 GROWTH: Final = 8  # of the count from one trial to the next while all fits
 NEAR: Final = 0.02  # the search ends when what fits and what does not are this close
+ATTEMPTS: Final = 3
 NEAR_SHARE: Final = 0.99  # of what the memory so far predicts
 
 
@@ -35,11 +36,9 @@ class Bracket:
 
     def next(self, budget: int) -> int | None:
         """The count to try; None when the search is over."""
-        guess = int(NEAR_SHARE * budget / self.each) if self.each > 0 else FIRST_COUNT
+        guess = int(NEAR_SHARE * budget / self.each) if self.each > 0 else 0
         if self.high is None:
-            if self.low >= self.most:
-                return None
-            return min(self.most, max(self.low * 2, min(guess, self.low * GROWTH)) if self.low else FIRST_COUNT)
+            return None if self.low >= self.most else min(self.most, self._higher(guess))
         gap = self.high - self.low
         if gap <= max(1, NEAR * self.high):
             return None
@@ -47,6 +46,15 @@ class Bracket:
         if self.low + step <= guess <= self.high - step and gap > 4 * step:
             return guess
         return self.low + gap // 2
+
+    def _higher(self, guess: int) -> int:
+        """While all fits: what memory allows; from there a step beyond it; twice as many where it has misled."""
+        beyond = int((1 + NEAR) / NEAR_SHARE * guess)
+        if self.low == 0:
+            return FIRST_COUNT
+        if guess > self.low:
+            return min(guess, self.low * GROWTH)
+        return beyond if beyond > self.low else 2 * self.low
 
     def put(self, count: int, *, fits: bool) -> None:
         """Take the outcome of a trial."""
@@ -64,11 +72,20 @@ def search(asked: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[C
     while (count := bracket.next(asked.memory_budget)) is not None:
         tried += 1
         bench.progress(tried, tried + 4, f"trying {count:,}, {bracket.low:,} fit")
-        row = _trial(asked, cell, bench, count)
+        row = _solid_trial(asked, cell, bench, count)
         bracket.put(count, fits=row.fits == FITS)
         if row.taken_bytes and row.open_count:
             bracket.each = row.taken_bytes / row.open_count
         yield row
+
+
+def _solid_trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -> ConnectionsRow:
+    """A trial; once more where something else on the machine spoilt what was read of memory."""
+    for _ in range(ATTEMPTS):
+        row = _trial(asked, cell, bench, count)
+        if row.grade != "void" or row.open_count is None:
+            break
+    return row
 
 
 def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -> ConnectionsRow:

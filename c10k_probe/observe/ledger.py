@@ -72,13 +72,14 @@ class Closing:
 class Ledger:
     """The readings of one ramp, from no connection on, and the price of one end.
 
-    ``sends``: whether the server has sent on its connections, as after an echo. ``at_rest``: the kernel's memory before
-    the server was started.
+    ``sends``: whether the server has sent on its connections, as after an echo. ``is_pool``: whether tasks that were
+    there before serve one connection each. ``at_rest``: the kernel's memory before the server was started.
     """
 
     end_bytes: stats.Interval | None
     readings: list[Reading] = field(default_factory=list)
     sends: bool = True
+    is_pool: bool = False
     at_rest: memory.KernelMemory | None = None
 
     # --- slopes ---------------------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ class Ledger:
             "slab objects": objects,
             "slab rounding": difference(self.grown(now, "slab_bytes"), objects),
             "per-CPU areas": self.grown(now, "percpu_bytes") or 0,
-            "page of each task that sent": self._new_tasks(now) * TASK_FRAGMENT_BYTES if self.sends else 0,
+            "page of each task that sent": self._senders(now) * TASK_FRAGMENT_BYTES if self.sends else 0,
             "data in sockets": data,
         }
         fall = difference(first.kernel.spare_bytes, now.kernel.spare_bytes)
@@ -229,6 +230,10 @@ class Ledger:
 
     def _new_tasks(self, reading: Reading) -> int:
         return reading.server.tasks_count - self.readings[0].server.tasks_count
+
+    def _senders(self, reading: Reading) -> int:
+        """Tasks of the server that had not sent before the ramp, and have now."""
+        return reading.open_count if self.is_pool else self._new_tasks(reading)
 
     def _is_long_enough(self) -> bool:
         return self.readings[-1].open_count >= SMALLEST_SLOPE_COUNT

@@ -101,6 +101,9 @@ def test_the_ledger_closes_against_spare_memory(buffers: dict[str, int]) -> None
 
 
 def test_tasks_that_never_sent_have_no_page_of_their_own() -> None:
+    pool = dataclasses.replace(ledger(), is_pool=True)
+    pool.readings[0] = dataclasses.replace(pool.readings[0], server=pool.readings[-1].server)  # all there before
+    assert pool.closing(pool.readings[-1]).parts["page of each task that sent"] == COUNTS[-1] * TASK_FRAGMENT_BYTES
     idle = dataclasses.replace(ledger(), sends=False)
     assert idle.closing(idle.readings[-1]).parts["page of each task that sent"] == 0
 
