@@ -100,6 +100,15 @@ def test_the_ledger_closes_against_spare_memory(buffers: dict[str, int]) -> None
     assert closing.unexplained_pct == pytest.approx(100 * ELSEWHERE * count / closing.fall_bytes)
 
 
+def test_without_each_sockets_data_the_sum_that_tcp_keeps_is_taken() -> None:
+    held = ledger(client=5_000)
+    for index, size in ((0, 4096), (-1, 4096 + 5_000 * COUNTS[-1])):
+        kernel = dataclasses.replace(held.readings[index].kernel, tcp_bytes=size)
+        held.readings[index] = dataclasses.replace(held.readings[index], kernel=kernel)
+    held.readings[-1] = dataclasses.replace(held.readings[-1], server_buffers=None, client_buffers=None)
+    assert held.closing(held.readings[-1]).unexplained_bytes == ELSEWHERE * COUNTS[-1]
+
+
 def test_tasks_that_never_sent_have_no_page_of_their_own() -> None:
     pool = dataclasses.replace(ledger(), is_pool=True)
     pool.readings[0] = dataclasses.replace(pool.readings[0], server=pool.readings[-1].server)  # all there before
