@@ -1,7 +1,7 @@
 /*
- * ring.h - io_uring by raw system calls: the two rings, and a ring of buffers that the kernel chooses from. What is asked
- * for and what its completions mean is the user's affair. Sources: io_uring(7), io_uring_setup(2), io_uring_enter(2),
- * io_uring_register(2) (IORING_REGISTER_PBUF_RING).
+ * ring.h - io_uring by raw system calls: the two rings, and a ring of buffers that the kernel chooses from. What is
+ * asked for and what its completions mean is the user's affair.
+ * Sources: io_uring(7), io_uring_setup(2), io_uring_enter(2), io_uring_register(2) (IORING_REGISTER_PBUF_RING).
  *
  * One thread opens a ring and uses it.
  */
@@ -95,8 +95,8 @@ struct ring_buffers {
     uint16_t mask, tail; /* tail: ours, the kernel knows it after ring_give_buffers */
 };
 
-/* A ring for `count` buffers, a power of two up to 32,768, as buffer group 0; it has none yet. -1 and errno: EINVAL before
- * Linux 5.19. */
+/* A ring for `count` buffers, a power of two up to 32,768, as buffer group 0; it has none yet. -1 and errno:
+ * EINVAL before Linux 5.19. */
 int ring_open_buffers(struct ring_buffers *buffers, const struct ring *ring, uint16_t count);
 void ring_close_buffers(struct ring_buffers *buffers);
 

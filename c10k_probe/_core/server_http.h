@@ -1,11 +1,11 @@
 /*
- * server_http.h - the handler of `--protocol http`: a minimal HTTP/1.1 with keep-alive. It answers each request with
- * 200 and the same few bytes.
+ * server_http.h - the handler of `--protocol http`: a minimal HTTP/1.1 with keep-alive. It answers each request
+ * with 200 and the same few bytes.
  *
- * What it does: any path; GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH; bodies with Content-Length are skipped; requests
- * may come split at any byte or many at once; `Connection: close` and `keep-alive`; HTTP/1.0 closes unless asked not
- * to. What it refuses, and then closes: a bad request 400, a header of over 8 KiB 431, another method or a transfer
- * coding (chunked) 501, another major version 505.
+ * What it does: any path; GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH; bodies with Content-Length are skipped;
+ * requests may come split at any byte or many at once; `Connection: close` and `keep-alive`; HTTP/1.0 closes unless
+ * asked not to. What it refuses, and then closes: a bad request 400, a header of over 8 KiB 431, another method or
+ * a transfer coding (chunked) 501, another major version 505.
  *
  * A connection whose request has come whole, or that is idle, takes no memory.
  * Sources: RFC 9110 (HTTP Semantics), RFC 9112 (HTTP/1.1).

@@ -1,7 +1,8 @@
 /*
- * server_model_epoll_exclusive.c - some worker processes, each with an epoll of its own in which the one listener of all
- * of them is watched with EPOLLEXCLUSIVE: a new connection wakes one of those that wait, and not all of them. The kernel
- * prefers the one that waits at the head of its list, so one worker may get most. Sources: epoll_ctl(2), fs/eventpoll.c.
+ * server_model_epoll_exclusive.c - some worker processes, each with an epoll of its own in which the one listener
+ * of all of them is watched with EPOLLEXCLUSIVE: a new connection wakes one of those that wait, and not all of
+ * them. The kernel prefers the one that waits at the head of its list, so one worker may get most.
+ * Sources: epoll_ctl(2), fs/eventpoll.c.
  */
 #include "server_workers.h"
 

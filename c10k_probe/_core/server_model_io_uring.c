@@ -1,12 +1,14 @@
 /*
- * server_model_io_uring.c - one thread for all connections: requests to accept, receive and send are handed to the kernel
- * and their completions are read, by one system call for all that is due. One request accepts again and again, one for
- * each connection receives again and again into buffers that all share (multishot, Linux 6.0; else each time a new one).
+ * server_model_io_uring.c - one thread for all connections: requests to accept, receive and send are handed to the
+ * kernel and their completions are read, by one system call for all that is due. One request accepts again and
+ * again, one for each connection receives again and again into buffers that all share (multishot, Linux 6.0; else
+ * each time a new one).
  *
- * A connection takes 20 bytes of user memory, by descriptor, and no buffer while it is idle. A client that does not read
- * holds the answers that wait; at CHAIN_MOST of them its receiving is cancelled until they have gone out.
+ * A connection takes 20 bytes of user memory, by descriptor, and no buffer while it is idle. A client that does not
+ * read holds the answers that wait; at CHAIN_MOST of them its receiving is cancelled until they have gone out.
  *
- * A descriptor is closed only when no request for it is under way, so a completion is never another connection's.
+ * The limit of descriptors that a request to accept obeys is the one of when it was made. A descriptor is closed
+ * only when no request for it is under way, so a completion is never another connection's.
  * Sources: io_uring(7), io_uring_enter(2) (IORING_ACCEPT_MULTISHOT, IORING_RECV_MULTISHOT), io_uring_register(2).
  */
 #include "server.h"
@@ -38,13 +40,13 @@ struct connection {
     bool is_receiving; /* such a request is under way */
     bool is_sending;
     bool is_ending;    /* what comes is not answered any more */
+    bool has_last;     /* the last answer was given: the client has not ended it */
     bool is_stopped;   /* receiving was cancelled or shut down: once is enough */
 };
 
 static struct ring ring;
 static struct connection *connections; /* by descriptor */
-static int room_count;
-static int first_starved = NOBODY;
+static int room_count, first_starved = NOBODY;
 static bool is_multishot_accept = true, is_multishot_receive = true, is_accepting;
 static int64_t requests_count; /* under way: what was asked for and has not had its last completion */
 
@@ -108,9 +110,8 @@ static void send_first(int fd)
 
 static void cancel_receiving(int fd)
 {
-    struct io_uring_sqe *sqe = next_request(CANCEL, fd);
+    struct io_uring_sqe *sqe = next_request(CANCEL, -1);
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
-    sqe->fd = -1;
     sqe->addr = (uint64_t)RECEIVE << 32 | (uint32_t)fd; /* the user_data of the request */
     ring_queue(&ring);
     connections[fd].is_stopped = true;
@@ -156,6 +157,9 @@ static void go_on(int fd)
             receive(fd);
         }
     } else if (!connection->is_receiving) {
+        if (connection->has_last) {
+            server_say_goodbye(fd);
+        }
         close_connection(fd);
     } else if (!connection->is_stopped) {
         (void)shutdown(fd, SHUT_RDWR); /* ends the request */
@@ -167,7 +171,7 @@ static void answer(int fd, uint16_t number, size_t received)
 {
     struct connection *connection = &connections[fd];
     const struct server_answer answer = server_answer(fd, buffer_memory(number), received);
-    connection->is_ending = answer.is_last;
+    connection->is_ending = connection->has_last = answer.is_last;
     if (answer.count == 0) {
         buffer_free(number);
         return;
@@ -242,9 +246,7 @@ static void on_accepted(const struct io_uring_cqe *cqe, int64_t closed_before)
 {
     is_accepting = (cqe->flags & IORING_CQE_F_MORE) != 0;
     if (server.is_quitting) {
-        if (cqe->res >= 0) {
-            close(cqe->res);
-        }
+        (void)close(cqe->res); /* or nothing was accepted */
         return;
     }
     if (cqe->res >= 0) {
@@ -339,8 +341,7 @@ static void loop(void)
     accept_next();
     wait_readable(COMMANDS, STDIN_FILENO);
     while (!server.is_quitting) {
-        const bool has_come = handle_completions(server_retry_timeout_ms());
-        server_resume_if_possible(!has_come);
+        server_resume_if_possible(!handle_completions(server_retry_timeout_ms()));
     }
 }
 

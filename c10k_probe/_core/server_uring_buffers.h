@@ -1,9 +1,10 @@
 /*
- * server_uring_buffers.h - the buffers of the model io_uring: the kernel receives into one that is free, the answer takes
- * the place of what was received, and the buffer is free again when it has gone out. An idle connection has none.
+ * server_uring_buffers.h - the buffers of the model io_uring: the kernel receives into one that is free, the answer
+ * takes the place of what was received, and the buffer is free again when it has gone out. An idle connection has
+ * none.
  *
- * Answers that wait for their turn are chained. There are 256 buffers at first, more are made where they do not suffice,
- * up to 8,192 (32 MiB).
+ * Answers that wait for their turn are chained. There are 256 buffers at first, more are made where they do not
+ * suffice, up to 8,192 (32 MiB).
  */
 #ifndef C10K_SERVER_URING_BUFFERS_H
 #define C10K_SERVER_URING_BUFFERS_H

@@ -103,6 +103,7 @@ void worker_epoll_run(uint32_t listener_flags)
     watch(EPOLL_CTL_ADD, stop_fd, EPOLLIN);
     listener_events = EPOLLIN | listener_flags;
     worker_epoll_watch_listener(true);
+    workers_say_ready();
     loop();
     close(server.listener_fd);
     server_stop_connections(close_connection);

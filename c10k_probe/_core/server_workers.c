@@ -16,12 +16,14 @@
 enum {
     CACHE_LINE_BYTES = 64,
     WORKER_WALLS_COUNT = 16, /* as many as a process tells at most */
+    START_POLL_US = 500,
 };
 
 /* A worker as all see it; it writes, but for the pid. No two share a cache line. */
 struct worker {
     _Alignas(CACHE_LINE_BYTES) pid_t pid; /* 0: it is dead */
     _Atomic int64_t accepted_count, open_count, closed_count, dropped_count, accept_errors_count;
+    atomic_bool is_ready;
     _Atomic int walls_count;
     struct {
         const char *call; /* a constant, at the same address in all that were forked */
@@ -44,6 +46,11 @@ void workers_publish(void)
     atomic_store(&self->closed_count, atomic_load(&server.closed_count));
     atomic_store(&self->dropped_count, atomic_load(&server.dropped_count));
     atomic_store(&self->accept_errors_count, atomic_load(&server.accept_errors_count));
+}
+
+void workers_say_ready(void)
+{
+    atomic_store(&self->is_ready, true);
 }
 
 void workers_wake_master(void)
@@ -94,6 +101,26 @@ void workers_prepare(void)
     signal_fd = (int)CHECK(signalfd(-1, &heard, SFD_NONBLOCK | SFD_CLOEXEC));
 }
 
+static bool are_all_ready(void)
+{
+    for (int64_t i = 0; i < server.workers_count; i++) {
+        if (!atomic_load(&workers[i].is_ready)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void wait_until_ready(void)
+{
+    while (!are_all_ready()) {
+        if (waitpid(-1, NULL, WNOHANG) > 0) {
+            fail_call("waitpid", "a worker ended before it was ready", ECHILD);
+        }
+        usleep(START_POLL_US);
+    }
+}
+
 void workers_start(void (*run)(int64_t number))
 {
     for (int64_t number = 0; number < server.workers_count; number++) {
@@ -104,6 +131,7 @@ void workers_start(void (*run)(int64_t number))
         workers[number].pid = pid;
         alive_count++;
     }
+    wait_until_ready();
 }
 
 static void add_up(void)
@@ -213,6 +241,11 @@ void workers_loop(const struct workers_watch *watch)
             watch->on_ready();
         }
     }
+}
+
+int64_t workers_alive_count(void)
+{
+    return alive_count;
 }
 
 int64_t workers_count_tasks(void)

@@ -13,7 +13,8 @@
 /* In the master, once, before anything is forked. */
 void workers_prepare(void);
 
-/* Forks server.workers_count workers; `run` is a worker's life and is given its number, from 0. */
+/* Forks server.workers_count workers and waits until all are ready; `run` is a worker's life and is given its number,
+ * from 0. */
 void workers_start(void (*run)(int64_t number));
 
 /* What the master may have to watch the listener for, though it does not accept. */
@@ -25,6 +26,9 @@ struct workers_watch {
 /* The master's loop. watch may be NULL. */
 void workers_loop(const struct workers_watch *watch);
 
+/* Workers that have not died. */
+int64_t workers_alive_count(void);
+
 /* The master, counted too. Adds up the counts. */
 int64_t workers_count_tasks(void);
 
@@ -33,6 +37,9 @@ void workers_emit_status(void);
 
 /* Ends them, by SIGTERM, and reaps them. */
 void workers_stop(void);
+
+/* In a worker: from now on it only waits for connections. */
+void workers_say_ready(void);
 
 /* In a worker: makes its counts known. Before it blocks, and before a client can know of what they count. */
 void workers_publish(void);

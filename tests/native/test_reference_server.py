@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from c10k_probe import native
-from c10k_probe.servers import REFERENCE_MODELS
+from c10k_probe.servers import BASIC_MODELS, REFERENCE_MODELS
 from native.driving import (
     FEW_WORKERS,
     Foster,
@@ -48,6 +49,16 @@ MODELS = tuple(REFERENCE_MODELS)
 MANY_PROCESSES = ("fork", "prefork", "epoll-reuseport", "epoll-exclusive")
 ONE_PROCESS = tuple(model for model in MODELS if model not in MANY_PROCESSES)
 COUNT = 23
+DESCRIPTORS = 40
+
+
+BUILDS = [
+    (model, linking)
+    for model in MODELS
+    for linking in native.LINKINGS
+    if linking == "dynamic" or model in (*BASIC_MODELS, "prefork")
+]
+"""Every model, and of each kind of linking what differs most: one thread, threads, processes."""
 
 
 def start(model: str, *arguments: object, linking: str = "dynamic") -> Server:
@@ -79,7 +90,7 @@ def test_the_models_are_those_of_the_helper() -> None:
 # --- echoes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("linking", native.LINKINGS)
+@pytest.mark.parametrize(("model", "linking"), BUILDS)
 def test_interleaved_connections_get_back_their_own_bytes(model: str, linking: str) -> None:
     dice = random.Random(23)
     with start(model, linking=linking) as server:
@@ -187,11 +198,20 @@ def test_the_backlog_is_the_one_in_force(model: str, require_tool: Callable[[str
 # --- walls ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ONE_PROCESS)
-def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(server: Server) -> None:
-    limit_count = 40
-    room = limit_count - descriptors_of(server.pid)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit_count, limit_count))
+@pytest.fixture(params=ONE_PROCESS)
+def limited_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One that starts with few descriptors: a request to accept has the limit of the time when it was made."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(subprocess.Popen, preexec_fn=limit))
+    with start(str(request.param)) as running:
+        yield running
+
+
+def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(limited_server: Server) -> None:
+    server, room = limited_server, DESCRIPTORS - descriptors_of(limited_server.pid)
     held = server.connect_served(room)
     waiting = server.connect(5)
     for connection in waiting:
@@ -200,7 +220,7 @@ def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(server: Server) 
     wall = server.helper.expect("wall")
     assert (wall["call"], wall["name"], wall["open_count"]) == ("accept4", "EMFILE", room)
     assert server.status()["open_count"] == room
-    assert descriptors_of(server.pid) == limit_count
+    assert descriptors_of(server.pid) == DESCRIPTORS
     assert all(echo(connection, b"held") == b"held" for connection in held)
 
     for connection, next_one in zip(held, waiting, strict=False):
@@ -210,11 +230,9 @@ def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(server: Server) 
     assert server.helper.walls() == [], "a wall is told once"
 
 
-@pytest.mark.parametrize("model", ONE_PROCESS)
-def test_no_busy_loop_at_the_wall(server: Server) -> None:
-    limit_count = descriptors_of(server.pid) + 1
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit_count, limit_count))
-    server.connect_served()
+def test_no_busy_loop_at_the_wall(limited_server: Server) -> None:
+    server = limited_server
+    server.connect_served(DESCRIPTORS - descriptors_of(server.pid))
     server.connect()
     server.helper.expect("wall")
     wait_until(lambda: state_of(server.pid) == "S", "it sleeps")
@@ -256,7 +274,7 @@ def test_no_more_tasks(task_model: str, call: str, monkeypatch: pytest.MonkeyPat
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("linking", native.LINKINGS)
+@pytest.mark.parametrize(("model", "linking"), BUILDS)
 @pytest.mark.parametrize("how", ["quit", "end of file"])
 def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
     with start(model, linking=linking) as server:
@@ -271,7 +289,7 @@ def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
         assert remains_of(server.port) == [], "resets leave no FIN_WAIT2 and no TIME_WAIT"
 
 
-@pytest.mark.parametrize("linking", native.LINKINGS)
+@pytest.mark.parametrize(("model", "linking"), BUILDS)
 def test_it_dies_with_its_parent(model: str, linking: str) -> None:
     with Foster("reference_server", "--model", model, *few_workers(model), linking=linking) as foster:
         port = int(foster.receive("ready")["port"])
