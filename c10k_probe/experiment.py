@@ -20,6 +20,36 @@ from typing import Any, ClassVar, Generic, Protocol
 from c10k_probe import fits, stats, units
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import ParametersT
+from c10k_probe.pictures import AnyChart, Chart, Stack, WinnerMap
+
+__all__ = [
+    "DECISIVE_VERDICTS",
+    "NOT_MEASURED",
+    "AnyChart",
+    "AnyExperiment",
+    "Bench",
+    "Cell",
+    "Chart",
+    "Column",
+    "Experiment",
+    "Finding",
+    "FlatRow",
+    "Judge",
+    "Made",
+    "Row",
+    "Samples",
+    "Scalar",
+    "Stack",
+    "Verdict",
+    "View",
+    "WinnerMap",
+    "column",
+    "columns",
+    "estimate",
+    "flatten",
+    "key_of",
+    "spread",
+]
 
 Scalar = str | int | float | None
 
@@ -207,64 +237,6 @@ class View:
     priority: int = 1
 
 
-# --- charts ---------------------------------------------------------------------------------------------------------
-
-Where = tuple[tuple[str, Scalar | tuple[Scalar, ...]], ...]  # (column, value or values) of the rows to take
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One picture of a result, drawn later from the run folder alone.
-
-    ``x`` and ``y`` are columns; their suffix is the unit. A text column as ``x`` gives a row of dots for each of its
-    values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
-    one line each, ``where`` the (column, value or values) pairs of the rows to take. With ``at_end`` the picture is
-    also shown after the run.
-    """
-
-    name: str
-    title: str
-    x: str
-    y: str
-    low: str = ""
-    high: str = ""
-    series: tuple[str, ...] = ()
-    log_x: bool = False
-    log_y: bool = False
-    where: Where = ()
-    at_end: bool = False
-    kind: str = dataclasses.field(default="lines", init=False)
-
-
-@dataclass(frozen=True)
-class WinnerMap:
-    """Who wins where: a grid of two numeric columns, in each cell the contestant whose ``value`` is lowest.
-
-    ``contestant`` is the key column whose values compete. A win needs an interval (``low``, ``high``) that lies below
-    that of every other contestant, whose value must be more than ``same_ratio`` times as high; else the cell is too
-    close to call. ``log_x`` and ``log_y`` space the cells of an image; ``where`` takes rows and ``at_end`` shows the
-    map after the run, as in ``Chart``.
-    """
-
-    name: str
-    title: str
-    x: str
-    y: str
-    value: str
-    low: str
-    high: str
-    contestant: str
-    where: Where = ()
-    log_x: bool = False
-    log_y: bool = False
-    at_end: bool = False
-    same_ratio: float = 1.0
-    kind: str = dataclasses.field(default="winners", init=False)
-
-
-AnyChart = Chart | WinnerMap
-
-
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +359,11 @@ class Experiment(ABC, Generic[ParametersT]):
 
     def fit(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """Cost models and findings from all samples; called once, at the end of a complete run. Pure."""
+        return []
+
+    def find(self, parameters: ParametersT, rows: Sequence[FlatRow], seed: int) -> Sequence[Finding]:
+        """Findings from all rows, void ones too, where rows are measured and not made of samples; called once, at the
+        end of a complete run. Pure."""
         return []
 
 

@@ -331,8 +331,12 @@ class Run:
 
     def _judge(self, noise: str | None) -> None:
         """Judge the claims from all rows that are not void; a noisy machine caps every verdict."""
-        rows = [flatten(row) for row in self.rows.values() if row.grade != "void"]
-        made = self.experiment.fit(self.parameters, self._samples, self.plan.seed)
+        every = [flatten(row) for row in self.rows.values()]
+        rows = [row for row in every if row["grade"] != "void"]
+        made = (
+            *self.experiment.fit(self.parameters, self._samples, self.plan.seed),
+            *self.experiment.find(self.parameters, every, self.plan.seed),
+        )
         for item in made:
             self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:

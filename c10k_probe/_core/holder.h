@@ -7,8 +7,15 @@
 #include "helper.h"
 
 #include <netinet/in.h>
+#include <pthread.h>
+#include <semaphore.h>
 
 enum {
+    TABLES_MAX = 1024,
+    LANES_MAX = 8,
+    PORTS_MAX = 28 * 1000, /* of one source address: up to 60,767, as net.ipv4.ip_local_port_range by default */
+    WINDOW_MAX = 4096,
+    PROBES_MAX = 1000 * 1000, /* of one command */
     MESSAGE_BYTES_MIN = 16,   /* index and counter */
     MESSAGE_BYTES_MAX = 4096, /* fits any socket buffer: a send never waits for the server to read */
     END_OF_STREAM = -1,       /* where an errno is expected: the server closed the connection */
@@ -16,7 +23,8 @@ enum {
 
 /* From the command line. */
 struct settings {
-    int64_t port, source_base, window_count, timeout_ms, message_bytes, samples_count;
+    int64_t port, source_base, ports_count, window_count, timeout_ms, message_bytes, samples_count;
+    int64_t tables_count, lanes_count;
 };
 
 /* For `end`. */
@@ -36,9 +44,50 @@ struct failure {
     int number; /* errno or END_OF_STREAM */
 };
 
+/* A descriptor table, and the thread that works in it: RLIMIT_NOFILE bounds a table, not a process. The
+ * first is the main thread's. */
+struct table {
+    int64_t number;
+    struct descriptors held;  /* client ends that count as open, in the order of opening */
+    int64_t backlogged_count; /* the first so many of them have unread answers */
+    pthread_t thread;
+    sem_t wanted, done;
+    void (*job)(struct table *table, void *argument);
+    void *argument;
+};
+
 extern struct settings settings;
 extern struct totals totals;
-extern struct descriptors held; /* client ends that have echoed, in the order of opening */
+
+/* ---- holder_tables.c ---- */
+
+extern struct table tables[TABLES_MAX];
+extern int64_t tables_count; /* those in use: one at least */
+
+/* One more, with a thread of its own; false where settings or the kernel allow no more: *number is the
+ * errno, or 0. */
+bool tables_add(int *number);
+
+/* A thread with a small stack; 0 or errno. */
+int table_thread_new(pthread_t *thread, void *(*work)(void *argument), void *argument);
+
+/* Runs the job in the table's own thread, and comes back when it is done. */
+void table_run(struct table *table, void (*job)(struct table *table, void *argument), void *argument);
+
+/* The same in all tables at once; the arguments are argument_bytes apart. */
+void tables_run(void (*job)(struct table *table, void *argument), void *arguments, size_t argument_bytes);
+
+/* Ends the threads of all tables but the first; what they hold must be closed. */
+void tables_end(void);
+
+/* How many are held in all tables. */
+int64_t tables_held_count(void);
+
+/* The share of each table in asked_count, by what it holds: exact in sum, never more than it holds. */
+void tables_share(int64_t asked_count, int64_t *shares);
+
+/* The number by which a message names the connection at this place of a table. */
+int64_t table_index(const struct table *table, int64_t place);
 
 /* ---- holder_arrays.c ---- */
 
@@ -74,20 +123,34 @@ struct samples {
 
 /* Room for capacity values, or one fewer where it is odd; two at least. */
 struct samples samples_new(int64_t capacity);
+
+/* The capacity that takes all of so many values, as far as the settings allow. */
+int64_t samples_room(int64_t values_count);
 void samples_free(struct samples *samples);
 
-/* Allocates nothing. When the room is full, one of each two values is dropped: tens of microseconds for 100,000. */
+/* Allocates nothing. When the room is full, one of each two values is dropped: tens of microseconds for
+ * 100,000. */
 void samples_add(struct samples *samples, int64_t value);
+
+/* Puts the values of another stream behind, both thinned out alike; nothing can be added any more. */
+void samples_join(struct samples *into, struct samples *from);
 
 /* ---- holder_wire.c ---- */
 
-extern uint64_t message_counter; /* of messages sent */
+/* A number for each of count messages, none of which was ever given; the first of them. From any thread. */
+uint64_t take_counters(int64_t count);
 
 void build_message(char message[static MESSAGE_BYTES_MAX], int64_t index, uint64_t counter);
 
 /* Each: 0, or errno, or END_OF_STREAM (receiving only). A time-out is ETIMEDOUT. flags: of recv(2). */
 int send_message(int fd, const char *message);
 int receive_message(int fd, char *message, int flags);
+
+/* Of poll(2), for most_ms; false when there was none. */
+bool wait_for_events(int fd, short events, int64_t most_ms);
+
+/* receive_message() without the need of a blocking socket; is_waiting: else what is not there is late. */
+int receive_when_there(int fd, char *message, bool is_waiting);
 
 /* 0, or EBADMSG when they differ. */
 int compare_messages(const char *sent, const char *received);
@@ -102,17 +165,45 @@ void emit_failure(const struct failure *failure, int64_t at_count);
 
 struct sockaddr_in loopback_address(uint16_t port);
 
-/* What both ends have: time-outs and reset on close. */
-void prepare_socket(int fd);
+/* From its opening on: no TIME_WAIT stays, however it is closed. */
+void reset_on_close(int fd);
 
-/* A descriptor connected to 127.0.0.1:port, or -1 with the failure noted. */
+/* For receive_message(): with the time-out of the settings. */
+void make_blocking(int fd);
+
+/* A non-blocking socket that connects to 127.0.0.1:port, and most likely has done so; or -1 with the
+ * failure noted. */
+int begin_connection(uint16_t port, int64_t *connect_ns, struct failure *failure);
+
+/* Waits until it is connected: 0 or errno. */
+int finish_connection(int fd);
+
+/* The two in one. */
 int open_connection(uint16_t port, int64_t *connect_ns, struct failure *failure);
+
+/* ---- holder_backlog.c ---- */
+
+/* A usage error where a connection has unread answers, which this command would take for its own. */
+void refuse_while_backlogged(const char *command);
+
+/* ---- holder_queue.c ---- */
+
+/* The accept queue of whatever listens at the port, over all listeners that share it. */
+struct accept_queue {
+    int64_t waiting_count, most_count; /* most_count: of the smallest */
+};
+
+/* False where the kernel does not tell. */
+bool read_accept_queue(struct accept_queue *queue);
 
 /* ---- the commands, each in its file: answers with one line ---- */
 
 void command_ramp(const int64_t *arguments);
 void command_echo(const int64_t *arguments);
 void command_pump(const int64_t *arguments);
+void command_probe(const int64_t *arguments);
+void command_backlog(const int64_t *arguments);
+void command_drain(const int64_t *arguments);
 void command_pairs(const int64_t *arguments);
 void command_unpair(const int64_t *arguments);
 
@@ -124,6 +215,9 @@ int64_t count_pairs(void);
 int64_t close_pairs(void);
 
 /* ---- holder_commands.c ---- */
+
+/* Closes what is held in all tables. Returns how many. */
+int64_t close_held(void);
 
 /* Until `quit` or the end of stdin. */
 void obey_commands(void);

@@ -10,7 +10,9 @@
 enum { TIMEOUTS_MAX = 3 }; /* then `echo` gives up */
 
 struct echoes {
-    int64_t *echo_ns;
+    int64_t share_count; /* of the table whose turn it is */
+    uint64_t seed;
+    struct samples echo_ns;
     int64_t ok_count, failed_count, timeouts_count;
 };
 
@@ -32,7 +34,8 @@ static void shuffle(int32_t *order, int64_t count, int64_t asked_count, uint64_t
 static int echo_once(int fd, int64_t index, int64_t *echo_ns)
 {
     char sent[MESSAGE_BYTES_MAX], received[MESSAGE_BYTES_MAX];
-    build_message(sent, index, message_counter++);
+    build_message(sent, index, take_counters(1));
+    make_blocking(fd); /* one call to sleep in, and not two: they would be part of the time */
     const int64_t before_ns = now_ns();
     int number = send_message(fd, sent);
     if (number == 0) {
@@ -42,18 +45,34 @@ static int echo_once(int fd, int64_t index, int64_t *echo_ns)
     return number == 0 ? compare_messages(sent, received) : number;
 }
 
-static void echo_counted(struct echoes *echoes, int64_t index)
+static void echo_counted(struct table *table, struct echoes *echoes, int64_t place)
 {
-    const int number = echo_once(held.fds[index], index, &echoes->echo_ns[echoes->ok_count]);
+    int64_t echo_ns;
+    const int number = echo_once(table->held.fds[place], table_index(table, place), &echo_ns);
     if (number == 0) {
+        samples_add(&echoes->echo_ns, echo_ns);
         echoes->ok_count++;
         echoes->timeouts_count = 0; /* what counts is how many in a row */
         return;
     }
     echoes->failed_count++;
     echoes->timeouts_count += number == ETIMEDOUT;
-    close(held.fds[index]);
-    held.fds[index] = -1;
+    close(table->held.fds[place]);
+    table->held.fds[place] = -1;
+}
+
+/* After too many time-outs the rest is not tried: counted as failed, left open (nothing is known of it). */
+static void echo_table(struct table *table, void *argument)
+{
+    struct echoes *echoes = argument;
+    const int64_t order_bytes = table->held.count * (int64_t)sizeof(int32_t);
+    int32_t *order = array_new(order_bytes);
+    shuffle(order, table->held.count, echoes->share_count, echoes->seed + (uint64_t)table->number);
+    for (int64_t i = 0; i < echoes->share_count && echoes->timeouts_count < TIMEOUTS_MAX; i++) {
+        echo_counted(table, echoes, order[i]);
+    }
+    compact(&table->held);
+    array_free(order, order_bytes);
 }
 
 static void emit_echoed(const struct echoes *echoes, int64_t asked_count, int64_t wall_ns)
@@ -62,29 +81,29 @@ static void emit_echoed(const struct echoes *echoes, int64_t asked_count, int64_
     emit_begin("{\"type\":\"echoed\",\"asked_count\":%" PRId64 ",\"ok_count\":%" PRId64
                ",\"failed_count\":%" PRId64 ",\"untried_count\":%" PRId64,
                asked_count, echoes->ok_count, asked_count - echoes->ok_count, untried_count);
-    emit_int64_array(",\"echo_ns\":", echoes->echo_ns, (size_t)echoes->ok_count);
-    emit_part(",\"wall_s\":%.9f", (double)wall_ns / 1e9);
+    emit_int64_array(",\"echo_ns\":", echoes->echo_ns.values, (size_t)echoes->echo_ns.count);
+    emit_part(",\"echo_samples_every\":%" PRId64 ",\"wall_s\":%.9f", echoes->echo_ns.every,
+              (double)wall_ns / 1e9);
     emit_finish("}");
 }
 
-/* After too many time-outs the rest is not tried: counted as failed, left open (nothing is known of it). */
+/* A table's connections before those of the next one: the threads of two tables would disturb each other. */
 void command_echo(const int64_t *arguments)
 {
-    const int64_t asked_count = arguments[0] > 0 && arguments[0] < held.count ? arguments[0] : held.count;
-    const int64_t order_bytes = held.count * (int64_t)sizeof(int32_t);
-    const int64_t sample_bytes = asked_count * (int64_t)sizeof(int64_t);
-    int32_t *order = array_new(order_bytes);
-    struct echoes echoes = {.echo_ns = array_new(sample_bytes + (int64_t)sizeof(int64_t))};
-    shuffle(order, held.count, asked_count, (uint64_t)arguments[1]);
-    const int64_t start_ns = now_ns();
-    for (int64_t i = 0; i < asked_count && echoes.timeouts_count < TIMEOUTS_MAX; i++) {
-        echo_counted(&echoes, order[i]);
+    refuse_while_backlogged("echo");
+    const int64_t held_count = tables_held_count();
+    const int64_t asked_count = arguments[0] > 0 && arguments[0] < held_count ? arguments[0] : held_count;
+    int64_t shares[TABLES_MAX], wall_ns = 0;
+    struct echoes echoes = {.seed = (uint64_t)arguments[1], .echo_ns = samples_new(samples_room(asked_count))};
+    tables_share(asked_count, shares);
+    for (int64_t i = 0; i < tables_count; i++) {
+        const int64_t start_ns = now_ns();
+        echoes.share_count = shares[i];
+        table_run(&tables[i], echo_table, &echoes);
+        wall_ns += now_ns() - start_ns;
     }
-    const int64_t wall_ns = now_ns() - start_ns;
-    compact(&held);
     emit_echoed(&echoes, asked_count, wall_ns);
     totals.samples_count += echoes.ok_count;
     totals.dropped_count += asked_count - echoes.ok_count;
-    array_free(order, order_bytes);
-    array_free(echoes.echo_ns, sample_bytes + (int64_t)sizeof(int64_t));
+    samples_free(&echoes.echo_ns);
 }

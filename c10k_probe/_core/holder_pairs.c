@@ -29,7 +29,7 @@ static void open_pairs_listener(void)
 static int pass_message(int from_fd, int to_fd)
 {
     char sent[MESSAGE_BYTES_MAX], received[MESSAGE_BYTES_MAX];
-    build_message(sent, from_fd, message_counter++);
+    build_message(sent, from_fd, take_counters(1));
     int number = send_message(from_fd, sent);
     if (number == 0) {
         number = receive_message(to_fd, received, 0);
@@ -45,7 +45,9 @@ static int accept_pair(int client_fd, struct failure *failure)
         note_failure(failure, "accept4", errno);
         return -1;
     }
-    prepare_socket(fd);
+    reset_on_close(fd);
+    make_blocking(fd);
+    make_blocking(client_fd);
     int number = pass_message(client_fd, fd);
     if (number == 0) {
         number = pass_message(fd, client_fd);

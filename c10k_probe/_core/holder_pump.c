@@ -3,8 +3,8 @@
  * under way. What is timed is said in connection_holder.c.
  *
  * Three phases: warm-up, counted, drain. An answer belongs to the phase in which it was received whole, and
- * the first one at or after a boundary starts the new phase: n answers are n intervals. In the drain nothing is
- * sent.
+ * the first one at or after a boundary starts the new phase: n answers are n intervals. In the drain nothing
+ * is sent.
  *
  * Sources: epoll(7), epoll_wait(2), recv(2), clock_gettime(2) (CLOCK_PROCESS_CPUTIME_ID).
  */
@@ -98,8 +98,8 @@ static int wait_ms(const struct pump *pump)
 static void give_up(struct pump *pump, int64_t index, const char *call, int number)
 {
     note_failure(&pump->failure, call, number);
-    close(held.fds[index]); /* epoll forgets it by that */
-    held.fds[index] = -1;
+    close(tables[0].held.fds[index]); /* epoll forgets it by that */
+    tables[0].held.fds[index] = -1;
     pump->exchanges[index].is_under_way = false;
     pump->under_way_count--;
     pump->failed_count++;
@@ -109,11 +109,11 @@ static void send_next(struct pump *pump, int64_t index)
 {
     char message[MESSAGE_BYTES_MAX];
     struct exchange *exchange = &pump->exchanges[index];
-    exchange->counter = message_counter++;
+    exchange->counter = take_counters(1);
     exchange->received_bytes = 0;
     build_message(message, index, exchange->counter);
     exchange->sent_ns = now_ns();
-    const int number = send_message(held.fds[index], message);
+    const int number = send_message(tables[0].held.fds[index], message);
     if (number != 0) {
         give_up(pump, index, "send", number);
     }
@@ -122,7 +122,7 @@ static void send_next(struct pump *pump, int64_t index)
 /* What comes after the last answer is no answer to anything: it is left to the next command to find. */
 static void rest(struct pump *pump, int64_t index)
 {
-    CHECK(epoll_ctl(pump->epoll_fd, EPOLL_CTL_DEL, held.fds[index], NULL));
+    CHECK(epoll_ctl(pump->epoll_fd, EPOLL_CTL_DEL, tables[0].held.fds[index], NULL));
     pump->exchanges[index].is_under_way = false;
     pump->under_way_count--;
 }
@@ -159,7 +159,7 @@ static void receive_piece(struct pump *pump, int64_t index)
     char piece[MESSAGE_BYTES_MAX + 1];
     struct exchange *exchange = &pump->exchanges[index];
     const int64_t missing_bytes = settings.message_bytes - exchange->received_bytes;
-    const ssize_t got = recv(held.fds[index], piece, (size_t)missing_bytes + 1, MSG_DONTWAIT);
+    const ssize_t got = recv(tables[0].held.fds[index], piece, (size_t)missing_bytes + 1, MSG_DONTWAIT);
     int number = got > 0 ? 0 : got == 0 ? END_OF_STREAM : errno;
     const int64_t at_ns = now_ns();
     if (number == EAGAIN || number == EINTR) {
@@ -207,7 +207,7 @@ static void watch(struct pump *pump, int64_t asked_count)
     }
     for (int64_t i = 0; i < asked_count; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)i};
-        if (epoll_ctl(pump->epoll_fd, EPOLL_CTL_ADD, held.fds[i], &event) != 0) {
+        if (epoll_ctl(pump->epoll_fd, EPOLL_CTL_ADD, tables[0].held.fds[i], &event) != 0) {
             note_failure(&pump->failure, "epoll_ctl", errno);
             return;
         }
@@ -277,14 +277,16 @@ static void emit_pumped(const struct pump *pump, int64_t target_count)
     emit_known(",\"last_answer_ns\":", has_answers, pump->last_answer_ns);
     emit_int64_array(",\"latency_ns\":", pump->latency_ns.values, (size_t)pump->latency_ns.count);
     emit_part(",\"latency_samples_every\":%" PRId64, pump->latency_ns.every);
-    emit_failure(&pump->failure, held.count);
+    emit_failure(&pump->failure, tables[0].held.count);
     emit_finish("}");
 }
 
 void command_pump(const int64_t *arguments)
 {
-    const int64_t asked_count = arguments[0] > 0 && arguments[0] < held.count ? arguments[0] : held.count;
-    const int64_t target_count = arguments[0] > 0 ? arguments[0] : held.count;
+    refuse_while_backlogged("pump");
+    const int64_t held_count = tables[0].held.count;
+    const int64_t asked_count = arguments[0] > 0 && arguments[0] < held_count ? arguments[0] : held_count;
+    const int64_t target_count = arguments[0] > 0 ? arguments[0] : held_count;
     const int64_t exchanges_bytes = asked_count * (int64_t)sizeof(struct exchange);
     if (arguments[1] == 0) {
         usage("pump counts for 1 ms at least");
@@ -300,7 +302,7 @@ void command_pump(const int64_t *arguments)
     if (pump.epoll_fd >= 0) {
         close(pump.epoll_fd);
     }
-    compact(&held);
+    compact(&tables[0].held);
     emit_pumped(&pump, target_count);
     totals.samples_count += pump.latency_ns.count;
     totals.dropped_count += pump.failed_count;

@@ -1,126 +1,184 @@
 /*
- * holder_ramp.c - the command `ramp`: opens connections in windows, each counted after its first echo. What
- * is timed is said in connection_holder.c.
+ * holder_ramp.c - the command `ramp`: which thread opens how many connections in which table. The contract is
+ * in holder.h and holder_ramp.h.
  */
-#include "holder.h"
+#include "holder_ramp.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
-struct ramp {
-    int64_t *connect_ns; /* of those that are open now, in the order of opening */
-    int64_t opened_count;
-    int64_t start_ns, last_echo_ns;
-    struct failure failure;
+enum {
+    SPARE_DESCRIPTORS = 16, /* of each table, for what other commands open */
+    SMALL_COUNT = 2000,     /* one lane opens fewer than that */
 };
 
-/* Connects up to asked_count; the new ones stand behind the held ones. Returns how many. */
-static int64_t connect_window(struct ramp *ramp, int64_t asked_count)
+struct ramp ramp = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static struct lane lanes[LANES_MAX]; /* large for a stack */
+
+/* ---- tables and lanes ---- */
+
+/* How many a table may hold: all that is missing where there is only one, which then meets its limit
+ * itself. */
+static int64_t room_of(const struct table *table)
 {
-    int64_t connected = 0;
-    while (connected < asked_count) {
-        int fd = open_connection((uint16_t)settings.port, &ramp->connect_ns[ramp->opened_count + connected],
-                                 &ramp->failure);
-        if (fd < 0) {
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit));
+    const int64_t used_count = SPARE_DESCRIPTORS + (table->number == 0 ? 2 * count_pairs() : 0);
+    const int64_t room_count = (int64_t)limit.rlim_cur - used_count;
+    return settings.tables_count == 1 ? INT64_MAX : room_count;
+}
+
+/* A table with room, of which this lane has the use; NULL when there is none. */
+static struct table *take_table(struct lane *lane)
+{
+    struct table *taken = NULL;
+    int number = 0;
+    CHECK_PTHREAD(pthread_mutex_lock(&ramp.lock));
+    while (taken == NULL && (ramp.next_table < tables_count || tables_add(&number))) {
+        struct table *table = &tables[ramp.next_table++];
+        const int64_t room_count = room_of(table);
+        const int64_t wanted_count = table->held.count + ramp.missing_count;
+        if (table->held.count < room_count) {
+            reserve(&table->held, wanted_count < room_count ? wanted_count : room_count);
+            taken = table;
+        }
+    }
+    CHECK_PTHREAD(pthread_mutex_unlock(&ramp.lock));
+    if (number != 0) {
+        lane_fail(lane, "pthread_create", number);
+    }
+    return taken;
+}
+
+/* The threads of the second lane may run where the server does, as it leaves much of its CPU: else the
+ * client alone decides the rate. */
+static void fill_table(struct table *table, void *argument)
+{
+    struct lane *lane = argument;
+    cpu_set_t own[HELPER_CPU_SETS], all[HELPER_CPU_SETS];
+    if (lane->is_anywhere) {
+        memset(all, 0xff, sizeof all);
+        CHECK(sched_getaffinity(0, sizeof own, own));
+        CHECK(sched_setaffinity(0, sizeof all, all));
+    }
+    lane_fill(table, lane);
+    if (lane->is_anywhere) {
+        CHECK(sched_setaffinity(0, sizeof own, own));
+    }
+}
+
+static void *run_lane(void *argument)
+{
+    struct lane *lane = argument;
+    struct table *table;
+    while (!atomic_load(&ramp.has_failed) && lane_has_next(lane) && (table = take_table(lane)) != NULL) {
+        table_run(table, fill_table, lane);
+    }
+    atomic_fetch_add(&ramp.left_count, lane->taken_count); /* for the other lanes, which may have room */
+    return NULL;
+}
+
+/* ---- the command ---- */
+
+/* At most what the accept queue takes at once, for all lanes together; as asked for where the kernel does
+ * not tell. */
+static int64_t window_in_force(int64_t lanes_count)
+{
+    struct accept_queue queue;
+    int64_t window_count = settings.window_count;
+    if (read_accept_queue(&queue) && queue.most_count / lanes_count < window_count) {
+        window_count = queue.most_count / lanes_count;
+    }
+    return window_count > 0 ? window_count : 1;
+}
+
+/* One lane where there is little to open, which a single table takes anyway. */
+static int64_t prepare_lanes(int64_t missing_count, bool is_idle)
+{
+    const bool is_small = missing_count < SMALL_COUNT || settings.tables_count == 1 || is_idle;
+    const int64_t lanes_count = is_small ? 1 : settings.lanes_count;
+    const int64_t all_count = samples_room(missing_count), most_count = settings.samples_count / lanes_count;
+    const int64_t room_count = all_count < most_count ? all_count : most_count;
+    ramp.next_table = 0;
+    ramp.missing_count = missing_count;
+    atomic_store(&ramp.left_count, missing_count);
+    atomic_store(&ramp.has_failed, false);
+    ramp.window_count = window_in_force(lanes_count);
+    ramp.is_idle = is_idle;
+    for (int64_t i = 0; i < lanes_count; i++) {
+        lanes[i] = (struct lane){.is_anywhere = i > 0, .connect_ns = samples_new(room_count)};
+    }
+    ramp.start_ns = now_ns();
+    return lanes_count;
+}
+
+/* All of them end; a lane that cannot be started is done without. */
+static void run_lanes(int64_t lanes_count)
+{
+    int64_t started_count = 1;
+    for (; started_count < lanes_count; started_count++) {
+        struct lane *lane = &lanes[started_count];
+        if (table_thread_new(&lane->thread, run_lane, lane) != 0) {
             break;
         }
-        held.fds[held.count + connected++] = fd;
     }
-    return connected;
+    run_lane(&lanes[0]);
+    for (int64_t i = 1; i < started_count; i++) {
+        CHECK_PTHREAD(pthread_join(lanes[i].thread, NULL));
+    }
 }
 
-static void send_window(struct ramp *ramp, int64_t connected_count)
+/* The lanes' results become those of the first one. */
+static void add_up(int64_t lanes_count)
 {
-    char message[MESSAGE_BYTES_MAX];
-    for (int64_t i = 0; i < connected_count; i++) {
-        int *fd = &held.fds[held.count + i];
-        build_message(message, held.count + i, message_counter + (uint64_t)i);
-        const int number = send_message(*fd, message);
-        if (number != 0) {
-            note_failure(&ramp->failure, "send", number);
-            close(*fd);
-            *fd = -1;
+    struct lane *sum = &lanes[0];
+    for (int64_t i = 1; i < lanes_count; i++) {
+        const struct lane *lane = &lanes[i];
+        sum->opened_count += lane->opened_count;
+        sum->last_ns = lane->last_ns > sum->last_ns ? lane->last_ns : sum->last_ns;
+        if (lane->failure.call != NULL) {
+            note_failure(&sum->failure, lane->failure.call, lane->failure.number);
         }
+        samples_join(&sum->connect_ns, &lanes[i].connect_ns);
     }
 }
 
-/* Once an echo failed to come, nothing is waited for any more: whatever stopped the server stopped it for all. A
- * socket() or connect() that failed says nothing of those that are connected already. */
-static int receive_flags(const struct failure *failure)
+static void emit_ramped(const struct lane *sum, int64_t target_count)
 {
-    return failure->call != NULL && strcmp(failure->call, "recv") == 0 ? MSG_DONTWAIT : 0;
-}
-
-/* One first echo: 0, errno or END_OF_STREAM. */
-static int receive_first(const struct ramp *ramp, int fd, int64_t index, uint64_t counter)
-{
-    char expected[MESSAGE_BYTES_MAX], received[MESSAGE_BYTES_MAX];
-    const int number = receive_message(fd, received, receive_flags(&ramp->failure));
-    if (number != 0) {
-        return number;
-    }
-    build_message(expected, index, counter);
-    return compare_messages(expected, received);
-}
-
-/* Those that echoed move up to the held ones, their samples with them; the others are closed. */
-static void receive_window(struct ramp *ramp, int64_t connected_count)
-{
-    const int64_t first_index = held.count, first_sample = ramp->opened_count;
-    for (int64_t i = 0; i < connected_count; i++) {
-        const int fd = held.fds[first_index + i];
-        if (fd < 0) {
-            continue;
-        }
-        const int number = receive_first(ramp, fd, first_index + i, message_counter + (uint64_t)i);
-        if (number != 0) {
-            note_failure(&ramp->failure, "recv", number);
-            close(fd);
-            continue;
-        }
-        ramp->last_echo_ns = now_ns();
-        held.fds[held.count++] = fd;
-        ramp->connect_ns[ramp->opened_count++] = ramp->connect_ns[first_sample + i];
-    }
-    message_counter += (uint64_t)connected_count;
-}
-
-static void emit_ramped(const struct ramp *ramp, int64_t target_count)
-{
-    const double ramp_s = (double)(ramp->last_echo_ns - ramp->start_ns) / 1e9;
+    const int64_t open_count = tables_held_count();
+    const double ramp_s = (double)(sum->last_ns - ramp.start_ns) / 1e9;
     emit_begin("{\"type\":\"ramped\",\"target_count\":%" PRId64 ",\"open_count\":%" PRId64
-               ",\"opened_count\":%" PRId64,
-               target_count, held.count, ramp->opened_count);
-    if (ramp->opened_count > 0) {
-        const double rate_per_s = (double)ramp->opened_count / ramp_s;
+               ",\"opened_count\":%" PRId64 ",\"tables_count\":%" PRId64 ",\"window_count\":%" PRId64,
+               target_count, open_count, sum->opened_count, tables_count, ramp.window_count);
+    if (sum->opened_count > 0) {
+        const double rate_per_s = (double)sum->opened_count / ramp_s;
         emit_part(",\"ramp_s\":%.9f,\"connect_rate_per_s\":%.3f", ramp_s, rate_per_s);
     } else {
         emit_part(",\"ramp_s\":null,\"connect_rate_per_s\":null");
     }
-    emit_int64_array(",\"connect_ns\":", ramp->connect_ns, (size_t)ramp->opened_count);
-    emit_failure(&ramp->failure, held.count);
+    emit_int64_array(",\"connect_ns\":", sum->connect_ns.values, (size_t)sum->connect_ns.count);
+    emit_part(",\"connect_samples_every\":%" PRId64, sum->connect_ns.every);
+    emit_failure(&sum->failure, open_count);
     emit_finish("}");
 }
 
 void command_ramp(const int64_t *arguments)
 {
-    const int64_t target_count = arguments[0];
-    const int64_t missing_count = target_count > held.count ? target_count - held.count : 0;
-    const int64_t bytes = missing_count * (int64_t)sizeof(int64_t);
-    struct ramp ramp = {.connect_ns = array_new(bytes)};
-    reserve(&held, target_count);
-    ramp.start_ns = ramp.last_echo_ns = now_ns();
-    while (held.count < target_count && ramp.failure.call == NULL) {
-        const int64_t left_count = target_count - held.count;
-        const int64_t asked_count = left_count < settings.window_count ? left_count : settings.window_count;
-        const int64_t connected = connect_window(&ramp, asked_count);
-        send_window(&ramp, connected);
-        receive_window(&ramp, connected);
+    const int64_t target_count = arguments[0], held_count = tables_held_count();
+    const int64_t missing_count = target_count > held_count ? target_count - held_count : 0;
+    const int64_t lanes_count = prepare_lanes(missing_count, arguments[1] != 0);
+    struct lane *sum = &lanes[0];
+    run_lanes(lanes_count);
+    add_up(lanes_count);
+    if (tables_held_count() < target_count && sum->failure.call == NULL) {
+        note_failure(&sum->failure, "socket", EMFILE);
     }
-    emit_ramped(&ramp, target_count);
-    totals.samples_count += ramp.opened_count;
-    totals.dropped_count += ramp.failure.call != NULL;
-    array_free(ramp.connect_ns, bytes);
+    emit_ramped(sum, target_count);
+    totals.samples_count += sum->opened_count;
+    totals.dropped_count += sum->failure.call != NULL;
+    for (int64_t i = 0; i < lanes_count; i++) {
+        samples_free(&lanes[i].connect_ns);
+    }
 }

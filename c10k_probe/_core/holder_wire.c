@@ -6,12 +6,18 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 
-uint64_t message_counter;
-
 /* ---- messages ---- */
+
+uint64_t take_counters(int64_t count)
+{
+    static _Atomic uint64_t given_count;
+    return atomic_fetch_add(&given_count, (uint64_t)count);
+}
 
 void build_message(char message[static MESSAGE_BYTES_MAX], int64_t index, uint64_t counter)
 {
@@ -45,8 +51,9 @@ static int why_short(int fd, ssize_t received)
     return received > 0 || errno == EAGAIN ? ETIMEDOUT : errno;
 }
 
-/* MSG_WAITALL: the time-out holds for the message, not for each of its pieces. EINTR comes without a handler too, when
- * a call with a time-out was stopped and continued (signal(7)): a debugger or a frozen control group is no failure. */
+/* MSG_WAITALL: the time-out holds for the message, not for each of its pieces. EINTR comes without a
+ * handler too, when a call with a time-out was stopped and continued (signal(7)): a debugger or a frozen
+ * control group is no failure. */
 int receive_message(int fd, char *message, int flags)
 {
     ssize_t received;
@@ -54,6 +61,42 @@ int receive_message(int fd, char *message, int flags)
         received = recv(fd, message, (size_t)settings.message_bytes, MSG_WAITALL | flags);
     } while (received < 0 && errno == EINTR);
     return received == settings.message_bytes ? 0 : why_short(fd, received);
+}
+
+bool wait_for_events(int fd, short events, int64_t most_ms)
+{
+    const int64_t deadline_ns = now_ns() + most_ms * 1000000;
+    struct pollfd watched = {.fd = fd, .events = events};
+    int64_t left_ms = most_ms;
+    int ready_count;
+    while ((ready_count = poll(&watched, 1, (int)left_ms)) < 0 && errno == EINTR) {
+        left_ms = (deadline_ns - now_ns()) / 1000000;
+        left_ms = left_ms > 0 ? left_ms : 0;
+    }
+    return ready_count > 0;
+}
+
+/* The pieces of a message need not come together. */
+int receive_when_there(int fd, char *message, bool is_waiting)
+{
+    int64_t got_bytes = 0;
+    for (;;) {
+        const size_t missing_bytes = (size_t)(settings.message_bytes - got_bytes);
+        const ssize_t got = recv(fd, message + got_bytes, missing_bytes, MSG_DONTWAIT);
+        got_bytes += got > 0 ? got : 0;
+        if (got_bytes == settings.message_bytes) {
+            return 0;
+        }
+        if (got == 0) {
+            return END_OF_STREAM;
+        }
+        if (got < 0 && errno != EAGAIN && errno != EINTR) {
+            return errno;
+        }
+        if (got < 0 && errno == EAGAIN && !(is_waiting && wait_for_events(fd, POLLIN, settings.timeout_ms))) {
+            return ETIMEDOUT;
+        }
+    }
 }
 
 int compare_messages(const char *sent, const char *received)

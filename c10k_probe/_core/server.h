@@ -44,7 +44,7 @@ struct server {
     int listener_fd, self_status_fd;
     uint16_t port;
     atomic_bool is_quitting;
-    atomic_int highest_fd;
+    atomic_int highest_fd;                    /* of all descriptor tables */
     _Atomic int64_t open_count, closed_count, accepted_count, dropped_count, accept_errors_count;
 };
 
@@ -71,6 +71,9 @@ bool server_accept_failed(int error_number, int64_t closed_before);
 
 /* The listener is to block: a request to accept that is handed to the kernel, or a task, waits there. */
 void server_let_listener_block(void);
+
+/* The same, but no more than most_count; how many it were. */
+int64_t server_accept_up_to(int64_t most_count);
 
 /* ---- server_walls.c ---- */
 

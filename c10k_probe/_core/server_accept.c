@@ -56,11 +56,16 @@ static bool accept_one(void)
     return true;
 }
 
-bool server_accept_batch(void)
+int64_t server_accept_up_to(int64_t most_count)
 {
-    int count = 0;
-    while (count < ACCEPT_BATCH_COUNT && accept_one()) {
+    int64_t count = 0;
+    while (count < ACCEPT_BATCH_COUNT && count < most_count && accept_one()) {
         count++;
     }
-    return count == ACCEPT_BATCH_COUNT;
+    return count;
+}
+
+bool server_accept_batch(void)
+{
+    return server_accept_up_to(ACCEPT_BATCH_COUNT) == ACCEPT_BATCH_COUNT;
 }

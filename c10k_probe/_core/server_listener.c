@@ -15,10 +15,10 @@ int server_bind(uint16_t port, bool is_shared)
 {
     const struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const int on = 1, shared = is_shared;
+    const int shared = is_shared, on = 1;
     const int fd = (int)CHECK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared));
-    CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on));
+    CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)); /* what is accepted has it too, without a call */
     CHECK(bind(fd, (const struct sockaddr *)&address, sizeof address));
     return fd;
 }

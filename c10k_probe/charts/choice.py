@@ -7,17 +7,20 @@ from collections.abc import Iterator
 
 from c10k_probe.charts.declared import charts_of
 from c10k_probe.charts.lines import Drawing, draw_lines
+from c10k_probe.charts.stacks import StackDrawing, draw_stack
 from c10k_probe.charts.winners import MapDrawing, draw_map
 from c10k_probe.exits import UsageError, UserError
-from c10k_probe.experiment import AnyChart, WinnerMap
+from c10k_probe.experiment import AnyChart, Stack, WinnerMap
 from c10k_probe.results import StoredRun
 
-AnyDrawing = Drawing | MapDrawing
+AnyDrawing = Drawing | MapDrawing | StackDrawing
 
 
 def draw(run: StoredRun, chart: AnyChart) -> AnyDrawing:
     """What one chart shows of a run. Raises ``UserError`` when nothing is left to draw, and says why."""
-    return draw_map(run, chart) if isinstance(chart, WinnerMap) else draw_lines(run, chart)
+    if isinstance(chart, WinnerMap):
+        return draw_map(run, chart)
+    return draw_stack(run, chart) if isinstance(chart, Stack) else draw_lines(run, chart)
 
 
 def choose(run: StoredRun, name: str | None) -> AnyDrawing:
@@ -53,7 +56,7 @@ def _first_drawable(run: StoredRun, charts: tuple[AnyChart, ...]) -> AnyDrawing:
         except UserError as error:
             refusals.append(error)
             continue
-        if isinstance(drawing, MapDrawing) or drawing.varies:
+        if not isinstance(drawing, Drawing) or drawing.varies:
             return drawing
         still.append(drawing)
     if still:

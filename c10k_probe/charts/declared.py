@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from c10k_probe.exits import UserError
-from c10k_probe.experiment import AnyChart, Chart, WinnerMap
+from c10k_probe.experiment import AnyChart, Chart, Stack, WinnerMap
 from c10k_probe.results import StoredRun
 
-_KINDS: Final[Mapping[str, type[Chart] | type[WinnerMap]]] = {kind.kind: kind for kind in (Chart, WinnerMap)}
+_KINDS: Final[Mapping[str, type[AnyChart]]] = {Chart.kind: Chart, WinnerMap.kind: WinnerMap, Stack.kind: Stack}
+_LISTS: Final = ("series", "parts", "names")  # besides, in a stack, ``x``
 
 
 def charts_of(run: StoredRun) -> tuple[AnyChart, ...]:
@@ -33,10 +34,13 @@ def _stored_chart(item: Mapping[str, Any]) -> AnyChart:
     """A chart as JSON holds it; what a later version added is left aside, and one without a kind is of lines."""
     kind = _KINDS[item.get("kind", Chart.kind)]
     known = {part.name: item[part.name] for part in dataclasses.fields(kind) if part.init and part.name in item}
-    if "series" in known:
-        known["series"] = tuple(known["series"])
+    for name in (*_LISTS, *(["x"] if kind is Stack else [])):
+        if name in known:
+            known[name] = tuple(known[name])
     known["where"] = tuple(
         (str(column), tuple(value) if isinstance(value, list) else value) for column, value in known.get("where", ())
     )
     chart = kind(**known)
+    if isinstance(chart, Stack):
+        chart = dataclasses.replace(chart, names=tuple(map(printable, chart.names)))
     return dataclasses.replace(chart, name=printable(chart.name), title=printable(chart.title))

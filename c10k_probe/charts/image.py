@@ -12,12 +12,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from c10k_probe.charts import image_stack
 from c10k_probe.charts.axes import LINEAR_DECADES, Axis, stem
 from c10k_probe.charts.choice import AnyDrawing
 from c10k_probe.charts.image_legend import Legend
 from c10k_probe.charts.image_map import draw_map, size_inches
 from c10k_probe.charts.lines import Drawing, Line
 from c10k_probe.charts.rows import Point
+from c10k_probe.charts.stacks import StackDrawing
 from c10k_probe.charts.winners import SCORE_NOTE, MapDrawing
 from c10k_probe.exits import UsageError
 
@@ -99,6 +101,9 @@ def image_bytes(drawing: AnyDrawing, ending: str) -> bytes:
         axes = figure.add_subplot()
         if isinstance(drawing, MapDrawing):
             draw_map(axes, drawing)
+        elif isinstance(drawing, StackDrawing):
+            _set_axis(axes, "x", image_stack.axis_of(drawing))
+            image_stack.draw_stack(axes, drawing)
         else:
             _draw_lines(axes, drawing)
         _write_words(figure, drawing)
@@ -124,6 +129,8 @@ def _look(index: int) -> _Look:
 def _size(drawing: AnyDrawing) -> tuple[float, float]:
     if isinstance(drawing, MapDrawing):
         return size_inches(drawing)
+    if isinstance(drawing, StackDrawing):
+        return image_stack.size_inches(drawing)
     width, height = _SIZE_INCHES
     rows = len(drawing.categories) * (len(drawing.lines) + 1)
     extra = Legend.of(drawing.names).extra_inches if drawing.names else 0.0
@@ -266,4 +273,6 @@ def _notes(drawing: AnyDrawing) -> list[str]:
     """What a reader of an image must know."""
     if isinstance(drawing, MapDrawing):
         return [f"N of M: {SCORE_NOTE}", *drawing.remarks(with_leads=True), *drawing.notes]
+    if isinstance(drawing, StackDrawing):
+        return list(drawing.notes)
     return [f"{note} (hollow)" if note.endswith("shaky") else note for note in drawing.notes]

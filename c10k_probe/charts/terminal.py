@@ -15,7 +15,9 @@ from c10k_probe.charts.axes import Axis, stem
 from c10k_probe.charts.choice import AnyDrawing
 from c10k_probe.charts.lines import Drawing, Line
 from c10k_probe.charts.rows import Point
+from c10k_probe.charts.stacks import StackDrawing
 from c10k_probe.charts.terminal_map import text_map
+from c10k_probe.charts.terminal_stack import text_stack
 from c10k_probe.charts.winners import MapDrawing
 from c10k_probe.charts.words import SMALLEST_WIDTH, flow, wrap
 
@@ -84,9 +86,9 @@ def text_chart(drawing: AnyDrawing, width: int, height: int, *, colour: bool = F
     Only a map has colours, and is readable without them.
     """
     width = max(width, SMALLEST_WIDTH)
-    return (
-        text_map(drawing, width, colour=colour) if isinstance(drawing, MapDrawing) else _lines(drawing, width, height)
-    )
+    if isinstance(drawing, MapDrawing):
+        return text_map(drawing, width, colour=colour)
+    return text_stack(drawing, width) if isinstance(drawing, StackDrawing) else _lines(drawing, width, height)
 
 
 def _lines(drawing: Drawing, width: int, height: int) -> str:

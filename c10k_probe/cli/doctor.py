@@ -74,8 +74,7 @@ def examine() -> dict[str, Any]:
 
 def _prediction(model: servers.ServerModel, walls: Sequence[limits.Wall]) -> dict[str, Any]:
     """Highest count for a model with its clients on the same machine, and the limit that binds."""
-    both_ends = model.per_connection.plus(servers.CLIENT_END)
-    found = limits.predict(both_ends, model.fixed, walls)
+    found = servers.predict(model, walls)
     return {
         "model": model.name,
         "count": found.count,

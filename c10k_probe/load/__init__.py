@@ -1,6 +1,17 @@
 """Clients behind one interface: whatever holds, or sends on, connections to a server under test."""
 
-from c10k_probe.load.holder import Echoes, Failure, Holder, Pumped, Ramped
+from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
-__all__ = ["ClosedLoop", "Echoes", "Failure", "Holder", "Pumped", "Ramped", "Wrk", "find_wrk"]
+__all__ = [
+    "Backlogged",
+    "ClosedLoop",
+    "Echoes",
+    "Failure",
+    "Holder",
+    "Probed",
+    "Pumped",
+    "Ramped",
+    "Wrk",
+    "find_wrk",
+]

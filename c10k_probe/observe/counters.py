@@ -31,6 +31,8 @@ _TCP_COUNTERS = {
     "tcp_timeouts_count": "TCPTimeouts",
     "syn_queue_full_drops_count": "TCPReqQFullDrop",
     "syn_cookies_sent_count": "SyncookiesSent",
+    "tcp_memory_pressures_count": "TCPMemoryPressures",
+    "tcp_aborts_on_memory_count": "TCPAbortOnMemory",
 }
 
 Number = int | float
@@ -58,6 +60,8 @@ class Counters:
     tcp_timeouts_count: int | None = None
     syn_queue_full_drops_count: int | None = None
     syn_cookies_sent_count: int | None = None
+    tcp_memory_pressures_count: int | None = None
+    tcp_aborts_on_memory_count: int | None = None
     memory_free_bytes: int | None = None
     memory_available_bytes: int | None = None
 

@@ -1,9 +1,9 @@
 """Memory of the kernel itself: slab, page tables, kernel stacks, per-CPU areas. It is in no process's RSS.
 
-Sources: proc_meminfo(5), proc_slabinfo(5). slabinfo needs root; without it the by-cache part is unknown and
-the growth is that of whole slab pages. Known bias: caches keep freed objects in per-CPU lists and empty
-slabs for a while, so one subtraction is off by some hundred objects; take a slope over several counts, and
-settle() before.
+Sources: proc_meminfo(5), proc_slabinfo(5), proc_net(5) (sockstat). slabinfo needs root; without it the
+by-cache part is unknown and the growth is that of whole slab pages. Known bias: caches keep freed objects in
+per-CPU lists and empty slabs for a while, so one subtraction is off by some hundred objects; take a slope over
+several counts, and settle() before.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from c10k_probe.observe.procfs import PROC, SYS, read_meminfo, read_text
+from c10k_probe.observe.procfs import PROC, SYS, read_meminfo, read_text, to_int
 from c10k_probe.observe.tree import session_is_empty
 
 _NAMED_COUNTERS = ("Buffers", "Cached", "AnonPages", "Slab", "KernelStack", "PageTables")
 _NAMED_WHERE_THERE = ("SwapCached", "SecPageTables", "Percpu", "Hugetlb")
+_SPARE_COUNTERS = ("MemFree", "Buffers", "Cached")
 _PROC_INODES = "proc_inode_cache"
 _PROC_COMPANIONS = ("dentry", "lsm_inode_cache")
 # Falling by less than this between two readings counts as having stopped.
@@ -31,6 +32,8 @@ class KernelMemory:
     """One reading, bytes; None is unknown.
 
     unnamed_bytes: in use but in no counter of /proc/meminfo, such as pages that hold socket data.
+    spare_bytes: free, on a per-CPU free list, or holding a file: what a ledger of memory in use must close against.
+    tcp_bytes: what TCP has charged to its sockets for data (sockstat); it lies in slab and in unnamed pages.
     slab_caches: cache -> bytes in active objects, None without slabinfo. slab_object_bytes: cache -> bytes of one.
     """
 
@@ -43,6 +46,8 @@ class KernelMemory:
     memory_free_bytes: int | None
     memory_available_bytes: int | None
     unnamed_bytes: int | None = None
+    spare_bytes: int | None = None
+    tcp_bytes: int | None = None
     slab_caches: Mapping[str, int] | None = None
     slab_object_bytes: Mapping[str, int] | None = None
 
@@ -87,7 +92,7 @@ def read_slab_caches(proc_root: Path = PROC) -> dict[str, tuple[int, int]] | Non
 
 def read_kernel_memory(proc_root: Path = PROC) -> KernelMemory:
     """One reading of the kernel's memory; about a millisecond with slabinfo."""
-    meminfo = read_meminfo(proc_root)
+    meminfo, listed = read_meminfo(proc_root), _listed_bytes(read_text(proc_root / "zoneinfo"))
     caches = read_slab_caches(proc_root)
     return KernelMemory(
         slab_bytes=meminfo.get("Slab"),
@@ -98,22 +103,43 @@ def read_kernel_memory(proc_root: Path = PROC) -> KernelMemory:
         percpu_bytes=meminfo.get("Percpu"),
         memory_free_bytes=meminfo.get("MemFree"),
         memory_available_bytes=meminfo.get("MemAvailable"),
-        unnamed_bytes=_unnamed_bytes(meminfo, read_text(proc_root / "zoneinfo")),
+        unnamed_bytes=_unnamed_bytes(meminfo, listed),
+        spare_bytes=_spare_bytes(meminfo, listed),
+        tcp_bytes=_tcp_bytes(read_text(proc_root / "net/sockstat")),
         slab_caches=None if caches is None else {name: count * size for name, (count, size) in caches.items()},
         slab_object_bytes=None if caches is None else {name: size for name, (_, size) in caches.items()},
     )
 
 
-def _unnamed_bytes(meminfo: Mapping[str, int], zoneinfo: str | None) -> int | None:
-    """What is in use less all that meminfo names; None when a counter or the per-CPU free lists cannot be read.
-
-    MemFree leaves out the pages on the per-CPU free lists (mm/page_alloc.c), which zoneinfo counts.
-    """
-    if zoneinfo is None or not {"MemTotal", "MemFree", *_NAMED_COUNTERS} <= meminfo.keys():
+def _listed_bytes(zoneinfo: str | None) -> int | None:
+    """Pages on the per-CPU free lists, which MemFree leaves out (mm/page_alloc.c) and zoneinfo counts."""
+    if zoneinfo is None:
         return None
     free_pages = sum(int(line.split()[1]) for line in zoneinfo.splitlines() if line.lstrip().startswith("count:"))
+    return free_pages * os.sysconf("SC_PAGESIZE")
+
+
+def _unnamed_bytes(meminfo: Mapping[str, int], listed: int | None) -> int | None:
+    """What is in use less all that meminfo names; None when a counter or the per-CPU free lists cannot be read."""
+    if listed is None or not {"MemTotal", "MemFree", *_NAMED_COUNTERS} <= meminfo.keys():
+        return None
     named = sum(meminfo[name] for name in (*_NAMED_COUNTERS, *_NAMED_WHERE_THERE) if name in meminfo)
-    return meminfo["MemTotal"] - meminfo["MemFree"] - free_pages * os.sysconf("SC_PAGESIZE") - named
+    return meminfo["MemTotal"] - meminfo["MemFree"] - listed - named
+
+
+def _spare_bytes(meminfo: Mapping[str, int], listed: int | None) -> int | None:
+    if listed is None or not set(_SPARE_COUNTERS) <= meminfo.keys():
+        return None
+    return sum(meminfo[name] for name in _SPARE_COUNTERS) + listed
+
+
+def _tcp_bytes(sockstat: str | None) -> int | None:
+    """``TCP: inuse 5 orphan 0 tw 0 alloc 9 mem 3``, the last in pages."""
+    for line in (sockstat or "").splitlines():
+        if line.startswith("TCP:"):
+            pages = to_int(line.rpartition(" mem ")[2])
+            return None if pages is None else pages * os.sysconf("SC_PAGESIZE")
+    return None
 
 
 def page_directory_bytes(sys_root: Path = SYS) -> int:

@@ -41,6 +41,9 @@ _SOCKET_ID_TAIL_BYTES = 44  # addresses, interface and cookie: zero is any
 _SOURCE_OFFSET_BYTES = 8  # of inet_diag_msg: family, state, timer, retrans, then both ports
 _MESSAGE_HEAD = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _QUEUES_OFFSET_BYTES = 4 + 48 + 4
+_DIAG_MESSAGE_BYTES = 72
+_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
+_INET_DIAG_SKMEMINFO = 7
 _RECEIVE_BYTES = 1 << 18
 _TIMEOUT_S = 5.0
 
@@ -53,6 +56,15 @@ class SocketCount:
     source: str | None
 
 
+class Buffers(NamedTuple):
+    """Data in sockets: how many sockets, bytes unread and unsent (or not acknowledged), bytes charged for them."""
+
+    sockets_count: int
+    unread_bytes: int
+    unsent_bytes: int
+    charged_bytes: int
+
+
 class ListenQueue(NamedTuple):
     """Accept queue of a listener: connections that wait in it and its length (None in /proc/net/tcp)."""
 
@@ -61,45 +73,79 @@ class ListenQueue(NamedTuple):
     source: str
 
 
-def _request(port: int, state: int, family: int) -> bytes:
-    """inet_diag_req_v2 for a dump of one state, one local port and one family."""
-    body = _REQUEST.pack(family, _IPPROTO_TCP, 0, 0, 1 << state) + _PORTS.pack(port, 0) + bytes(_SOCKET_ID_TAIL_BYTES)
+def _request(ports: tuple[int, int], state: int, family: int, extensions: int = 0) -> bytes:
+    """inet_diag_req_v2 for a dump of one state and one family; of the local and the remote port 0 is any."""
+    head = _REQUEST.pack(family, _IPPROTO_TCP, extensions, 0, 1 << state)
+    body = head + _PORTS.pack(*ports) + bytes(_SOCKET_ID_TAIL_BYTES)
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int]]:
-    """(type, offset of the body) of each netlink message in one datagram."""
+def _messages(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(type, start and end of the body) of each netlink message in one datagram."""
     position = 0
     while position + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, position)
         if length < _HEADER.size:
             raise OSError("netlink message without length")
-        yield kind, position + _HEADER.size
+        yield kind, position + _HEADER.size, position + length
         position += (length + 3) & ~3
 
 
-def _netlink_dump(port: int, state: int, address: str | None, family: int) -> Iterator[tuple[int, int]]:
-    """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given.
-
-    Raises OSError where the kernel has no sock_diag or refuses it.
-    """
+def _netlink_messages(request: bytes) -> Iterator[memoryview]:
+    """The body of every message of a dump. Raises OSError where the kernel has no sock_diag or refuses it."""
     import socket
 
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as link:
         link.settimeout(_TIMEOUT_S)
-        link.sendto(_request(port, state, family), (0, 0))
+        link.sendto(request, (0, 0))
         while True:
             data = link.recv(_RECEIVE_BYTES)
-            for kind, offset in _messages(data):
+            for kind, start, end in _messages(data):
                 if kind == _NLMSG_DONE:
                     return
                 if kind == _NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", data, offset)[0], "sock_diag")
-                if _MESSAGE_HEAD.unpack_from(data, offset)[1] != state:
-                    continue
-                start = offset + _SOURCE_OFFSET_BYTES
-                if address is None or address == _ipv4_text(data[start : start + 16], family):
-                    yield struct.unpack_from("=II", data, offset + _QUEUES_OFFSET_BYTES)
+                    raise OSError(-struct.unpack_from("=i", data, start)[0], "sock_diag")
+                yield memoryview(data)[start:end]
+
+
+def _netlink_dump(port: int, state: int, address: str | None, family: int) -> Iterator[tuple[int, int]]:
+    """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given."""
+    for body in _netlink_messages(_request((port, 0), state, family)):
+        if _MESSAGE_HEAD.unpack_from(body)[1] != state:
+            continue
+        source = bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16])
+        if address is None or address == _ipv4_text(source, family):
+            yield struct.unpack_from("=II", body, _QUEUES_OFFSET_BYTES)
+
+
+def read_buffers(port: int, *, remote: bool = False) -> Buffers | None:
+    """Data of every established socket whose local (`remote`: peer's) port is `port`; None without netlink.
+
+    Takes some 4 µs a socket. Source: sock_diag(7), INET_DIAG_SKMEMINFO. Raises ValueError for a port that cannot be.
+    """
+    _check_port(port)
+    counts = [0, 0, 0, 0]
+    try:
+        for family in _FAMILIES:
+            ports = (0, port) if remote else (port, 0)
+            for body in _netlink_messages(_request(ports, _ESTABLISHED, family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
+                parts = (1, *struct.unpack_from("=II", body, _QUEUES_OFFSET_BYTES), _charged_bytes(body))
+                counts = [count + part for count, part in zip(counts, parts, strict=True)]
+    except (OSError, struct.error):
+        return None
+    return Buffers(*counts)
+
+
+def _charged_bytes(body: memoryview) -> int:
+    """rmem_alloc and wmem_queued of one socket (include/uapi/linux/sock_diag.h)."""
+    position = _DIAG_MESSAGE_BYTES
+    while position + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, position)
+        if kind == _INET_DIAG_SKMEMINFO:
+            values = struct.unpack_from("=6I", body, position + _ATTRIBUTE.size)
+            return int(values[0]) + int(values[5])
+        position += max(_ATTRIBUTE.size, (length + 3) & ~3)
+    return 0
 
 
 def _ipv4_text(address: bytes, family: int) -> str | None:

@@ -10,6 +10,7 @@ from c10k_probe.servers.command import command_model
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE
+from c10k_probe.servers.prediction import pool_wall, predict
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
@@ -44,5 +45,7 @@ __all__ = [
     "ServerModel",
     "ServerOptions",
     "command_model",
+    "pool_wall",
+    "predict",
     "to_hold",
 ]

@@ -86,6 +86,9 @@ class ServerModel(Protocol):
     def start(self, options: ServerOptions) -> Server:
         """A running server, ready for connections. Raises ``native.HelperError``."""
 
+    def room_count(self, options: ServerOptions) -> int | None:
+        """Connections that its design can serve at once with these options; None: as many as come."""
+
     @property
     def per_connection(self) -> Needs:
         """What one connection takes of each limit, in the server."""

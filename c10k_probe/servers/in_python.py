@@ -40,6 +40,10 @@ class PythonModel:
             raise native.HelperUnsupported(self.missing)
         return PythonServer(self, options)
 
+    def room_count(self, options: ServerOptions) -> int | None:
+        """As many as come; see ``base.ServerModel``."""
+        return None
+
 
 # Memory: measured by `connections --to 1000` with CPython 3.11, uvloop 0.23 and Linux 6.18 on x86-64.
 PYTHON_MODELS: Final = {

@@ -111,6 +111,10 @@ class RealModel:
             raise native.HelperUnsupported(f"{self.name} does not speak {options.protocol}")
         return RealServer(self, options)
 
+    def room_count(self, options: ServerOptions) -> int | None:
+        """Connections that its design can serve at once; see ``base.ServerModel``."""
+        return options.workers_count if "workers" in self.takes else None
+
 
 def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
     """Finds these system packages' programs."""

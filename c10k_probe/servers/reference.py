@@ -39,6 +39,10 @@ class ReferenceModel:
         """A running server; see ``base.ServerModel``."""
         return ReferenceServer(self.name, options)
 
+    def room_count(self, options: ServerOptions) -> int | None:
+        """Connections of all workers; see ``base.ServerModel``."""
+        return (options.workers_count or _POOL_COUNT) if self.name in POOLS else None
+
 
 _POOL_COUNT: Final = 256  # SERVER_POOL_COUNT in server.h
 _CPUS_COUNT: Final = len(os.sched_getaffinity(0))

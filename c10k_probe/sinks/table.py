@@ -201,7 +201,14 @@ def _ever_narrower(views: Sequence[View], keys_count: int) -> Iterator[_Way]:
 
 def _build_table(keys: Sequence[str], way: _Way, rows: Sequence[RowMeasured], title: str) -> Table:
     style, views, are_folded = way
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        collapse_padding=True,
+    )
     if are_folded:
         table.add_column("", overflow="fold")
     else:

@@ -11,7 +11,7 @@ from command import CURSOR_OFF, CURSOR_ON, on_terminal, only_run_folder, rows_of
 from rich.cells import cell_len
 
 FORK = ("fork-latency", "--n", 100, "--repeats", 5)
-CONNECTIONS = ("connections", "--to", 120, "--steps", 4, "--model", "epoll")
+CONNECTIONS = ("connections", "--to", 120, "--steps", 4, "--model", "epoll", "--probe-time", "20ms")
 ESCAPE, ELLIPSIS = "\x1b", "…"
 COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 ERASE_LINE = "\x1b[2K"
@@ -123,7 +123,7 @@ def test_plain_lines_in_a_pipe(tmp_path: Path, arguments: tuple[object, ...]) ->
     assert "\r" not in finished.stderr
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
     keys = [f"{row['method']} {row['linking']} {row['placement']} base: " for row in rows if "method" in row]
-    keys += [f"{row['model']} target {row['target_count']}: " for row in rows if "model" in row]
+    keys += [f"{row['model']} {row['state']} target {row['target_count']}: " for row in rows if "model" in row]
     assert len(keys) == len(rows) > 0
     lines = finished.stderr.splitlines()
     assert all(sum(line.startswith(key) for line in lines) == 1 for key in keys)
@@ -148,7 +148,7 @@ def test_dumb_terminal(tmp_path: Path, term: str | None) -> None:
     """A terminal without cursor control gets plain lines."""
     output = shown_on_terminal(tmp_path, *CONNECTIONS, TERM=term)
     assert ESCAPE not in output
-    assert re.search(r"^epoll target 120: open 120", output.replace("\r", ""), re.MULTILINE)
+    assert re.search(r"^epoll used target 120: open 120", output.replace("\r", ""), re.MULTILINE)
 
 
 def test_quiet(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_csv_file_alone_leaves_stdout_empty(tmp_path: Path) -> None:
 
 def test_time_left_is_told(tmp_path: Path) -> None:
     """A run of more than a few seconds says how far it is and about how long it will take."""
-    finished = run("connections", "--to", 120, "--steps", 2, "--repeats", 4, "--model", "epoll", cwd=tmp_path)
+    finished = run(*CONNECTIONS, "--repeats", 4, cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     progress = [line for line in finished.stderr.splitlines() if re.match(r" *\d+%", line)]
     assert any(re.search(r"about \d+ (s|min) left", line) for line in progress), finished.stderr

@@ -195,7 +195,7 @@ def test_either_end_of_connections_may_crash(helpers: HelperFolder, tmp_path: Pa
     """A server or client that dies in the middle of a ramp fails its cell in one line; nothing is left."""
     crash = '{real} "$@" & helper=$!; read line; kill -SEGV $helper; wait $helper; kill -SEGV $$'
     folder = helpers(**{helper: crash})
-    arguments = ["connections", "--to", 20, "--model", "epoll", "--csv", "-"]
+    arguments = ["connections", "--to", 20, "--model", "epoll", "--probe-time", "20ms", "--csv", "-"]
     finished = run(*arguments, cwd=tmp_path, changes={native.HELPERS_VARIABLE: str(folder)})
     assert finished.code == 1, finished.stderr
     assert "Traceback" not in finished.stderr
@@ -207,7 +207,7 @@ def test_either_end_of_connections_may_crash(helpers: HelperFolder, tmp_path: Pa
 @pytest.mark.parametrize("program", ["reference_server", "connection_holder"])
 def test_an_end_that_dies_in_mid_ramp_is_named(tmp_path: Path, program: str) -> None:
     """Rows before it are kept; the last says who ended and how, not only what the other end saw of it."""
-    arguments = ["connections", "--to", 6000, "--steps", 12, "--model", "epoll", "--csv", "-"]
+    arguments = ["connections", "--to", 6000, "--steps", 12, "--model", "epoll", "--probe-time", "20ms", "--csv", "-"]
     with started(*arguments, cwd=tmp_path) as command:
         command.until(lambda: command.stdout.count("\n") > 2, "two rows")
         pid = command.until(lambda: kernel.leader_running(program, command.living()), program)

@@ -89,7 +89,7 @@ def test_full_file_system(tmp_path: Path, small_disk: tuple[str, ...]) -> None:
 def test_file_that_may_grow_no_more(tmp_path: Path, require_root: None, small_disk: tuple[str, ...]) -> None:
     """A CSV file on a full file system: no torn line in it, all rows in the run folder elsewhere."""
     filled = [*small_disk[:-2], small_disk[-2].replace('"$@"', 'head -c 94K /dev/zero >small/big; "$@"'), "sh"]
-    arguments = ["connections", "--to", 100, "--steps", 40, "--csv", "small/rows.csv"]
+    arguments = ["connections", "--to", 100, "--steps", 40, "--probe-time", "10ms", "--csv", "small/rows.csv"]
     finished = run(*arguments, cwd=tmp_path, wrapper=filled)
     assert finished.code == 1, finished.stderr
     assert "small/rows.csv" in finished.stderr

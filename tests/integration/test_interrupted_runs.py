@@ -29,7 +29,21 @@ from command import (
 from c10k_probe import results
 
 # Each would run for a minute or more; the last is in its first launch meanwhile.
-LONG_RAMPS = ("connections", "--to", 200, "--steps", 6, "--repeats", 500, "--seed", 1, "--model", "epoll,thread")
+BRIEFLY = ("--probe-time", "20ms")
+LONG_RAMPS = (
+    "connections",
+    "--to",
+    200,
+    "--steps",
+    6,
+    "--repeats",
+    500,
+    "--seed",
+    1,
+    "--model",
+    "epoll,thread",
+    *BRIEFLY,
+)
 LONG_LAUNCHES = ("fork-latency", "--n", 1_000_000, "--repeats", 10_000, "--method", "fork,vfork,pthread_create")
 ONE_LAUNCH = ("fork-latency", "--n", 1_000_000, "--repeats", 5, "--method", "fork", "--linking", "static")
 STATES = {"ok", "failed", "skipped", "interrupted"}
@@ -92,7 +106,7 @@ def test_csv_on_stdout_is_whole(tmp_path: Path) -> None:
 
 def test_cells_without_a_row_are_marked(tmp_path: Path) -> None:
     """A model whose turn had not come, and one whose ramp had, have a row that says interrupted, with empty numbers."""
-    arguments = ["connections", "--to", 3000, "--steps", 12, "--seed", 1, "--csv", "rows.csv"]
+    arguments = ["connections", "--to", 3000, "--steps", 12, "--seed", 1, *BRIEFLY, "--csv", "rows.csv"]
     with started(*arguments, cwd=tmp_path) as command:
         in_mid_run(command, tmp_path, rows=1)
         command.signal(signal.SIGINT)
@@ -124,7 +138,7 @@ def test_samples_so_far_become_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_twice_is_at_once(tmp_path: Path, second: signal.Signals) -> None:
     """The second signal ends everything within two seconds, whatever the first one was about to save."""
-    with started("connections", "--to", 2000, "--model", "fork", "--repeats", 50, cwd=tmp_path) as command:
+    with started("connections", "--to", 2000, "--model", "fork", "--repeats", 50, *BRIEFLY, cwd=tmp_path) as command:
         in_mid_run(command, tmp_path, rows=9)
         command.signal(signal.SIGINT)
         command.signal(second)
@@ -152,7 +166,7 @@ def test_kill_leaves_no_process_and_a_readable_folder(tmp_path: Path, arguments:
 
 def test_kill_of_a_large_tree(tmp_path: Path) -> None:
     """Two thousand processes of the fork model are gone as well."""
-    with started("connections", "--to", 2000, "--model", "fork", "--repeats", 50, cwd=tmp_path) as command:
+    with started("connections", "--to", 2000, "--model", "fork", "--repeats", 50, *BRIEFLY, cwd=tmp_path) as command:
         command.until(lambda: len(command.living()) > 1000, "a thousand processes")
         command.signal(signal.SIGKILL)
         command.finish(5)

@@ -48,15 +48,25 @@ def assert_stopped_at_a_wall(rows: Rows, name: str, limit: int) -> None:
     assert last["echo_failed_count"] == "0"
 
 
+def assert_told_apart(row: dict[str, str], name: str) -> None:
+    """The columns name the limit, say that it is a setting, and what was predicted is about what was reached."""
+    assert (row["wall"], row["wall_kind"], row["predicted_wall"]) == (name, "administrative", name)
+    assert int(row["predicted_count"]) == pytest.approx(int(row["open_count"]), abs=8)
+    used = dict(part.split("=") for part in row["walls_used"].split())
+    before, now = used[name].split("/")[0].split("..")
+    assert int(before) < int(now)
+
+
 def test_descriptors(tmp_path: Path) -> None:
     """With 200 descriptors a process the loop ends below 200; processes share the number and go on to the end."""
-    arguments = ["--to", 250, "--model", "epoll,fork", "--csv", "-"]
+    arguments = ["--to", 250, "--model", "poll,fork", "--probe-time", "20ms", "--csv", "-"]
     finished = run(
         "connections", *arguments, cwd=tmp_path, wrapper=limited("RLIMIT_NOFILE", DESCRIPTORS), program=IMPATIENT
     )
     assert finished.code == 3, finished.stderr
     assert "Traceback" not in finished.stderr
-    assert_stopped_at_a_wall(by_model(finished.stdout, "epoll"), "descriptors", DESCRIPTORS)
+    assert_stopped_at_a_wall(by_model(finished.stdout, "poll"), "descriptors", DESCRIPTORS)
+    assert_told_apart(by_model(finished.stdout, "poll")[-1], "descriptors")
     assert {row["status"] for row in by_model(finished.stdout, "fork")} == {"ok"}
     assert by_model(finished.stdout, "fork")[-1]["open_count"] == "250"
     stored = results.load(only_run_folder(tmp_path))
@@ -83,7 +93,7 @@ def as_nobody(tmp_path: Path, require_root: None, require_tool: Callable[[str], 
 
 def test_tasks(as_nobody: Callable[..., Finished], tmp_path: Path) -> None:
     """With 60 tasks for the user, processes and threads end below 60, and the loop does not notice."""
-    finished = as_nobody("connections", "--model", "fork,thread,epoll", "--to", 100, "--csv", "-")
+    finished = as_nobody("connections", "--model", "fork,thread,epoll", "--to", 100, "--probe-rate", 0, "--csv", "-")
     assert finished.code == 3, finished.stderr
     assert "Traceback" not in finished.stderr
     for model in ("fork", "thread"):
@@ -94,7 +104,7 @@ def test_tasks(as_nobody: Callable[..., Finished], tmp_path: Path) -> None:
 
 def test_unprivileged_run_is_whole(as_nobody: Callable[..., Finished]) -> None:
     """Without root everything is measured; what cannot be read is said, not guessed."""
-    finished = as_nobody("connections", "--model", "epoll", "--to", 30, "--csv", "-")
+    finished = as_nobody("connections", "--model", "epoll", "--to", 30, "--probe-time", "20ms", "--csv", "-")
     assert finished.code == 0, finished.stderr
     rows = rows_of(finished.stdout)
     assert rows[-1]["open_count"] == rows[-1]["established_count"] == "30"
@@ -111,7 +121,7 @@ def test_memory_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
 
     monkeypatch.setattr(limits, "memory_guard", refuse_the_third)
     monkeypatch.chdir(tmp_path)
-    code = run_here("connections", "--to", 40, "--steps", 5, "--model", "epoll", "--csv", "-")
+    code = run_here("connections", "--to", 40, "--steps", 5, "--model", "epoll", "--probe-rate", 0, "--csv", "-")
     rows = rows_of(capfd.readouterr().out)
     assert code == 3
     assert [row["status"] for row in rows] == ["ok", "ok", "failed"]

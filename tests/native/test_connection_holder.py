@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import cannot_run
 
 from c10k_probe import native
 from native.answering import BAD_ANSWERS, PythonServer, on_third
@@ -17,7 +17,7 @@ from native.driving import Foster, Message, Server, holding
 from native.kernel_view import client_ends, descriptors_of, remains_of, server_ends, sockets_of
 
 COUNT = 23
-CONNECTIONS_PER_SOURCE = 2000
+PORT_FIRST = 32_768
 NOBODY_LISTENS = 9  # discard; below 1024, so no test's ephemeral port
 
 FIRST_FAILURES = {
@@ -184,19 +184,15 @@ def test_sources_lie_in_127_and_differ_by_base(server: Server) -> None:
         assert server.status()["open_count"] == 10
 
 
-def test_sources_rotate(server: Server) -> None:
-    target = CONNECTIONS_PER_SOURCE + 50
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < target + 16:
-        cannot_run(f"RLIMIT_NOFILE is below {target + 16}")
-    with holding(server.port) as holder:
-        ramped = holder.ask(f"ramp {target}", "ramped")
-        sources = [row.local[0] for row in client_ends(server.port)]
+def test_it_chooses_ports_itself_and_passes_over_those_of_others(server: Server) -> None:
+    with socket.create_server(("127.16.0.2", PORT_FIRST + 1)), holding(server.port, "--ports", 10) as holder:
+        ramped = holder.ask("ramp 24", "ramped")
+        ends = sorted((row.local for row in sockets_of(holder.pid)), key=lambda end: (end[0], end[1]))
 
-    assert (ramped["open_count"], ramped["failure"]) == (target, None)
-    assert {source: sources.count(source) for source in set(sources)} == {
-        "127.16.0.1": CONNECTIONS_PER_SOURCE,
-        "127.16.0.2": 50,
-    }
+    assert (ramped["open_count"], ramped["failure"]) == (24, None)
+    first = [("127.16.0.1", PORT_FIRST + place) for place in range(10)]
+    second = [("127.16.0.2", PORT_FIRST + place) for place in range(10) if place != 1]
+    assert ends == [*first, *second, *(("127.16.0.3", PORT_FIRST + place) for place in range(5))]
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

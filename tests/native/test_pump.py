@@ -175,7 +175,7 @@ def test_where_none_is_held_nothing_is_counted() -> None:
 
 @pytest.mark.parametrize("most", [2, 3, 64])
 def test_latencies_are_thinned_evenly(most: int) -> None:
-    with Server("epoll") as server, held(server.port, "--pump-samples", most) as holder:
+    with Server("epoll") as server, held(server.port, "--samples", most) as holder:
         pumped = holder.ask("pump 4 300", "pumped")
 
     kept, every, requests = len(pumped["latency_ns"]), pumped["latency_samples_every"], pumped["requests_count"]
@@ -222,7 +222,7 @@ def test_bad_commands(command: str) -> None:
 
 @pytest.mark.parametrize("most", [1, 100_001])
 def test_a_room_for_samples_that_cannot_be(most: int) -> None:
-    assert run("connection_holder", "--port", 9, "--pump-samples", most).code == 2
+    assert run("connection_holder", "--port", 9, "--samples", most).code == 2
 
 
 # --- bad servers ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from c10k_probe.charts.choice import choose, draw
 from c10k_probe.charts.declared import charts_of
 from c10k_probe.charts.lines import Line
 from c10k_probe.exits import UserError
-from c10k_probe.experiment import Chart, Experiment, WinnerMap, columns
+from c10k_probe.experiment import AnyChart, Chart, Experiment, Stack, WinnerMap, columns
 from c10k_probe.registry import find_experiments
 from c10k_probe.results import load, newest
 from c10k_probe.sinks.folder import RunFolderSink
@@ -55,16 +55,25 @@ def test_declared_charts_name_columns_of_their_rows(name: str) -> None:
     known = {column.name: column for column in columns(experiment.row_type)}
     assert len({chart.name for chart in experiment.charts}) == len(experiment.charts)
     for chart in experiment.charts:
-        is_map = isinstance(chart, WinnerMap)
-        ends = [end for end in (chart.low, chart.high) if end]
-        numbers = [chart.x, chart.y, chart.value, *ends] if is_map else [chart.y, *ends]
-        keys = [chart.contestant] if is_map else [*chart.series]
-        assert {chart.x, *numbers, *keys, *(column for column, _ in chart.where)} <= known.keys()
+        numbers, keys = columns_of(chart)
+        places = chart.x if isinstance(chart, Stack) else (chart.x,)
+        assert {*places, *numbers, *keys, *(column for column, _ in chart.where)} <= known.keys()
         assert all(known[column].kind != "str" for column in numbers)
         assert all(known[column].key for column in keys)
-        assert len(ends) != 1, "an interval has two ends"
         assert re.fullmatch(r"[a-z0-9-]+", chart.name)
         assert len(chart.title) <= 78
+
+
+def columns_of(chart: AnyChart) -> tuple[list[str], list[str]]:
+    """Columns in which a chart needs numbers, and those that must be keys."""
+    if isinstance(chart, Stack):
+        assert len(chart.parts) == len(chart.names) == len({*chart.names})
+        return [*chart.parts, chart.last], list(chart.x)
+    ends = [end for end in (chart.low, chart.high) if end]
+    assert len(ends) != 1, "an interval has two ends"
+    if isinstance(chart, WinnerMap):
+        return [chart.x, chart.y, chart.value, *ends], [chart.contestant]
+    return [chart.y, *ends], [*chart.series]
 
 
 def test_reading_a_run_loads_neither_drawing_library() -> None:

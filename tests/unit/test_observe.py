@@ -415,3 +415,87 @@ def test_counters_of_a_made_up_kernel(tmp_path: Path) -> None:
     assert (reading.listen_drops_count, reading.tcp_timeouts_count) == (4, None)
     nothing = counters.read_counters(tmp_path / "none")
     assert set(nothing.as_dict().values()) == {None, nothing.time_s}
+
+
+def test_a_large_tree_is_read_by_a_sample_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader and 12 of 23 children: like children, so that the scaled sums are those of all."""
+    with running(CHILDREN) as process:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+        wait_until(lambda: all(member.status() == psutil.STATUS_SLEEPING for member in family))
+        whole = tree.read_tree(process.pid)
+        monkeypatch.setattr(tree, "SAMPLED_ABOVE", 10)
+        monkeypatch.setattr(tree, "SAMPLE_COUNT", 12)
+        part = tree.read_tree(process.pid)
+    assert (whole.read_count, whole.chosen_count, whole.pss_doubt_bytes) == (24, 24, 0)
+    assert (part.processes_count, part.tasks_count, part.read_count, part.chosen_count) == (24, 24, 13, 13)
+    assert part.is_complete and part.page_table_bytes == whole.page_table_bytes
+    for name in ("pss_bytes", "private_bytes", "rss_bytes"):
+        assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=0.02)
+    assert whole.shared_bytes == (whole.pss_bytes or 0) - (whole.private_bytes or 0)
+
+
+def test_the_doubt_about_a_sample_is_that_of_its_scatter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leader of 1 KiB, four others of 10, 20, 10, 20 KiB of which two are read: 30 for 60, plus or minus 27.7."""
+    for index, size in enumerate((1, 10, 20, 10, 20)):
+        process = make_process(tmp_path, 10 + index, 10)
+        write(process / "status", STATUS)
+        write(process / "smaps_rollup", ROLLUP.replace("Pss:  50", f"Pss:  {size}"))
+    monkeypatch.setattr(tree, "SAMPLED_ABOVE", 3)
+    monkeypatch.setattr(tree, "SAMPLE_COUNT", 2)
+    monkeypatch.setattr(tree, "_process_paths", lambda root: (os.fsencode(root / str(pid)) for pid in range(10, 15)))
+    reading = tree.read_tree(10, tmp_path)
+    assert reading.pss_bytes == (1 + 2 * 20) * 1024  # the first and third of the others: 10 and 10
+    assert reading.pss_doubt_bytes == 0
+    write(tmp_path / "13/smaps_rollup", ROLLUP.replace("Pss:  50", "Pss:  20"))
+    reading = tree.read_tree(10, tmp_path)
+    assert reading.pss_bytes == (1 + 2 * 30) * 1024
+    # 1.96 x 4 processes x a standard deviation of 7.07 x the root of half of a half
+    assert reading.pss_doubt_bytes == pytest.approx(1.96 * 4 * 50**0.5 * 0.5 * 1024, abs=1024)
+
+
+def test_data_in_sockets_is_found_at_the_end_that_holds_it() -> None:
+    """Three of five clients leave 1,000 bytes unread; the listener is none of the connections."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = listener.getsockname()[1]
+        pairs = []
+        for _ in range(5):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            pairs.append((client, stack.enter_context(listener.accept()[0])))
+        before = sockets.read_buffers(port, remote=True)
+        for client, server in pairs[:3]:
+            server.sendall(bytes(1000))
+            assert client.recv(1000, socket.MSG_PEEK | socket.MSG_WAITALL)
+        ours, theirs = sockets.read_buffers(port, remote=True), sockets.read_buffers(port)
+    assert before == sockets.Buffers(5, 0, 0, 0)
+    assert ours is not None and theirs is not None
+    assert (ours.sockets_count, ours.unread_bytes, ours.unsent_bytes) == (5, 3000, 0)
+    assert (theirs.sockets_count, theirs.unread_bytes) == (5, 0)
+    assert ours.charged_bytes >= 3000  # with what the kernel keeps around the data
+    with pytest.raises(ValueError, match="not in"):
+        sockets.read_buffers(0)
+
+
+def test_buffers_without_netlink_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(1) as port:
+        monkeypatch.setattr(socket, "socket", Refused)
+        assert sockets.read_buffers(port) is None
+        monkeypatch.undo()
+
+
+def test_spare_memory_and_data_of_tcp(tmp_path: Path) -> None:
+    """Free, on per-CPU lists, or holding files; sockstat counts pages."""
+    page = os.sysconf("SC_PAGESIZE")
+    write(tmp_path / "meminfo", "MemTotal: 900 kB\nMemFree: 100 kB\nBuffers: 20 kB\nCached: 30 kB\n")
+    write(tmp_path / "zoneinfo", "Node 0\n  pagesets\n    cpu: 0\n              count: 3\n              high: 9\n")
+    write(
+        tmp_path / "net/sockstat", "sockets: used 17\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 271\nUDP: inuse 0 mem 5\n"
+    )
+    reading = memory.read_kernel_memory(tmp_path)
+    assert reading.spare_bytes == 150 * 1024 + 3 * page
+    assert reading.tcp_bytes == 271 * page
+    assert memory.read_kernel_memory(tmp_path / "none").spare_bytes is None
+    assert memory.read_kernel_memory(tmp_path / "none").tcp_bytes is None
+    real = memory.read_kernel_memory()
+    assert real.spare_bytes is not None and real.memory_free_bytes is not None
+    assert real.spare_bytes >= 0.9 * real.memory_free_bytes

@@ -28,6 +28,7 @@ ROOMS: dict[str, str] = {
     "experiments": "sinks results runner events interrupts cli charts registry parts __main__",
     "experiment": "runner events interrupts sinks cli results native machine observe servers load tracing registry",
     "parameters": "* +units +exits",
+    "pictures": "*",
     "fits": "* +stats",
     "helper_in_python": "*",
     "creation_in_python": "* +native +helper_in_python",
