@@ -57,11 +57,15 @@ class SamplesTaken:
 
 @dataclass(frozen=True)
 class RowMeasured:
-    """A row, new or measured further (same key); ``final`` when it will not change any more. Missing is None."""
+    """A row, new or measured further (same key); ``final`` when it will not change any more. Missing is None.
+
+    ``is_traced``: its times are those of traced launches, never to be shown among the others.
+    """
 
     key: tuple[Scalar, ...]
     values: Mapping[str, Scalar]
     final: bool
+    is_traced: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,23 @@ from c10k_probe.events import (
     Warned,
 )
 from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import AnyExperiment, Cell, Finding, Row, Samples, columns, flatten, key_of
+from c10k_probe.experiment import (
+    OFF,
+    AnyExperiment,
+    Cell,
+    Finding,
+    Row,
+    Samples,
+    columns,
+    flatten,
+    is_traced,
+    key_of,
+    unset_keys,
+)
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
+from c10k_probe.traced import slowdowns, traced_cell
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,7 @@ class Plan:
     seed: int
     timeout_s: float | None = None
     command: tuple[str, ...] = ()
+    trace: str = OFF  # the backend under which each cell is measured too
 
 
 SUMMARY_EVERY_S: Final = 2.0  # bootstraps cost this process CPU time that is better left to what is measured
@@ -129,7 +143,7 @@ class Run:
         self._done_weight = 0.0
         self._end = "done"
         self._current: Cell | None = None
-        self._cells = list(experiment.cells(parameters))
+        self._cells = self._with_traced(experiment.cells(parameters))
         if not self._cells:
             raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
         self._total_weight = sum(map(self._whole_weight, self._cells)) or 1.0
@@ -194,8 +208,18 @@ class Run:
     def _new_cells(self) -> list[Cell]:
         """What the experiment wants to know further; a cell is measured once, whatever came of it."""
         known = {cell.name for cell in self._cells}
-        asked = self.experiment.refine(self.parameters, self._samples, self.plan.seed)
+        asked = self._with_traced(self.experiment.refine(self.parameters, self._untraced(), self.plan.seed))
         return list({cell.name: cell for cell in asked if cell.name not in known}.values())
+
+    def _with_traced(self, cells: Sequence[Cell]) -> list[Cell]:
+        """The cells, and with --trace each a second time: the shuffle of a block puts traced and untraced in turn."""
+        if self.plan.trace == OFF:
+            return list(cells)
+        extra = self.experiment.traced_weight
+        return [*cells, *(traced_cell(cell, self.plan.trace, extra) for cell in cells)]
+
+    def _untraced(self) -> list[Samples]:
+        return [item for item in self._samples if item.traced_by == OFF]
 
     def _measure_blocks(self, cells: Sequence[Cell], shuffler: random.Random) -> None:
         self._check_needs(cells)
@@ -263,7 +287,7 @@ class Run:
         key = key_of(row)
         if final or self.rows.get(key) != row:
             self.rows[key] = row
-            self.emit(RowMeasured(key, flatten(row), final))
+            self.emit(RowMeasured(key, flatten(row), final, is_traced(row)))
 
     # --- what remains ---------------------------------------------------------------------------------------------
 
@@ -318,7 +342,7 @@ class Run:
                 self._put(self._empty_row(cell, "interrupted", f"{what} {when}"), final=True)
 
     def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
-        keys = {item.name: None for item in dataclasses.fields(self.experiment.row_type) if item.metadata.get("key")}
+        keys = dict.fromkeys(unset_keys(self.experiment.row_type))
         grade_reason = "not measured"
         state = {"status": status, "reason": reason, "grade": "void", "grade_reason": grade_reason}
         return self.experiment.row_type(**(keys | dict(cell.key) | state))  # type: ignore[arg-type]
@@ -330,10 +354,11 @@ class Run:
         return cell.name in self._launches
 
     def _judge(self, noise: str | None) -> None:
-        """Judge the claims from all rows that are not void; a noisy machine caps every verdict."""
-        rows = [flatten(row) for row in self.rows.values() if row.grade != "void"]
-        made = self.experiment.fit(self.parameters, self._samples, self.plan.seed)
-        for item in made:
+        """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
+        rows = [flatten(row) for row in self.rows.values() if row.grade != "void" and not is_traced(row)]
+        made = self.experiment.fit(self.parameters, self._untraced(), self.plan.seed)
+        names = self.experiment.traced_values
+        for item in (*made, *slowdowns(self._samples, names, self.plan.seed)):
             self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:
             verdict = judge(rows, made)
@@ -400,7 +425,8 @@ def _facts_after(delta: machine.Counters, own_cpu_s: float) -> dict[str, object]
 
 def _covers(cell: Cell, row: Row) -> bool:
     """Whether a row belongs to a cell: it agrees with each of the cell's key columns."""
-    return all(getattr(row, name) == value for name, value in cell.key.items())
+    is_same = is_traced(row) == (cell.traced_by != OFF)
+    return is_same and all(getattr(row, name) == value for name, value in cell.key.items())
 
 
 def _any_measured(rows: Iterable[Row]) -> bool:
