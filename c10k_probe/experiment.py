@@ -388,7 +388,8 @@ class Experiment(ABC, Generic[ParametersT]):
     quick_repeats: ClassVar[int] = 1
     traced_repeats: ClassVar[int] = stats.MINIMUM_LAUNCHES  # blocks with --trace, each cell once traced and once not
     traced_weight: ClassVar[float] = 0.0  # what tracing adds to the weight of a cell, beside doubling it
-    traced_values: ClassVar[tuple[str, ...]] = ()  # names of the values whose slowdown by tracing is to be told
+    traced_values: ClassVar[tuple[str, ...]] = ()  # names of the samples' values whose slowdown by tracing is told
+    traced_columns: ClassVar[tuple[str, ...]] = ()  # the same of an experiment that gives rows and no samples
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

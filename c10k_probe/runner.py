@@ -48,7 +48,7 @@ from c10k_probe.experiment import (
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
-from c10k_probe.traced import slowdowns, traced_cell
+from c10k_probe.traced import slowdowns, slowdowns_of_rows, traced_cell
 
 
 @dataclass(frozen=True)
@@ -357,12 +357,17 @@ class Run:
         """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
         rows = [flatten(row) for row in self.rows.values() if row.grade != "void" and not is_traced(row)]
         made = self.experiment.fit(self.parameters, self._untraced(), self.plan.seed)
-        names = self.experiment.traced_values
-        for item in (*made, *slowdowns(self._samples, names, self.plan.seed)):
+        for item in (*made, *self._slowdowns()):
             self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:
             verdict = judge(rows, made)
             self.emit(VerdictReached(verdict if noise is None else verdict.capped(noise)))
+
+    def _slowdowns(self) -> list[Finding]:
+        """What tracing did to the times of what was traced."""
+        of_samples = slowdowns(self._samples, self.experiment.traced_values, self.plan.seed)
+        of_rows = slowdowns_of_rows(list(self.rows.values()), self.experiment.traced_columns, self.plan.seed)
+        return [*of_samples, *of_rows]
 
     # --- start and end --------------------------------------------------------------------------------------------
 

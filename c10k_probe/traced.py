@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from c10k_probe import stats
-from c10k_probe.experiment import OFF, TRACED_BY, Cell, Finding, Samples
+from c10k_probe.experiment import OFF, TRACED_BY, Cell, Finding, Row, Samples, Scalar, columns, is_traced
 
+REPETITION = "block"  # the key column of such rows that counts repetitions
 Key = tuple[tuple[str, str | int], ...]
 
 
@@ -35,6 +36,46 @@ def slowdowns(samples: Sequence[Samples], names: Sequence[str], seed: int) -> It
             if ratio is not None:
                 subject = f"{name} of {label}"
                 yield Finding(subject, "traced_over_off_ratio", ratio, f"traced by {backend} over untraced, by blocks")
+
+
+def slowdowns_of_rows(rows: Sequence[Row], names: Sequence[str], seed: int) -> Iterator[Finding]:
+    """The same of columns of rows that are each of one block, and of one step of a ramp.
+
+    Only steps that both arms of a block have count; they are alike in all blocks, so that a block is one pair.
+    """
+    steps: dict[tuple[Scalar, ...], dict[bool, Row]] = {}
+    for row in rows if names else ():
+        steps.setdefault(_key_without(row, TRACED_BY), {})[is_traced(row)] = row
+    pairs = [(arms[True], arms[False]) for arms in steps.values() if len(arms) == 2]
+    groups: dict[tuple[Scalar, ...], list[tuple[Row, Row]]] = {}
+    ramps = {item.name for row in rows[:1] for item in columns(type(row)) if item.ramp}
+    for pair in pairs:
+        groups.setdefault(_key_without(pair[1], TRACED_BY, REPETITION, *ramps), []).append(pair)
+    for key, found in sorted(groups.items(), key=str):
+        note = f"traced by {getattr(found[0][0], TRACED_BY)} over untraced, by blocks"
+        for name in names:
+            ratio = stats.paired_ratio(_by_block(found, 0, name), _by_block(found, 1, name), seed)
+            if ratio is not None:
+                subject = f"{_words(name)} of {' '.join(map(str, key))}"
+                yield Finding(subject, "traced_over_off_ratio", ratio, note)
+
+
+def _words(name: str) -> str:
+    """``echo_p50_ns`` -> ``echo p50``."""
+    return name.rpartition("_")[0].replace("_", " ")
+
+
+def _key_without(row: Row, *names: str) -> tuple[Scalar, ...]:
+    return tuple(getattr(row, item.name) for item in columns(type(row)) if item.key and item.name not in names)
+
+
+def _by_block(pairs: Sequence[tuple[Row, Row]], arm: int, name: str) -> dict[int, list[float]]:
+    """The values of one arm, of the steps in which both arms have one."""
+    values: dict[int, list[float]] = {}
+    for pair in pairs:
+        if all(getattr(row, name) is not None for row in pair):
+            values.setdefault(getattr(pair[arm], REPETITION), []).append(float(getattr(pair[arm], name)))
+    return values
 
 
 def by_key(samples: Iterable[Samples]) -> dict[Key, list[Samples]]:
