@@ -33,7 +33,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from c10k_probe import limits, stats
-from c10k_probe.experiment import Bench, Cell, Chart, Experiment, Row, Samples, View, column, estimate
+from c10k_probe.experiment import (
+    OFF,
+    Bench,
+    Cell,
+    Chart,
+    Experiment,
+    Row,
+    Samples,
+    View,
+    column,
+    estimate,
+    tracing_column,
+)
 from c10k_probe.limits import Needs
 from c10k_probe.load import Echoes, Failure, Holder, Ramped
 from c10k_probe.observe import memory, sockets, tree
@@ -50,6 +62,7 @@ from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import BASIC_MODELS, CLIENT_END, MODELS, Server, ServerOptions
 
 from ._connection_price import price_of_one_end
+from ._connection_traced import TracedRamp, traced_views
 
 ECHO_ALL_UP_TO = 10_000
 SETTLE_S = 10.0
@@ -71,6 +84,9 @@ class ConnectionsParameters(Parameters):
         BASIC_MODELS, "Ways to serve a connection, comma-separated, or all.", choices=tuple(MODELS), many=True
     )
     steps: int = parameter(10, "Steps of the ramp, geometric up to --to.", minimum=1, maximum=100, quick=5)
+
+
+_EACH = "of the server for one more connection with its first echo, traced, slope over the ramp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +129,20 @@ class ConnectionsRow(Row):
     memory_read_count: int | None = column("processes whose memory is in user_bytes")
     client_user_bytes: int | None = column("PSS of the client's processes")
     socket_end_bytes: float | None = column("slab of one end of a connection, calibrated")
+    traced_by: str = tracing_column()
+    calls_per_connection: stats.Interval | None = estimate("calls_per_connection", f"system calls {_EACH}")
+    accepts_per_connection: stats.Interval | None = estimate("accepts_per_connection", f"accepted connections {_EACH}")
+    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
+    done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
+    voluntary_switches_per_connection: stats.Interval | None = estimate(
+        "voluntary_switches_per_connection", f"context switches to sleep {_EACH}"
+    )
+    involuntary_switches_per_connection: stats.Interval | None = estimate(
+        "involuntary_switches_per_connection", f"context switches of tasks that could have gone on {_EACH}"
+    )
+    page_faults_per_connection: stats.Interval | None = estimate("page_faults_per_connection", f"page faults {_EACH}")
+    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
+    trace_dropped_count: int | None = column("events that the tracer could not count")
 
 
 _MEMORY = "memory of the server"
@@ -143,6 +173,7 @@ _VIEWS = (
     View("voluntary", "voluntary_switches_count", group=_WORK),
     View("involuntary", "involuntary_switches_count", group=_WORK),
     View("echo max", "echo_max_ns", group=_WORK, priority=2),
+    *traced_views(),
 )
 
 
@@ -173,6 +204,12 @@ class Connections(Experiment[ConnectionsParameters]):
     row_type = ConnectionsRow
     views = _VIEWS
     charts = _CHARTS
+    traced_weight = 1.0
+    traced_columns = ("ramp_s", "echo_p50_ns")
+
+    def untraceable(self, parameters: ConnectionsParameters) -> str:
+        """Every ramp can be traced."""
+        return ""
 
     def cells(self, parameters: ConnectionsParameters) -> list[Cell]:
         """One cell per model. A wall in mid-ramp is a result, so only what the first connection takes is asked for."""
@@ -185,6 +222,10 @@ class Connections(Experiment[ConnectionsParameters]):
         """The ramp of one model, a row per step, ending at the wall that was hit or at the last step."""
         model = str(cell.key["model"])
         targets = geometric_steps(parameters.to, parameters.steps)
+        if cell.traced_by != OFF:
+            traced_ramp = TracedRamp(model, cell.traced_by, targets, ECHO_ALL_UP_TO)
+            yield from (ConnectionsRow(**columns) for columns in traced_ramp.rows(bench))
+            return
         bench.progress(0, sum(targets), "calibrating")
         memory.settle(SETTLE_S)
         with (
