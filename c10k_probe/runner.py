@@ -48,7 +48,7 @@ from c10k_probe.experiment import (
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
-from c10k_probe.traced import slowdowns, slowdowns_of_rows, traced_cell
+from c10k_probe.traced import dropped_count, slowdowns, slowdowns_of_rows, traced_cell
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,8 @@ class Run:
             delta = machine.counters_delta(before, machine.read_counters())
             own_cpu_s = _own_cpu_s() - own_cpu_s
             facts_after = _facts_after(delta, own_cpu_s)
+            if self.plan.trace != OFF:
+                facts_after["tracing_dropped_count"] = dropped_count(list(self.rows.values()))
             noise = machine.noise_reason(delta, own_cpu_s)
             if noise is not None:
                 self.emit(Warned(f"the machine was not quiet: {noise}", "", "stop what else runs, and measure again"))

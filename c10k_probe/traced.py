@@ -9,6 +9,7 @@ from c10k_probe import stats
 from c10k_probe.experiment import OFF, TRACED_BY, Cell, Finding, Row, Samples, Scalar, columns, is_traced
 
 REPETITION = "block"  # the key column of such rows that counts repetitions
+DROPPED = "trace_dropped_count"  # the column of traced rows that says what was lost
 Key = tuple[tuple[str, str | int], ...]
 
 
@@ -58,6 +59,21 @@ def slowdowns_of_rows(rows: Sequence[Row], names: Sequence[str], seed: int) -> I
             if ratio is not None:
                 subject = f"{_words(name)} of {' '.join(map(str, key))}"
                 yield Finding(subject, "traced_over_off_ratio", ratio, note)
+
+
+def dropped_count(rows: Sequence[Row]) -> int | None:
+    """Events that no tracer of this run could count, by the rows' own sums; None where nobody knows.
+
+    A step of a ramp has the sum of all steps before it: the last one counts.
+    """
+    most: dict[tuple[Scalar, ...], int] = {}
+    for row in rows:
+        count = getattr(row, DROPPED, None)
+        if count is not None:
+            ramps = [item.name for item in columns(type(row)) if item.ramp]
+            key = _key_without(row, *ramps)
+            most[key] = max(count, most.get(key, 0))
+    return sum(most.values()) if most else None
 
 
 def _words(name: str) -> str:
