@@ -156,14 +156,19 @@ class _Counter:
         return sum(known) if known else None
 
     def _slope(self, value: Callable[[Trace], float | None]) -> stats.Interval | None:
-        """Of what was counted until the end of each step, over the connections opened until then."""
+        """Of what was counted until the end of each step, over the connections opened until then.
+
+        The ends of the steps alone: the first connections find what those before them left, such as a thread's stack.
+        Of a single step all there is.
+        """
         sums = [0.0]
         for trace in self.traces:
             part = value(trace)
             if part is None:
                 return None
             sums.append(sums[-1] + part)
-        return stats.slope(self.opened_count, sums)
+        first = 1 if len(self.traces) > 1 else 0
+        return stats.slope(self.opened_count[first:], sums[first:])
 
     def _text(self, value: Callable[[Trace, str], int | None]) -> str | None:
         names = sorted({name for trace in self.traces for name in trace.calls or {}})
@@ -235,6 +240,6 @@ def _state(ramped: Ramped, echoes: Echoes, counter: _Counter) -> Mapping[str, st
     notes = [note for trace in counter.traces[-1:] for note in trace.notes if trace.backend == "bcc"]
     for note in notes:
         grade = grade.worse("shaky", note)
-    if len(counter.traces) + 1 < stats.MINIMUM_LAUNCHES:
+    if len(counter.traces) < stats.MINIMUM_LAUNCHES:
         grade = grade.worse("shaky", "traced: too few steps for an interval")
     return {**state, "grade": grade.level, "grade_reason": grade.reason}

@@ -7,7 +7,9 @@ of starting, of setting up and of the tracer's own beginning. Counts that only d
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,11 +25,25 @@ from c10k_probe.tracing.choose import open_tracer
 from c10k_probe.tracing.result import Trace
 
 # Says that it is there, waits for a line, and becomes the helper: one process, in which nothing of it has happened yet.
-_HELD: Final = ("/bin/sh", "-c", 'echo held; read -r _ && exec "$@"', "sh")
+# A pipe that is closed means that nobody wants it any more. What Python ignores, other programs do not.
+_GATE: Final = """
+import os, select, signal, sys
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+print("held", flush=True)
+select.select([0], [], [])
+if os.read(0, 1):
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+# The same where this interpreter may not be executed again, by this user: strace then finds it in a read(2).
+_GATE_OF_SHELL: Final = 'echo held; read -r _ && exec "$@"'
+# strace counts the call in which it finds a task, or not, as it comes; no helper makes these two otherwise
+_GATE_CALLS: Final = ("select", "pselect6")
 _PATIENCE_S: Final = 30.0
 _END_PATIENCE_S: Final = 5.0
 _POLL_S: Final = 0.005
 TRACED_CALLS: Final = ("clone", "clone3", "fork", "vfork", "execve", "mmap", "mprotect", "munmap", "wait4", "futex")
+SNAPSHOTS: Final = ("bcc",)  # backends that tell exactly at any moment, also of what has ended; the others at the end
 PLACES: Final = 6  # a slope that is whole but for the rounding of a division is whole
 MeasuredT = TypeVar("MeasuredT")
 
@@ -37,10 +53,12 @@ class HeldHelper(native.Helper):
 
     @staticmethod
     def _program(name: str, linking: str) -> Sequence[str]:
-        return [*_HELD, *native.Helper._program(name, linking)]
+        python = [sys.executable, "-IS", "-c", _GATE]
+        gate = python if os.access(sys.executable, os.X_OK) else ["/bin/sh", "-c", _GATE_OF_SHELL, "sh"]
+        return [*gate, *native.Helper._program(name, linking)]
 
     def _meet(self, patience_s: float) -> None:
-        """Wait until it sleeps in the read of its line, so that what follows is the same in every launch."""
+        """Wait until it sleeps at its gate, so that what follows is the same in every launch."""
         self._read_line(patience_s, patience_s)
         deadline = time.monotonic() + patience_s
         while Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "S":
@@ -77,6 +95,8 @@ def counted(
     start: a helper that is to do so many; run: lets it begin, and returns when it has ended. Raises what these raise,
     and ``HelperUnsupported`` where the backend cannot work here.
     """
+    if choice in SNAPSHOTS:
+        return _in_one_session(choice, start, run, sizes)
     measured, traces = [], []
     for size in sizes:
         with ExitStack() as stack:
@@ -88,9 +108,30 @@ def counted(
     return measured, traces
 
 
-def _attached(choice: str, helper: HeldHelper) -> Tracer:
+def _in_one_session(
+    choice: str, start: Callable[[int], HeldHelper], run: Callable[[HeldHelper, int], MeasuredT], sizes: tuple[int, int]
+) -> tuple[list[MeasuredT], list[Trace]]:
+    """The same with all helpers held under one tracer, which is asked after each: attaching takes longest."""
+    measured, traces = [], []
+    with ExitStack() as stack:
+        helpers = [stack.enter_context(start(size)) for size in sizes]
+        tracer = stack.enter_context(_attached(choice, *helpers))
+        before = tracer.snapshot()
+        for helper, size in zip(helpers, sizes, strict=True):
+            measured.append(run(helper, size))
+            after = tracer.stop() if helper is helpers[-1] else tracer.snapshot()
+            assert before is not None
+            assert after is not None
+            traces.append(after.minus(before))
+            before = after
+    return measured, traces
+
+
+def _attached(choice: str, *helpers: HeldHelper) -> Tracer:
     try:
-        return open_tracer(choice, Target(pids=[helper.pid]), Options(calls=TRACED_CALLS, interval_s=1.0))
+        return open_tracer(
+            choice, Target(pids=[helper.pid for helper in helpers]), Options(calls=TRACED_CALLS, interval_s=1.0)
+        )
     except UserError as error:  # the runner leaves the cell out
         raise native.HelperUnsupported(str(error)) from None
 
@@ -123,7 +164,7 @@ def per_one(small: Trace, large: Trace, more: int) -> Counted:
     """What each of the ``more`` creations added; a figure that the backend does not know is None."""
     wait_s = _slope(small.runqueue_wait_s, large.runqueue_wait_s, more)
     each = {
-        "calls_count": _slope(small.calls_count, large.calls_count, more),
+        "calls_count": _slope(_own_calls(small), _own_calls(large), more),
         "voluntary_switches_count": _slope(small.voluntary_switches_count, large.voluntary_switches_count, more),
         "involuntary_switches_count": _slope(small.involuntary_switches_count, large.involuntary_switches_count, more),
         "page_faults_count": _slope(small.page_faults_count, large.page_faults_count, more),
@@ -143,8 +184,15 @@ def _calls(small: Trace, large: Trace, more: int) -> dict[str, float] | None:
     """By name; None where the backend counts none. perf knows the names that it was told, the others every one."""
     if small.calls is None or large.calls is None or more < 1:
         return None
-    names = {*small.calls, *large.calls, *(() if large.backend == "perf" else TRACED_CALLS)}
+    names = {*small.calls, *large.calls, *(() if large.backend == "perf" else TRACED_CALLS)} - {*_GATE_CALLS}
     return {name: round((_count(large, name) - _count(small, name)) / more, PLACES) for name in sorted(names)}
+
+
+def _own_calls(trace: Trace) -> int | None:
+    """All calls but those of the gate."""
+    if trace.calls_count is None:
+        return None
+    return trace.calls_count - sum(_count(trace, name) for name in _GATE_CALLS)
 
 
 def _count(trace: Trace, name: str) -> int:

@@ -197,7 +197,7 @@ def counter(*steps: int, **how: object) -> connections._Counter:
 
 
 def test_slopes_over_the_steps() -> None:
-    columns = counter(10, 10, 20, 40, 80).columns()
+    columns = counter(10, 10, 20, 40, 80, 160).columns()
     assert columns["voluntary_switches_per_connection"].middle == 1
     assert columns["done_calls"] == "accept4=1 sendto=1"
     assert 2 < columns["calls_per_connection"].middle < 2.2
