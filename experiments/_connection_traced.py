@@ -13,17 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
-from c10k_probe import limits, native, stats
-from c10k_probe.exits import UserError
+from c10k_probe import limits, stats
 from c10k_probe.experiment import Bench, View
 from c10k_probe.load import Echoes, Holder, Ramped
 from c10k_probe.observe import processes
 from c10k_probe.servers import CLIENT_END, MODELS, Server, ServerOptions
-from c10k_probe.tracing.base import Options, Target, Tracer
-from c10k_probe.tracing.choose import open_tracer
+from c10k_probe.tracing.base import Options, Tracer
 from c10k_probe.tracing.result import Trace
 
-from ._traced_launch import calls_text
+from ._traced_launch import attached, calls_text, grade_counts
 
 SNAPSHOTS: Final = ("bcc", "proc")  # backends that tell exactly at any moment; the others do at their end
 CALLS: Final = (
@@ -109,10 +107,7 @@ class _Counter:
 
     def _open(self, stack: ExitStack) -> Tracer:
         options = Options(calls=CALLS, interval_s=1.0)
-        try:
-            return stack.enter_context(open_tracer(self.backend, Target(pids=[self.server.session]), options))
-        except UserError as error:  # the runner leaves the cell out
-            raise native.HelperUnsupported(str(error)) from None
+        return stack.enter_context(attached(self.backend, [self.server.session], options))
 
     def counted(self, work: Callable[[], ResultT]) -> tuple[ResultT, Trace]:
         """Do it, and what the server did meanwhile until it slept again."""
@@ -148,6 +143,15 @@ class _Counter:
             "calls": self._text(lambda trace, name: _call(trace, name)[0]),
             "done_calls": self._text(lambda trace, name: _call(trace, name)[1]),
             "trace_dropped_count": self.dropped_count(),
+        }
+
+    def graded(self) -> dict[str, stats.Interval | None]:
+        """The figures whose interval decides the grade."""
+        return {
+            "traced system calls": self._slope(lambda trace: trace.calls_count),
+            "traced voluntary switches": self._slope(lambda trace: trace.voluntary_switches_count),
+            "traced involuntary switches": self._slope(lambda trace: trace.involuntary_switches_count),
+            "traced page faults": self._slope(lambda trace: trace.page_faults_count),
         }
 
     def dropped_count(self) -> int | None:
@@ -242,4 +246,7 @@ def _state(ramped: Ramped, echoes: Echoes, counter: _Counter) -> Mapping[str, st
         grade = grade.worse("shaky", note)
     if len(counter.traces) < stats.MINIMUM_LAUNCHES:
         grade = grade.worse("shaky", "traced: too few steps for an interval")
+    else:
+        part = grade_counts(counter.graded())
+        grade = grade if part.level == "ok" else grade.worse(part.level, part.reason)
     return {**state, "grade": grade.level, "grade_reason": grade.reason}

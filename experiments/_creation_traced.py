@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from c10k_probe import stats
 from c10k_probe.experiment import OFF, Cell, Row, Samples, Scalar
@@ -12,10 +12,17 @@ from c10k_probe.tracing.result import Trace
 
 from ._creation_rows import INTERVALS, ForkLatencyRow, Launch, values_of
 from ._creation_rows import samples as samples_of
-from ._traced_launch import TRACED_CALLS, calls_text, names_of_calls, per_one
+from ._traced_launch import TRACED_CALLS, calls_text, grade_counts, names_of_calls, per_one
 
 SLOWER = 20  # times: a traced launch is to be cut by its budget no earlier than another
 SMALL_PART = 4
+EACH = (
+    "calls_count",
+    "voluntary_switches_count",
+    "involuntary_switches_count",
+    "page_faults_count",
+    "runqueue_wait_ns",
+)
 CUT = "the traced launches were cut by --budget, so that nothing can be subtracted"
 
 
@@ -56,11 +63,12 @@ def summarise(cells: Sequence[Cell], taken: Sequence[Samples], seed: int) -> lis
 
 
 def _row(launches: Sequence[Samples], base: Sequence[Samples], seed: int) -> ForkLatencyRow:
-    grade = _grade(launches)
+    each = {name: stats.interval_of_all(map(_fact(name), launches), seed) for name in EACH}
     times = {name: stats.summarise(values_of(launches, name), seed) for name in INTERVALS}
     calls = _calls(launches)
     exact = {f"{name}_per_creation": calls.get(name) for name in TRACED_CALLS if name != "futex"}
-    timed = "cycle" if times["cycle"] is not None else "return"
+    ratio = slowdown(launches, base, "cycle" if times["cycle"] is not None else "return", seed)
+    grade = _grade(launches, each, ratio)
     return ForkLatencyRow(
         **launches[0].key,  # type: ignore[arg-type]
         n_count=sum(len(item.values.get("return", ())) for item in launches),
@@ -68,16 +76,14 @@ def _row(launches: Sequence[Samples], base: Sequence[Samples], seed: int) -> For
         started=times["started"],
         exec_=times["exec"],
         cycle=times["cycle"],
-        calls_per_creation=stats.interval_of_all(map(_fact("calls_count"), launches), seed),
+        calls_per_creation=each["calls_count"],
         **exact,  # type: ignore[arg-type]
         calls=calls_text(calls),
-        voluntary_switches_per_creation=stats.interval_of_all(map(_fact("voluntary_switches_count"), launches), seed),
-        involuntary_switches_per_creation=stats.interval_of_all(
-            map(_fact("involuntary_switches_count"), launches), seed
-        ),
-        page_faults_per_creation=stats.interval_of_all(map(_fact("page_faults_count"), launches), seed),
-        runqueue_wait_ns=stats.interval_of_all(map(_fact("runqueue_wait_ns"), launches), seed),
-        traced_over_off_ratio=slowdown(launches, base, timed, seed),
+        voluntary_switches_per_creation=each["voluntary_switches_count"],
+        involuntary_switches_per_creation=each["involuntary_switches_count"],
+        page_faults_per_creation=each["page_faults_count"],
+        runqueue_wait_ns=each["runqueue_wait_ns"],
+        traced_over_off_ratio=ratio,
         trace_dropped_count=_sum(launches, "trace_dropped_count"),
         launches_count=len(launches),
         dropped_count=_sum(launches, "dropped_count"),
@@ -86,7 +92,9 @@ def _row(launches: Sequence[Samples], base: Sequence[Samples], seed: int) -> For
     )
 
 
-def _grade(launches: Sequence[Samples]) -> stats.Grade:
+def _grade(
+    launches: Sequence[Samples], each: Mapping[str, stats.Interval | None], ratio: stats.Interval | None
+) -> stats.Grade:
     """Of what was counted: traced times are no results."""
     grade = stats.Grade()
     lost = _sum(launches, "trace_dropped_count")
@@ -96,6 +104,10 @@ def _grade(launches: Sequence[Samples]) -> stats.Grade:
         grade = grade.worse("shaky", CUT)
     if len(launches) < stats.MINIMUM_LAUNCHES:
         grade = grade.worse("shaky", "traced: too few launches for an interval")
+    else:
+        counts = {f"traced {name.rpartition('_')[0].replace('_', ' ')}": interval for name, interval in each.items()}
+        part = grade_counts({**counts, "traced over off": ratio})
+        grade = grade if part.level == "ok" else grade.worse(part.level, part.reason)
     missed = [str(item.facts["notes"]) for item in launches if item.traced_by == "bcc" and item.facts["notes"]]
     return grade.worse("shaky", missed[0]) if missed else grade
 

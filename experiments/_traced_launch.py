@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from c10k_probe import native
+from c10k_probe import native, stats
 from c10k_probe.exits import UserError
 from c10k_probe.experiment import Scalar
 from c10k_probe.tracing.base import Options, Target, Tracer
@@ -44,6 +44,7 @@ _END_PATIENCE_S: Final = 5.0
 _POLL_S: Final = 0.005
 TRACED_CALLS: Final = ("clone", "clone3", "fork", "vfork", "execve", "mmap", "mprotect", "munmap", "wait4", "futex")
 SNAPSHOTS: Final = ("bcc",)  # backends that tell exactly at any moment, also of what has ended; the others at the end
+_OPTIONS: Final = Options(calls=TRACED_CALLS, interval_s=1.0)
 PLACES: Final = 6  # a slope that is whole but for the rounding of a division is whole
 MeasuredT = TypeVar("MeasuredT")
 
@@ -102,7 +103,7 @@ def counted(
         with ExitStack() as stack:
             helper = stack.enter_context(start(size))
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-            tracer = stack.enter_context(_attached(choice, helper))
+            tracer = stack.enter_context(attached(choice, [helper.pid], _OPTIONS))
             measured.append(run(helper, size))
             traces.append(_whole(tracer, usage))
     return measured, traces
@@ -115,7 +116,7 @@ def _in_one_session(
     measured, traces = [], []
     with ExitStack() as stack:
         helpers = [stack.enter_context(start(size)) for size in sizes]
-        tracer = stack.enter_context(_attached(choice, *helpers))
+        tracer = stack.enter_context(attached(choice, [helper.pid for helper in helpers], _OPTIONS))
         before = tracer.snapshot()
         for helper, size in zip(helpers, sizes, strict=True):
             measured.append(run(helper, size))
@@ -127,12 +128,11 @@ def _in_one_session(
     return measured, traces
 
 
-def _attached(choice: str, *helpers: HeldHelper) -> Tracer:
+def attached(choice: str, pids: Sequence[int], options: Options | None = None) -> Tracer:
+    """A tracer of these trees that counts already. Raises ``HelperUnsupported``: the runner leaves the cell out."""
     try:
-        return open_tracer(
-            choice, Target(pids=[helper.pid for helper in helpers]), Options(calls=TRACED_CALLS, interval_s=1.0)
-        )
-    except UserError as error:  # the runner leaves the cell out
+        return open_tracer(choice, Target(pids=pids), options)
+    except UserError as error:
         raise native.HelperUnsupported(str(error)) from None
 
 
@@ -204,6 +204,26 @@ def calls_text(calls: Mapping[str, float]) -> str | None:
     """``clone=1 wait4=1 write=0.02``: the most frequent first; those that are not made are left out."""
     ordered = sorted(((name, count) for name, count in calls.items() if count), key=lambda item: (-item[1], item[0]))
     return " ".join(f"{name}={count:.6g}" for name, count in ordered) or None
+
+
+def grade_counts(counts: Mapping[str, stats.Interval | None]) -> stats.Grade:
+    """``shaky`` where an interval is wide beside the figure; nothing hangs on a twentieth of one, however small that is.
+
+    What a backend does not count is not there to be graded.
+    """
+    grade = stats.Grade()
+    for what, interval in counts.items():
+        if interval is None or _is_narrow_beside_one(interval):
+            continue
+        part = stats.grade_interval(interval, what)
+        grade = grade if part.level == "ok" else grade.worse(part.level, part.reason)
+    return grade
+
+
+def _is_narrow_beside_one(interval: stats.Interval) -> bool:
+    if interval.low is None or interval.high is None:
+        return False
+    return (interval.high - interval.low) / 2 <= stats.SHAKY_RELATIVE_HALF_WIDTH
 
 
 def names_of_calls(facts: Iterable[Mapping[str, Scalar]]) -> list[str]:

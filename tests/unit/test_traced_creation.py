@@ -11,6 +11,7 @@ from c10k_probe.experiments import _traced_launch as launch
 from c10k_probe.experiments._creation_rows import Launch
 from c10k_probe.experiments.fork_latency import EXPERIMENT, ForkLatencyParameters
 
+from c10k_probe import stats
 from c10k_probe.experiment import Samples, Scalar, flatten
 from c10k_probe.parameters import build_parameters
 from c10k_probe.tracing.result import Call, Histogram, Trace
@@ -92,6 +93,23 @@ def test_calls_as_text() -> None:
 )
 def test_the_two_launches_differ_in_size(count: int, sizes: tuple[int, int]) -> None:
     assert creation.sizes(count) == sizes
+
+
+@pytest.mark.parametrize(
+    ("ends", "level"),
+    [
+        ((100, 99, 101), "ok"),
+        ((100, 90, 110), "shaky"),
+        ((0.01, -0.03, 0.05), "ok"),  # wide beside itself, but nothing beside one call
+        ((0, 0, 0), "ok"),
+        ((0, -0.2, 0.2), "shaky"),
+        ((4, None, None), "shaky"),
+    ],
+)
+def test_counts_are_graded_by_their_intervals(ends: tuple[float, float | None, float | None], level: str) -> None:
+    grade = launch.grade_counts({"calls": stats.Interval(*ends), "not counted": None})
+    assert grade.level == level
+    assert grade.reason.startswith("calls: ") == (level == "shaky")
 
 
 # --- rows of fork-latency -------------------------------------------------------------------------------------------
