@@ -27,7 +27,7 @@ from c10k_probe.events import (
     RunFinished,
     RunStarted,
     SamplesTaken,
-    Sink,
+    Tee,
     VerdictReached,
     Warned,
 )
@@ -64,41 +64,6 @@ class Plan:
 
 SUMMARY_EVERY_S: Final = 2.0  # bootstraps cost this process CPU time that is better left to what is measured
 SUMMARY_SHARE: Final = 0.02  # of the run's time at most
-
-
-class Tee:
-    """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so."""
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = list(sinks)
-        self.failed: list[tuple[Sink, OSError]] = []
-
-    def emit(self, event: Event) -> None:
-        """Deliver to all, then warn of those that failed; a failing sink costs the others nothing."""
-        pending = [event]
-        while pending:
-            event = pending.pop(0)
-            for sink in tuple(self._sinks):
-                try:
-                    sink.handle(event)
-                except OSError as error:
-                    self._sinks.remove(sink)
-                    self.failed.append((sink, error))
-                    pending.append(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
-
-    def close(self) -> None:
-        """Close every sink, also those that failed."""
-        for sink in (*self._sinks, *(sink for sink, _ in self.failed)):
-            try:
-                sink.close()
-            except OSError as error:
-                self.failed.append((sink, error))
-
-
-_WRITE_ADVICE = (
-    "what it does not get is in the run folder, or printed at the end",
-    "free space or choose another --out or --csv",
-)
 
 
 class TimedOut(Exception):
@@ -242,7 +207,7 @@ class Run:
         for cell in cells:
             wall = limits.check(cell.needs, walls)
             if wall is not None:
-                self._leave_out(cell, "skipped", _refusal(wall, cell))
+                self._leave_out(cell, "skipped", limits.refusal(wall, cell.needs))
                 refused.setdefault(wall.name, []).append(cell)
         for skipped in refused.values():
             others = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
@@ -438,12 +403,3 @@ def _covers(cell: Cell, row: Row) -> bool:
 
 def _any_measured(rows: Iterable[Row]) -> bool:
     return any(row.status == "ok" or row.grade != "void" for row in rows)
-
-
-def _refusal(wall: limits.Wall, cell: Cell) -> str:
-    """Why a cell cannot be run, and the command that would let it."""
-    lift = f"; {wall.lift} would raise it" if wall.lift else ""
-    counts = (wall.room_count, wall.limit_count, limits.needed(cell.needs, wall))
-    left, limit, needed = (limits.amount(wall, count) for count in counts)
-    unit = "" if wall.unit == "bytes" else f" {wall.unit}"
-    return f"{wall.name}: {left} of {limit}{unit} are left, this needs {needed}{lift}"

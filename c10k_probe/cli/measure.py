@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from c10k_probe.cli.traced import choose_backend
-from c10k_probe.events import Sink
+from c10k_probe.events import Sink, Tee
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import OFF, AnyExperiment, columns, flatten
 from c10k_probe.parameters import Option, build_parameters, option_name, options_of, parse_option
 from c10k_probe.results import csv_line
-from c10k_probe.runner import Plan, Run, Tee
+from c10k_probe.runner import Plan, Run
 from c10k_probe.sinks.exports import STDOUT, CsvSink, JsonLinesSink, Target
 from c10k_probe.sinks.folder import RunFolderSink, check_base
 

@@ -20,7 +20,7 @@ from c10k_probe import machine, native, traced
 from c10k_probe.charts.choice import draw
 from c10k_probe.charts.lines import Drawing
 from c10k_probe.cli.traced import choose_backend
-from c10k_probe.events import CellStarted, FindingMade, RowMeasured, Sink, VerdictReached
+from c10k_probe.events import CellStarted, FindingMade, RowMeasured, Sink, Tee, VerdictReached
 from c10k_probe.exits import ExitCode, UsageError
 from c10k_probe.experiment import (
     Bench,
@@ -36,7 +36,7 @@ from c10k_probe.experiment import (
     tracing_column,
 )
 from c10k_probe.results import StoredRun
-from c10k_probe.runner import Plan, Run, Tee
+from c10k_probe.runner import Plan, Run
 from c10k_probe.sinks.folder import RunFolderSink
 from c10k_probe.sinks.plain import PlainLines
 from c10k_probe.tracing.base import TracerUnavailable
