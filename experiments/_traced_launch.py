@@ -207,7 +207,7 @@ def calls_text(calls: Mapping[str, float]) -> str | None:
 
 
 def grade_counts(counts: Mapping[str, stats.Interval | None]) -> stats.Grade:
-    """``shaky`` where an interval is wide beside the figure; nothing hangs on a twentieth of one, however small that is.
+    """``shaky`` where an interval is wide beside the figure, and beside one: nothing hangs on a twentieth of a call.
 
     What a backend does not count is not there to be graded.
     """

@@ -22,6 +22,11 @@ cpu_user_s and cpu_system_s count whole clock ticks per process, ``cpu_run_s`` d
 ``ramp_s`` does not. Client and server are pinned to different CPUs when there are two. The loopback's softirq work of
 the server runs inside the client's calls.
 
+With --trace each ramp is made traced too, in the same blocks; its rows have the backend in ``traced_by`` and no memory,
+since a tracer takes some itself. Counted is what the server does for one more connection and its first echo, until it
+sleeps again: slopes over the steps. ``done_calls`` leaves out calls that failed; one that still waits for the next
+message is counted by bcc as done, by strace not at all.
+
 Sources: epoll(7), tcp(7), proc(5), kernel Documentation/filesystems/proc.rst (smaps_rollup), slabinfo(5); the C10K
 problem (Kegel, 1999).
 """
