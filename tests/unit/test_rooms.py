@@ -32,7 +32,6 @@ ROOMS: dict[str, str] = {
     "helper_in_python": "*",
     "creation_in_python": "* +native +helper_in_python",
     "readiness_in_python": "* +helper_in_python",
-    "views": "*",
     "traced": "* +experiment +stats",
     "registry": "* +experiment +experiments +exits",
     "runner": f"sinks cli charts experiments registry servers load tracing fits {PYTHON_HELPERS}",
