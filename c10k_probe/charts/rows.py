@@ -15,7 +15,7 @@ from typing import Final
 from c10k_probe.charts.axes import base_factor, stem, value_text
 from c10k_probe.charts.declared import charts_of, printable
 from c10k_probe.exits import UserError
-from c10k_probe.experiment import OFF, TRACED_BY, AnyChart, Where
+from c10k_probe.experiment import OFF, TRACED_BY, AnyChart
 from c10k_probe.results import StoredRun, Value
 
 NOTHING: Final = "none"  # the value of a text key where there is nothing that could be of a kind
@@ -54,7 +54,7 @@ def take(run: StoredRun, chart: AnyChart, is_drawable: Callable[[Row], bool]) ->
     return Taken(asked, rows, len(asked) - len(solid), len(solid) - len(rows))
 
 
-def _untraced(run: StoredRun, chart: AnyChart) -> Where:
+def _untraced(run: StoredRun, chart: AnyChart) -> tuple[tuple[str, str], ...]:
     """Only untraced rows, where a run tells them apart and the chart does not itself say which it takes."""
     is_told = TRACED_BY in run.facts.get("keys", ()) and TRACED_BY not in dict(chart.where)
     return ((TRACED_BY, OFF),) if is_told else ()
