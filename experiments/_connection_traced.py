@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
 from c10k_probe import limits, stats
-from c10k_probe.experiment import Bench, View
+from c10k_probe.experiment import Bench, Cell, View
 from c10k_probe.load import Echoes, Holder, Ramped
 from c10k_probe.observe import processes
 from c10k_probe.servers import CLIENT_END, MODELS, Server, ServerOptions
@@ -48,23 +48,28 @@ def traced_views() -> Iterator[View]:
 
 @dataclass(frozen=True)
 class TracedRamp:
-    """What to ramp up, and how its server is traced."""
+    """What to ramp up (a traced cell), in which steps, and how its server is started."""
 
-    model: str
-    backend: str
+    cell: Cell
     targets: Sequence[int]
+    options: ServerOptions
     echo_all_up_to_count: int
+
+    @property
+    def model(self) -> str:
+        """The way to serve."""
+        return str(self.cell.key["model"])
 
     def rows(self, bench: Bench) -> Iterator[dict[str, Any]]:
         """The columns of a row for each step, ending at the wall that was hit or at the last step."""
         with (
-            MODELS[self.model].start(ServerOptions()) as server,
+            MODELS[self.model].start(self.options) as server,
             Holder(server.port, self.targets[-1], remaining_s=bench.remaining_s) as holder,
         ):
             holder.ramp(1)  # what is set up once is no part of the slopes
             holder.drop()
             server.wait_until_idle()
-            with _Counter(self.backend, server) as counter:
+            with _Counter(self.cell.traced_by, server) as counter:
                 for index, target in enumerate(self.targets):
                     bench.progress(sum(self.targets[:index]), sum(self.targets), f"traced to {target:,}")
                     columns = self._step(target, holder, counter, bench)
@@ -73,7 +78,7 @@ class TracedRamp:
                         break
 
     def _step(self, target: int, holder: Holder, counter: _Counter, bench: Bench) -> dict[str, Any]:
-        key = {"model": self.model, "target_count": target, "block": bench.block, "traced_by": self.backend}
+        key = {**self.cell.key, "target_count": target, "block": bench.block}
         each = MODELS[self.model].per_connection.plus(CLIENT_END).memory_bytes
         refusal = limits.memory_guard((target - counter.opened_count[-1]) * each * GUARD_MARGIN)
         if refusal is not None:

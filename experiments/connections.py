@@ -228,7 +228,7 @@ class Connections(Experiment[ConnectionsParameters]):
         model = str(cell.key["model"])
         targets = geometric_steps(parameters.to, parameters.steps)
         if cell.traced_by != OFF:
-            traced_ramp = TracedRamp(model, cell.traced_by, targets, ECHO_ALL_UP_TO)
+            traced_ramp = TracedRamp(cell, targets, ServerOptions(), ECHO_ALL_UP_TO)
             yield from (ConnectionsRow(**columns) for columns in traced_ramp.rows(bench))
             return
         bench.progress(0, sum(targets), "calibrating")
