@@ -14,7 +14,6 @@ from c10k_probe.servers import BASIC_MODELS, MODELS, ServerModel, ServerOptions
 
 IDLE, USED, BACKLOGGED = "idle", "used", "backlogged"
 STATES: Final = (IDLE, USED, BACKLOGGED)
-POOLS: Final = ("prefork", "thread-pool")  # each of a fixed number of workers serves one connection at a time
 UNREAD_BYTES: Final = 64 << 10
 LATENCY_BOUND_NS: Final = 100_000_000
 

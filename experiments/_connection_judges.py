@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Verdict
+from c10k_probe.servers import POOLS
 from c10k_probe.units import format_column
 
-from ._connection_design import BACKLOGGED, IDLE, POOLS, USED
+from ._connection_design import BACKLOGGED, IDLE, USED
 from ._connection_findings import (
     EVENT_MODELS,
     LIMIT_OF_SEARCH,

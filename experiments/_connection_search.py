@@ -9,14 +9,15 @@ from typing import Final
 
 from c10k_probe import limits, units
 from c10k_probe.experiment import Bench, Cell
-from c10k_probe.servers import predict
+from c10k_probe.servers import POOLS, predict
 
-from ._connection_design import POOLS, ConnectionsParameters, chosen, server_options
+from ._connection_design import ConnectionsParameters, chosen, server_options
 from ._connection_measured import refused_row, row_of
 from ._connection_ramp import launched, wall_note
 from ._connection_rows import ConnectionsRow
 
 FITS: Final = "yes"
+MOST_WORKERS: Final = 10_000  # of a pool, by its own option
 FIRST_COUNT: Final = 200
 GROWTH: Final = 8  # of the count from one trial to the next while all fits
 NEAR: Final = 0.02  # the search ends when what fits and what does not are this close
@@ -71,11 +72,13 @@ def search(asked: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[C
 
 
 def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -> ConnectionsRow:
-    """One fresh launch that goes to ``count`` at once. A wall here is an answer and no failure.
+    """One fresh launch that goes to ``count`` at once; a wall here is an answer and no failure.
 
     A pool has as many workers as connections, unless their count was given: else it would be the setting that ends it.
     """
     if asked.workers is None and str(cell.key["model"]) in POOLS:
+        if count > MOST_WORKERS:
+            return _too_many_workers(asked, cell, bench, count)
         asked = dataclasses.replace(asked, workers=count)
     prediction = predict(chosen(str(cell.key["model"])), limits.walls(), server_options(asked))
     with launched(cell, count, asked, bench) as launch:
@@ -93,6 +96,21 @@ def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -
         fits=_verdict(asked, row),
         status="ok",
         reason="",
+    )
+
+
+def _too_many_workers(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -> ConnectionsRow:
+    """The row of a trial that no pool is large enough for."""
+    return ConnectionsRow(
+        model=str(cell.key["model"]),
+        state=str(cell.key["state"]),
+        target_count=count,
+        block=bench.block,
+        budget_bytes=asked.memory_budget,
+        latency_bound_ns=asked.latency_bound_ns,
+        fits=f"workers: a pool has at most {MOST_WORKERS:,}",
+        grade="void",
+        grade_reason="not measured",
     )
 
 

@@ -52,7 +52,8 @@ extern struct server server;
 
 /* ---- server_listener.c ---- */
 
-/* A socket at 127.0.0.1 and a port, 0 for any, with SO_REUSEPORT if several are to share it. Does not listen yet. */
+/* A socket at 127.0.0.1 and a port, 0 for any, with SO_REUSEPORT if several are to share it. Does not listen yet. What
+ * it accepts has its TCP_NODELAY. */
 int server_bind(uint16_t port, bool is_shared);
 
 /* What is in force: the kernel cuts the backlog at somaxconn without a word (listen(2)). */

@@ -1,6 +1,6 @@
 /*
  * server_listener.c - the socket that clients connect to. The contract is in server.h. Sources: socket(7)
- * (SO_REUSEPORT), listen(2), fcntl(2), Documentation/networking/ip-sysctl.rst (somaxconn).
+ * (SO_REUSEPORT), tcp(7), listen(2), fcntl(2), Documentation/networking/ip-sysctl.rst (somaxconn).
  */
 #include "server.h"
 

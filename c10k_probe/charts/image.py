@@ -273,4 +273,6 @@ def _notes(drawing: AnyDrawing) -> list[str]:
     """What a reader of an image must know."""
     if isinstance(drawing, MapDrawing):
         return [f"N of M: {SCORE_NOTE}", *drawing.remarks(with_leads=True), *drawing.notes]
+    if isinstance(drawing, StackDrawing):
+        return list(drawing.notes)
     return [f"{note} (hollow)" if note.endswith("shaky") else note for note in drawing.notes]

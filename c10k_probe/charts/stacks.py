@@ -6,6 +6,7 @@ in any is left out and the bar says so; one below 0 takes no room, and the notes
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,9 @@ class StackDrawing:
     def axis(self, most_ticks: int) -> Axis:
         """From 0 to the longest bar."""
         column = _SHARES if self.chart.as_shares else self.chart.parts[0]
-        return make_axis(column, [sum(bar.sizes) for bar in self.bars], most_ticks, log=False, from_zero=True)
+        axis = make_axis(column, [sum(bar.sizes) for bar in self.bars], most_ticks, log=False, from_zero=True)
+        _, bracket, unit = axis.title.rpartition("(")
+        return dataclasses.replace(axis, title=f"all parts {bracket}{unit}" if bracket else "all parts")
 
 
 def draw_stack(run: StoredRun, chart: Stack) -> StackDrawing:

@@ -6,7 +6,7 @@ from typing import Final
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.prediction import pool_wall, predict
-from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
+from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS, **PYTHON_MODELS}
 """Every way to serve a connection that an experiment may choose, by name."""
@@ -18,6 +18,7 @@ __all__ = [
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",
+    "POOLS",
     "PROTOCOLS",
     "PYTHON_MODELS",
     "REFERENCE_MODELS",
@@ -30,4 +31,5 @@ __all__ = [
     "ServerOptions",
     "pool_wall",
     "predict",
+    "to_hold",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,7 +33,6 @@ class ReferenceModel:
     fixed: Needs
     takes: frozenset[str] = frozenset()
     missing: str = ""
-    connections_per_worker: int | None = None  # None: as many as come
 
     def start(self, options: ServerOptions) -> ReferenceServer:
         """A running server; see ``base.ServerModel``."""
@@ -41,8 +40,7 @@ class ReferenceModel:
 
     def room_count(self, options: ServerOptions) -> int | None:
         """Connections of all workers; see ``base.ServerModel``."""
-        each = self.connections_per_worker
-        return None if each is None else each * (options.workers_count or _POOL_COUNT)
+        return (options.workers_count or _POOL_COUNT) if self.name in POOLS else None
 
 
 _POOL_COUNT: Final = 256  # SERVER_POOL_COUNT in server.h
@@ -84,7 +82,6 @@ def _models() -> Iterator[ReferenceModel]:
         _OF_ONE_PROCESS,
         _ONE_TASK.plus(_PROCESS.times(_POOL_COUNT)),
         frozenset({"workers"}),
-        connections_per_worker=1,
     )
     yield ReferenceModel(
         "thread-pool",
@@ -92,7 +89,6 @@ def _models() -> Iterator[ReferenceModel]:
         _ONE_END,
         _ONE_TASK.plus(Needs(mappings_count=40)).plus(_THREAD.times(_POOL_COUNT)),
         frozenset({"stack", "workers"}),
-        connections_per_worker=1,
     )
     yield ReferenceModel(
         "select",
@@ -124,6 +120,19 @@ def _models() -> Iterator[ReferenceModel]:
 
 
 REFERENCE_MODELS: Final = {model.name: model for model in _models()}
+
+POOLS: Final[Mapping[str, Needs]] = {"prefork": _PROCESS, "thread-pool": _THREAD}
+"""Models whose workers hold one connection each, and what a worker takes: more connections than workers wait."""
+
+
+def to_hold(model: str, count: int) -> tuple[ServerOptions, Needs]:
+    """The options with which a model answers ``count`` connections at once, and what a pool then takes more than by
+    default."""
+    if model not in POOLS:
+        return ServerOptions(), Needs()
+    workers_count = max(count, _POOL_COUNT)
+    return ServerOptions(workers_count=workers_count), POOLS[model].times(workers_count - _POOL_COUNT)
+
 
 CLIENT_END: Final = Needs(system_descriptors_count=1, memory_bytes=_KERNEL_END_BYTES)
 """What the client's end of a connection takes; its descriptors are spread over as many processes as that needs."""

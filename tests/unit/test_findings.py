@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mock_experiment import MockExperiment, MockParameters, go
+from mock_experiment import MockExperiment, MockParameters, confirmed, fails, go
 from rich.console import Console
 
+from c10k_probe import native
 from c10k_probe.events import FindingMade, FitMade, VerdictReached
 from c10k_probe.experiment import Finding, FlatRow, Made, Samples, Verdict
 from c10k_probe.fits import Fit
@@ -138,3 +139,23 @@ def test_findings_come_before_the_verdicts_that_rest_on_them() -> None:
         VerdictReached,
     ]
     assert given == [(FIT, KNOWN)]
+
+
+def test_findings_from_rows_see_void_ones_and_come_after_those_from_samples() -> None:
+    """A row without numbers has a reason all the same; judges get what both found, and no void rows."""
+
+    class Both(Finder):
+        """Finds how many rows there are."""
+
+        judges = (confirmed,)
+
+        def find(self, parameters: MockParameters, rows: Sequence[FlatRow], seed: int) -> Sequence[Finding]:
+            return [Finding(str(row["cell"]), "value_ns", None, str(row["grade"])) for row in rows]
+
+    _, recorder = go(Both(fails(native.HelperError("broken"), "b")))
+    findings = [event.finding for event in recorder.of(FindingMade) if isinstance(event, FindingMade)]
+    assert findings[:2] == [KNOWN, UNKNOWN]
+    assert {(finding.subject, finding.note) for finding in findings[2:]} == {("a", "ok"), ("b", "void"), ("c", "ok")}
+    (verdict,) = recorder.of(VerdictReached)
+    assert isinstance(verdict, VerdictReached)
+    assert verdict.verdict.evidence == "2 rows, 5 models"
