@@ -49,7 +49,6 @@ from c10k_probe.experiment import (
     View,
     column,
     estimate,
-    tracing_column,
 )
 from c10k_probe.limits import Needs
 from c10k_probe.load import Echoes, Failure, Holder, Ramped
@@ -65,6 +64,7 @@ from c10k_probe.observe.ledger import (
 )
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import BASIC_MODELS, CLIENT_END, MODELS, Server, ServerOptions
+from c10k_probe.traced import tracing_column
 
 from ._connection_price import price_of_one_end
 from ._connection_traced import TracedRamp, traced_views
