@@ -124,12 +124,6 @@ def column(help: str, *, key: bool = False, ramp: bool = False) -> Any:
     return dataclasses.field(metadata=metadata) if key else dataclasses.field(default=None, metadata=metadata)
 
 
-def tracing_column() -> Any:
-    """Declare the key column ``traced_by``, which keeps rows of traced launches apart from the others."""
-    help = "the tracing backend under which this was measured; off: under none"
-    return dataclasses.field(default=OFF, metadata={"help": help, "key": True})
-
-
 def spread(prefix: str, help: str) -> Any:
     """Declare the columns ``prefix_p50_ns, _p50_lo_ns, _p50_hi_ns, _p90_ns, _p99_ns, _min_ns, _max_ns`` (a Summary)."""
     return dataclasses.field(default=None, metadata={"help": help, "spread": prefix})
@@ -180,18 +174,6 @@ def flatten(row: Row) -> dict[str, Scalar]:
 def key_of(row: Row) -> tuple[Scalar, ...]:
     """The values of the key columns: rows with the same key are the same row, measured further."""
     return tuple(getattr(row, item.name) for item in dataclasses.fields(row) if item.metadata.get("key"))
-
-
-def unset_keys(row_type: type[Row]) -> list[str]:
-    """The key columns that have no value of their own."""
-    fields = dataclasses.fields(row_type)
-    return [item.name for item in fields if item.metadata.get("key") and item.default is dataclasses.MISSING]
-
-
-def is_traced(row: Row) -> bool:
-    """Whether a row is of traced launches, whose times are not those of untraced ones."""
-    names = [item.name for item in dataclasses.fields(row) if item.metadata.get("key")]
-    return TRACED_BY in names and getattr(row, TRACED_BY) != OFF
 
 
 def _estimate_names(name: str) -> tuple[str, str, str]:

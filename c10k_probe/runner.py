@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from c10k_probe import limits, machine, native
+from c10k_probe import limits, machine, native, traced
 from c10k_probe.events import (
     BlockFinished,
     CellProgressed,
@@ -41,14 +41,11 @@ from c10k_probe.experiment import (
     Samples,
     columns,
     flatten,
-    is_traced,
     key_of,
-    unset_keys,
 )
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
-from c10k_probe.traced import dropped_count, slowdowns, slowdowns_of_rows, traced_cell
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Run:
         self._done_weight = 0.0
         self._end = "done"
         self._current: Cell | None = None
-        self._cells = self._with_traced(experiment.cells(parameters))
+        self._cells = traced.with_traced(experiment.cells(parameters), plan.trace, experiment.traced_weight)
         if not self._cells:
             raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
         self._total_weight = sum(map(self._whole_weight, self._cells)) or 1.0
@@ -129,7 +126,7 @@ class Run:
             own_cpu_s = _own_cpu_s() - own_cpu_s
             facts_after = _facts_after(delta, own_cpu_s)
             if self.plan.trace != OFF:
-                facts_after["tracing_dropped_count"] = dropped_count(list(self.rows.values()))
+                facts_after["tracing_dropped_count"] = traced.dropped_count(list(self.rows.values()))
             noise = machine.noise_reason(delta, own_cpu_s)
             if noise is not None:
                 self.emit(Warned(f"the machine was not quiet: {noise}", "", "stop what else runs, and measure again"))
@@ -175,18 +172,9 @@ class Run:
     def _new_cells(self) -> list[Cell]:
         """What the experiment wants to know further; a cell is measured once, whatever came of it."""
         known = {cell.name for cell in self._cells}
-        asked = self._with_traced(self.experiment.refine(self.parameters, self._untraced(), self.plan.seed))
+        found = self.experiment.refine(self.parameters, traced.untraced(self._samples), self.plan.seed)
+        asked = traced.with_traced(found, self.plan.trace, self.experiment.traced_weight)
         return list({cell.name: cell for cell in asked if cell.name not in known}.values())
-
-    def _with_traced(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The cells, and with --trace each a second time: the shuffle of a block puts traced and untraced in turn."""
-        if self.plan.trace == OFF:
-            return list(cells)
-        extra = self.experiment.traced_weight
-        return [*cells, *(traced_cell(cell, self.plan.trace, extra) for cell in cells)]
-
-    def _untraced(self) -> list[Samples]:
-        return [item for item in self._samples if item.traced_by == OFF]
 
     def _measure_blocks(self, cells: Sequence[Cell], shuffler: random.Random) -> None:
         self._check_needs(cells)
@@ -254,7 +242,7 @@ class Run:
         key = key_of(row)
         if final or self.rows.get(key) != row:
             self.rows[key] = row
-            self.emit(RowMeasured(key, flatten(row), final, is_traced(row)))
+            self.emit(RowMeasured(key, flatten(row), final, traced.is_traced(row)))
 
     # --- what remains ---------------------------------------------------------------------------------------------
 
@@ -309,7 +297,7 @@ class Run:
                 self._put(self._empty_row(cell, "interrupted", f"{what} {when}"), final=True)
 
     def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
-        keys = dict.fromkeys(unset_keys(self.experiment.row_type))
+        keys = dict.fromkeys(traced.unset_keys(self.experiment.row_type))
         grade_reason = "not measured"
         state = {"status": status, "reason": reason, "grade": "void", "grade_reason": grade_reason}
         return self.experiment.row_type(**(keys | dict(cell.key) | state))  # type: ignore[arg-type]
@@ -322,10 +310,10 @@ class Run:
 
     def _judge(self, noise: str | None) -> None:
         """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
-        every = [flatten(row) for row in self.rows.values() if not is_traced(row)]
+        every = [flatten(row) for row in self.rows.values() if not traced.is_traced(row)]
         rows = [row for row in every if row["grade"] != "void"]
         made = [
-            *self.experiment.fit(self.parameters, self._untraced(), self.plan.seed),
+            *self.experiment.fit(self.parameters, traced.untraced(self._samples), self.plan.seed),
             *self.experiment.find(self.parameters, every, self.plan.seed),
         ]
         for item in (*made, *self._slowdowns()):
@@ -336,8 +324,8 @@ class Run:
 
     def _slowdowns(self) -> list[Finding]:
         """What tracing did to the times of what was traced."""
-        of_samples = slowdowns(self._samples, self.experiment.traced_values, self.plan.seed)
-        of_rows = slowdowns_of_rows(list(self.rows.values()), self.experiment.traced_columns, self.plan.seed)
+        of_samples = traced.slowdowns(self._samples, self.experiment.traced_values, self.plan.seed)
+        of_rows = traced.slowdowns_of_rows(list(self.rows.values()), self.experiment.traced_columns, self.plan.seed)
         return [*of_samples, *of_rows]
 
     # --- start and end --------------------------------------------------------------------------------------------
@@ -401,7 +389,7 @@ def _facts_after(delta: machine.Counters, own_cpu_s: float) -> dict[str, object]
 
 def _covers(cell: Cell, row: Row) -> bool:
     """Whether a row belongs to a cell: it agrees with each of the cell's key columns."""
-    is_same = is_traced(row) == (cell.traced_by != OFF)
+    is_same = traced.is_traced(row) == (cell.traced_by != OFF)
     return is_same and all(getattr(row, name) == value for name, value in cell.key.items())
 
 

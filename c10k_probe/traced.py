@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from c10k_probe import stats
-from c10k_probe.experiment import OFF, TRACED_BY, Cell, Finding, Row, Samples, Scalar, columns, is_traced
+from c10k_probe.experiment import OFF, TRACED_BY, Cell, Finding, Row, Samples, Scalar, columns
 
 REPETITION = "block"  # the key column of such rows that counts repetitions
 DROPPED = "trace_dropped_count"  # the column of traced rows that says what was lost
 Key = tuple[tuple[str, str | int], ...]
+
+
+def tracing_column() -> Any:
+    """Declare the key column ``traced_by``, which keeps rows of traced launches apart from the others."""
+    help = "the tracing backend under which this was measured; off: under none"
+    return dataclasses.field(default=OFF, metadata={"help": help, "key": True})
+
+
+def unset_keys(row_type: type[Row]) -> list[str]:
+    """The key columns that have no value of their own."""
+    fields = dataclasses.fields(row_type)
+    return [item.name for item in fields if item.metadata.get("key") and item.default is dataclasses.MISSING]
+
+
+def is_traced(row: Row) -> bool:
+    """Whether a row is of traced launches, whose times are not those of untraced ones."""
+    names = [item.name for item in dataclasses.fields(row) if item.metadata.get("key")]
+    return TRACED_BY in names and getattr(row, TRACED_BY) != OFF
+
+
+def with_traced(cells: Sequence[Cell], backend: str, extra_weight: float) -> list[Cell]:
+    """The cells, and each a second time under a backend: the shuffle of a block puts traced and untraced in turn."""
+    return [*cells, *(traced_cell(cell, backend, extra_weight) for cell in cells if backend != OFF)]
+
+
+def untraced(samples: Iterable[Samples]) -> list[Samples]:
+    """The samples of untraced launches."""
+    return [item for item in samples if item.traced_by == OFF]
 
 
 def traced_cell(cell: Cell, backend: str, extra_weight: float) -> Cell:
@@ -27,11 +56,11 @@ def slowdown(traced: Sequence[Samples], untraced: Sequence[Samples], name: str, 
 
 def slowdowns(samples: Sequence[Samples], names: Sequence[str], seed: int) -> Iterator[Finding]:
     """What tracing did to each cell's values of these names: one finding for each that both arms have."""
-    untraced = by_key(item for item in samples if item.traced_by == OFF)
+    plain = by_key(untraced(samples))
     traced = by_key(item for item in samples if item.traced_by != OFF)
     for key, launches in sorted(traced.items(), key=str):
         own = tuple(pair for pair in key if pair[0] != TRACED_BY)
-        base, label, backend = untraced.get(own, []), Cell(dict(own)).label, launches[0].traced_by
+        base, label, backend = plain.get(own, []), Cell(dict(own)).label, launches[0].traced_by
         for name in names:
             ratio = slowdown(launches, base, name, seed)
             if ratio is not None:

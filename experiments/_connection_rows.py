@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe import stats
-from c10k_probe.experiment import Row, column, estimate, tracing_column
+from c10k_probe.experiment import Row, column, estimate
+from c10k_probe.traced import tracing_column
 
 _SLOPE = "slope over the ramp"
 _EACH = "of the server for one more connection with its first echo, traced, slope over the ramp"

@@ -7,7 +7,6 @@ echoes on held connections come after that and are not in it. Memory is not told
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,20 +15,17 @@ from typing import Any, Final, Self, TypeVar
 from c10k_probe import limits, stats
 from c10k_probe.experiment import Bench, Cell, View
 from c10k_probe.load import Echoes, Holder, Ramped
-from c10k_probe.observe import processes
 from c10k_probe.servers import CLIENT_END, MODELS, Server, ServerOptions
 from c10k_probe.tracing.base import Options, Tracer
 from c10k_probe.tracing.result import Trace
 
-from ._traced_launch import attached, calls_text, grade_counts
+from ._traced_launch import attached, call_count, calls_text, done_count, grade_counts, settle
 
 SNAPSHOTS: Final = ("bcc", "proc")  # backends that tell exactly at any moment; the others do at their end
 CALLS: Final = (
     *("accept4", "setsockopt", "fcntl", "close", "recvfrom", "sendto", "epoll_ctl", "epoll_wait", "poll", "futex"),
     *("clone", "clone3", "mmap", "mprotect", "munmap", "madvise", "wait4", "rt_sigprocmask", "set_robust_list", "rseq"),
 )
-SETTLE_S: Final = 2.0
-POLL_S: Final = 0.002
 RARE: Final = 0.0005
 GUARD_MARGIN: Final = 1.25
 ResultT = TypeVar("ResultT")
@@ -119,7 +115,7 @@ class _Counter:
         if self._tracer is not None:
             before = self._tracer.snapshot()
             result = work()
-            _settle(self.server.session)
+            settle(self.server.session)
             after = self._tracer.snapshot()
             assert before is not None
             assert after is not None
@@ -127,7 +123,7 @@ class _Counter:
         with ExitStack() as stack:
             tracer = self._open(stack)
             result = work()
-            _settle(self.server.session)
+            settle(self.server.session)
             return result, tracer.stop()
 
     def add(self, opened_count: int, trace: Trace) -> None:
@@ -145,8 +141,8 @@ class _Counter:
             "involuntary_switches_per_connection": self._slope(lambda trace: trace.involuntary_switches_count),
             "page_faults_per_connection": self._slope(lambda trace: trace.page_faults_count),
             "runqueue_wait_ns": None if wait is None else _scaled(wait, 1e9),
-            "calls": self._text(lambda trace, name: _call(trace, name)[0]),
-            "done_calls": self._text(lambda trace, name: _call(trace, name)[1]),
+            "calls": self._text(call_count),
+            "done_calls": self._text(done_count),
             "trace_dropped_count": self.dropped_count(),
         }
 
@@ -186,34 +182,9 @@ class _Counter:
         return calls_text({name: round(middle, 4) for name, middle in known.items() if abs(middle) >= RARE})
 
 
-def _call(trace: Trace, name: str) -> tuple[int, int | None]:
-    """(how often it was entered, how often it did not fail); the latter None where the backend does not know."""
-    call = (trace.calls or {}).get(name)
-    if call is None:
-        return 0, 0
-    return call.count, None if call.errors_count is None else call.count - call.errors_count
-
-
 def _scaled(interval: stats.Interval, factor: float) -> stats.Interval:
     low, high = (None if end is None else end * factor for end in (interval.low, interval.high))
     return stats.Interval(interval.middle * factor, low, high)
-
-
-def _settle(session: int) -> None:
-    """Return when every task of the server sleeps, or the time is over: what it began is then counted whole."""
-    deadline = time.monotonic() + SETTLE_S
-    while not _is_asleep(session) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-
-
-def _is_asleep(session: int) -> bool:
-    for tid in processes.walk_threads(processes.with_descendants([session])):
-        try:
-            if processes.stat_fields(tid)[0] in (b"R", b"D"):
-                return False
-        except (OSError, IndexError):
-            continue
-    return True
 
 
 def _client_columns(ramped: Ramped, echoes: Echoes) -> dict[str, Any]:

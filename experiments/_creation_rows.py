@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from c10k_probe import native, stats
-from c10k_probe.experiment import Cell, Row, Samples, View, column, estimate, spread, tracing_column
+from c10k_probe.experiment import Cell, Row, Samples, View, column, estimate, spread
+from c10k_probe.traced import tracing_column
 
 from ._creation_design import BASE_METHOD, State
 

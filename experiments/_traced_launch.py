@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from c10k_probe import native, stats
 from c10k_probe.exits import UserError
 from c10k_probe.experiment import Scalar
+from c10k_probe.observe import processes
 from c10k_probe.tracing.base import Options, Target, Tracer
 from c10k_probe.tracing.choose import open_tracer
 from c10k_probe.tracing.result import Trace
@@ -42,6 +43,8 @@ _GATE_CALLS: Final = ("select", "pselect6")
 _PATIENCE_S: Final = 30.0
 _END_PATIENCE_S: Final = 5.0
 _POLL_S: Final = 0.005
+_SETTLE_S: Final = 2.0
+_SETTLE_POLL_S: Final = 0.002
 TRACED_CALLS: Final = ("clone", "clone3", "fork", "vfork", "execve", "mmap", "mprotect", "munmap", "wait4", "futex")
 SNAPSHOTS: Final = ("bcc",)  # backends that tell exactly at any moment, also of what has ended; the others at the end
 _OPTIONS: Final = Options(calls=TRACED_CALLS, interval_s=1.0)
@@ -160,6 +163,23 @@ def _charged(trace: Trace, before: resource.struct_rusage) -> Trace:
     )
 
 
+def settle(session: int) -> None:
+    """Return when every task of the server sleeps, or the time is over: what it began is then counted whole."""
+    deadline = time.monotonic() + _SETTLE_S
+    while not _is_asleep(session) and time.monotonic() < deadline:
+        time.sleep(_SETTLE_POLL_S)
+
+
+def _is_asleep(session: int) -> bool:
+    for tid in processes.walk_threads(processes.with_descendants([session])):
+        try:
+            if processes.stat_fields(tid)[0] in (b"R", b"D", b"t"):  # running, about to, or held by its tracer
+                return False
+        except (OSError, IndexError):
+            continue
+    return True
+
+
 def per_one(small: Trace, large: Trace, more: int) -> Counted:
     """What each of the ``more`` creations added; a figure that the backend does not know is None."""
     wait_s = _slope(small.runqueue_wait_s, large.runqueue_wait_s, more)
@@ -185,19 +205,28 @@ def _calls(small: Trace, large: Trace, more: int) -> dict[str, float] | None:
     if small.calls is None or large.calls is None or more < 1:
         return None
     names = {*small.calls, *large.calls, *(() if large.backend == "perf" else TRACED_CALLS)} - {*_GATE_CALLS}
-    return {name: round((_count(large, name) - _count(small, name)) / more, PLACES) for name in sorted(names)}
+    return {name: round((call_count(large, name) - call_count(small, name)) / more, PLACES) for name in sorted(names)}
 
 
 def _own_calls(trace: Trace) -> int | None:
     """All calls but those of the gate."""
     if trace.calls_count is None:
         return None
-    return trace.calls_count - sum(_count(trace, name) for name in _GATE_CALLS)
+    return trace.calls_count - sum(call_count(trace, name) for name in _GATE_CALLS)
 
 
-def _count(trace: Trace, name: str) -> int:
+def call_count(trace: Trace, name: str) -> int:
+    """How often a call was entered."""
     call = (trace.calls or {}).get(name)
     return 0 if call is None else call.count
+
+
+def done_count(trace: Trace, name: str) -> int | None:
+    """How often it did not fail; None where the backend does not know."""
+    call = (trace.calls or {}).get(name)
+    if call is None:
+        return 0
+    return None if call.errors_count is None else call.count - call.errors_count
 
 
 def calls_text(calls: Mapping[str, float]) -> str | None:

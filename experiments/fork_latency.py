@@ -46,7 +46,6 @@ from itertools import product
 from c10k_probe import native
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import OFF, Bench, Cell, Experiment, Made, Row, Samples
-from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, option_name, options_of, parameter
 
 from . import _creation_charts as charts
@@ -67,7 +66,9 @@ from ._creation_design import (
     given_states,
     is_at_rest,
     joint_states,
+    needs,
     swept_states,
+    weight,
     with_kind,
 )
 from ._traced_launch import HeldHelper, counted
@@ -315,7 +316,7 @@ def _cell(method: str, linking: str, placement: str, state: State, parameters: F
     key: dict[str, str | int] = {"method": method, "linking": linking, "placement": placement}
     key |= rows.state_columns(state)
     launches = None if parameters.stall else parameters.n
-    return Cell(key, _needs(state, method), _weight(state), launches=launches)
+    return Cell(key, needs(state, method), weight(state), launches=launches)
 
 
 def _program(cell: Cell) -> str:
@@ -328,26 +329,6 @@ def _words(arguments: Mapping[str, object]) -> list[object]:
 
 def _has_state(cell: Cell) -> bool:
     return any(cell.key[column] for column in rows.NUMERIC_COLUMNS.values())
-
-
-def _needs(state: State, method: str) -> Needs:
-    """What the state takes of each limit; a child of a large parent needs page tables, not the memory itself."""
-    threads = state.alive if state.alive_kind == "threads" else 0
-    children = state.alive - threads
-    return Needs(
-        descriptors_count=24 + state.descriptors,
-        system_descriptors_count=24 + state.descriptors,
-        tasks_count=3 + state.alive,
-        mappings_count=64 + state.mappings + 2 * threads + 5 * state.libraries,
-        memory_bytes=1.02 * (state.rss + state.file_rss) + threads * 48_000 + children * 150_000,
-        address_space_bytes=state.rss + state.file_rss + threads * (8 << 20),
-        commit_bytes=(2 if method not in THREAD_METHODS else 1) * state.rss + threads * (8 << 20),
-    )
-
-
-def _weight(state: State) -> float:
-    """Roughly how long a launch takes, in milliseconds."""
-    return 8 + (state.rss + state.file_rss) / MIB * 1.2 + state.alive * 0.1 + state.mappings * 0.02
 
 
 def _patience_s(parameters: ForkLatencyParameters, cell: Cell) -> float:

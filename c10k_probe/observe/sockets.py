@@ -111,8 +111,10 @@ def _netlink_messages(request: bytes) -> Iterator[memoryview]:
 def _netlink_dump(port: int, state: int, address: str | None, family: int) -> Iterator[tuple[int, int]]:
     """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given."""
     for body in _netlink_messages(_request((port, 0), state, family)):
-        source = _ipv4_text(bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16]), family)
-        if _MESSAGE_HEAD.unpack_from(body)[1] == state and address in (None, source):
+        if _MESSAGE_HEAD.unpack_from(body)[1] != state:
+            continue
+        source = bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16])
+        if address is None or address == _ipv4_text(source, family):
             yield struct.unpack_from("=II", body, _QUEUES_OFFSET_BYTES)
 
 

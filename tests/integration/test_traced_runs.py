@@ -135,16 +135,16 @@ def test_switches_and_faults_are_counted_by_bcc_and_the_kernel_alike(tmp_path: P
 # --- connections: known answers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["bcc", "strace"])
-def test_each_connection_takes_whole_numbers_of_calls(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("backend", "models"), [("bcc", tuple(SERVED)), ("strace", ("fork",))])
+def test_each_connection_takes_whole_numbers_of_calls(backend: str, models: tuple[str, ...], tmp_path: Path) -> None:
     require(backend)
-    models = ",".join(SERVED)
     sizes = ("--to", 96, "--steps", 3, "--repeats", 1)
-    done = run("connections", "--model", models, *sizes, "--trace", backend, "--csv", "-", cwd=tmp_path)
+    done = run("connections", "--model", ",".join(models), *sizes, "--trace", backend, "--csv", "-", cwd=tmp_path)
     assert done.code == 0, done.stderr
     plain, traced = arms(rows_of(done.stdout), backend)
-    assert len(plain) == len(traced) == 9
-    for model, known in SERVED.items():
+    assert len(plain) == len(traced) == 3 * len(models)
+    for model in models:
+        known = SERVED[model]
         (last,) = [row for row in traced if row["model"] == model and row["target_count"] == "96"]
         found = numbers(last["done_calls"])
         assert {name: found.get(name) for name in known} == known
@@ -156,6 +156,26 @@ def test_each_connection_takes_whole_numbers_of_calls(backend: str, tmp_path: Pa
             assert (last["trace_dropped_count"], float(last["voluntary_switches_per_connection"]) > 0) == ("0", True)
     assert {row["server_bytes_per_connection"] for row in traced} == {""}, "a tracer takes memory itself"
     assert {row["calls"] for row in plain} == {""}
+
+
+@pytest.mark.parametrize("backend", ["bcc", "strace", "proc"])
+def test_a_connection_that_comes_and_goes(backend: str, tmp_path: Path) -> None:
+    require(backend)
+    sizes = ("--model", "epoll,fork", "--n", 120, "--repeats", 1)
+    done = run("short-connections", *sizes, "--trace", backend, "--csv", "-", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    _, traced = arms(rows_of(done.stdout), backend)
+    epoll, fork = sorted(traced, key=lambda row: row["model"])
+    if backend == "proc":
+        assert float(epoll["voluntary_switches_per_connection"]) > 0
+        assert fork["voluntary_switches_per_connection"] == epoll["done_calls"] == "", "ended processes are not seen"
+        return
+    known = {**SERVED["epoll"], "close": 1}
+    assert {name: count for name, count in numbers(epoll["done_calls"]).items() if name not in BY_CHANCE} == {
+        name: count for name, count in known.items() if name not in BY_CHANCE
+    }
+    assert {name: numbers(fork["done_calls"])[name] for name in SERVED["fork"]} == SERVED["fork"]
+    assert {row["cpu_per_connection_ns"] for row in traced} == {""}
 
 
 # --- refused before anything is measured ----------------------------------------------------------------------------

@@ -78,6 +78,7 @@ PRIVATE: dict[str, str] = {
     "_connection_": "connections",
     "_readiness_": "readiness",
     "_scheduling_": "scheduling",
+    "_short_": "short_connections",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late

@@ -32,13 +32,12 @@ from c10k_probe.experiment import (
     Samples,
     View,
     column,
-    is_traced,
-    tracing_column,
 )
 from c10k_probe.results import StoredRun
 from c10k_probe.runner import Plan, Run
 from c10k_probe.sinks.folder import RunFolderSink
 from c10k_probe.sinks.plain import PlainLines
+from c10k_probe.traced import is_traced, tracing_column
 from c10k_probe.tracing.base import TracerUnavailable
 from c10k_probe.tracing.choose import CHOICES
 
