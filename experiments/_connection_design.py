@@ -54,17 +54,17 @@ class ConnectionsParameters(Parameters):
     )
     probe_time: int = parameter(
         500_000_000,
-        "How long that lasts.",
+        "How long that schedule lasts.",
         dimension="duration",
         minimum=1_000_000,
         maximum=600_000_000_000,
         quick=100_000_000,
     )
-    rest: int = parameter(
-        0,
-        "How long the held connections are watched doing nothing, at the last step.",
+    rest: int | None = parameter(
+        None,
+        "Watch the held connections doing nothing for so long, at the last step.",
         dimension="duration",
-        minimum=0,
+        minimum=1_000_000,
         maximum=600_000_000_000,
     )
     memory_budget: int | None = parameter(

@@ -58,6 +58,7 @@ def row_of(launch: Launch, step: Step, prediction: Prediction, bench: Bench) -> 
         **_work(step),
         **_slopes(launch.ledger),
         **_data(launch.ledger, step.now),
+        "receive_buffer_bytes": step.backlogged.receive_buffer_bytes if step.backlogged else None,
         **_closing(launch.ledger, step.now),
         **_rest(step),
         **_prediction(prediction),
@@ -109,7 +110,7 @@ def _probe(probed: Probed | None, rate_per_s: int) -> dict[str, Any]:
     """Latencies only where the client kept to its schedule: else they say little of the server."""
     if probed is None:
         return {}
-    asked = {"probe_rate_per_s": rate_per_s, "probe_late_ns": probed.sender_late_ns}
+    asked = {"probe_rate_per_s": rate_per_s, "probe_late_ns": probed.longest_late_ns}
     asked |= {"probe_sent_count": probed.sent_count, "probe_failed_count": probed.failed_count}
     if not _kept_schedule(probed):
         return asked
@@ -264,6 +265,6 @@ def _grade_of_probe(grade: stats.Grade, probed: Probed | None) -> stats.Grade:
     if not _kept_schedule(probed):
         return grade.worse("shaky", f"the client sent under {SENT_SHARE:.0%} of the scheduled echoes: no latencies")
     p99 = stats.quantile(probed.latency_ns, 0.99)
-    if p99 is not None and probed.sender_late_ns > max(p99, 1e6):
+    if p99 is not None and (probed.longest_late_ns or 0) > max(p99, 1e6):
         return grade.worse("shaky", "the client sent scheduled echoes late itself")
     return grade

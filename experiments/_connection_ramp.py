@@ -10,7 +10,7 @@ from typing import Final
 
 from c10k_probe.experiment import Bench, Cell
 from c10k_probe.limits import Prediction
-from c10k_probe.load import Echoes, Holder, Probed, Ramped
+from c10k_probe.load import Backlogged, Echoes, Holder, Probed, Ramped
 from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import Ledger, Reading, difference, whole
 from c10k_probe.servers import CLIENT_END, Server
@@ -44,6 +44,7 @@ class Step:
     echoes: Echoes | None
     probed: Probed | None
     probe_rate_per_s: int
+    backlogged: Backlogged | None
     client_cpu_pct: float | None
     work_s: float
     before: Reading
@@ -91,11 +92,12 @@ class Launch:
         is_last = is_last or stop is not None
         echoes, probed = (None, None) if self.state == IDLE else self._ask(ramped.open_count, is_last=is_last)
         work_s = time.monotonic() - started
-        self._fill()
-        reading = self._read(ramped.open_count - (echoes.failed_count if echoes else 0))
+        backlogged = self._fill()
+        lost = sum(part.failed_count for part in (echoes, probed, backlogged) if part is not None)
+        reading = self._read(ramped.open_count - lost)
         established = sockets.established_count(self.server.port, address="127.0.0.1")
         self.ledger.readings.append(reading)
-        rest = self._rest() if is_last and self._asked.rest else None
+        rest = self._rest(self._asked.rest / 1e9) if is_last and self._asked.rest else None
         if self.state == IDLE and is_last:  # what was never used is used now, to show that it lives
             echoes, probed = self._ask(ramped.open_count, is_last=True)
         return Step(
@@ -104,13 +106,14 @@ class Launch:
             echoes=echoes,
             probed=probed,
             probe_rate_per_s=self._asked.probe_rate,
+            backlogged=backlogged,
             client_cpu_pct=busy_ns / 1e7 / ramped.ramp_s if busy_ns is not None and ramped.ramp_s else None,
             work_s=work_s,
             before=before,
             now=reading,
             established=established,
             is_last=is_last,
-            stop=stop or self._lost(echoes, probed),
+            stop=stop or self._lost(echoes, probed, backlogged),
             rest=rest,
         )
 
@@ -122,21 +125,24 @@ class Launch:
             return echoes, None
         return echoes, self._holder.probe(self._asked.probe_rate, self._asked.probe_time / 1e9, self._bench.seed)
 
-    def _lost(self, echoes: Echoes | None, probed: Probed | None) -> Stop | None:
+    def _lost(self, echoes: Echoes | None, probed: Probed | None, backlogged: Backlogged | None) -> Stop | None:
         """A held connection that does not answer is not held."""
         if echoes is not None and echoes.failed_count:
             lost = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo"
         elif probed is not None and probed.failed_count:
             lost = f"{probed.failed_count:,} of {probed.sent_count:,} scheduled echoes were not answered in time"
+        elif backlogged is not None and backlogged.failed_count:
+            lost = f"{backlogged.failed_count:,} connections could not be left with answers unread"
         else:
             return None
         return Stop("; ".join(part for part in (self.server.death(), lost) if part))
 
-    def _fill(self) -> None:
-        """Leave answers unread on every connection."""
-        if self.state == BACKLOGGED:
-            self._holder.backlog(self._asked.unread_bytes)
-            self._is_filled = True
+    def _fill(self) -> Backlogged | None:
+        """Leave answers unread on every connection, where that is the state."""
+        if self.state != BACKLOGGED:
+            return None
+        self._is_filled = True
+        return self._holder.backlog(self._asked.unread_bytes)
 
     def _read(self, open_count: int) -> Reading:
         has_few = open_count <= BUFFERS_UP_TO
@@ -149,11 +155,11 @@ class Launch:
             sockets.read_buffers(self.server.port, remote=True) if has_few else None,
         )
 
-    def _rest(self) -> Rest:
+    def _rest(self, duration_s: float) -> Rest:
         """Watch the server while nothing is sent."""
         pids = tree.session_pids(self.server.session)
         before, started = tree.read_processes(pids, memory=False), time.monotonic()
-        time.sleep(max(0.0, min(self._asked.rest / 1e9, self._bench.remaining_s())))
+        time.sleep(max(0.0, min(duration_s, self._bench.remaining_s())))
         after = tree.read_processes(pids, memory=False)
         return Rest(time.monotonic() - started, difference(after.cpu_run_s, before.cpu_run_s), switches(before, after))
 

@@ -114,6 +114,7 @@ class ConnectionsRow(Row):
     server_unread_bytes: int | None = column("bytes that the server has not read, all connections")
     server_unsent_bytes: int | None = column("bytes that the server sent and the client has not acknowledged")
     client_unread_bytes: int | None = column("bytes that the client has not read, all connections")
+    receive_buffer_bytes: int | None = column("what the largest receive buffer had to be made to leave so much unread")
     tcp_bytes: int | None = column("growth of what TCP has charged to sockets for data, of the machine (sockstat)")
 
     explained_bytes: int | None = column("sum of all parts at both ends, growth since no connection was held")

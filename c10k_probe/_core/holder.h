@@ -15,6 +15,7 @@ enum {
     LANES_MAX = 8,
     PORTS_MAX = 28 * 1000, /* of one source address: up to 60,767, as net.ipv4.ip_local_port_range by default */
     WINDOW_MAX = 4096,
+    PROBES_MAX = 1000 * 1000, /* of one command */
     MESSAGE_BYTES_MIN = 16,   /* index and counter */
     MESSAGE_BYTES_MAX = 4096, /* fits any socket buffer: a send never waits for the server to read */
     END_OF_STREAM = -1,       /* where an errno is expected: the server closed the connection */
@@ -22,8 +23,8 @@ enum {
 
 /* From the command line. */
 struct settings {
-    int64_t port, source_base, window_count, timeout_ms, message_bytes, samples_count, tables_count, lanes_count,
-        ports_count;
+    int64_t port, source_base, ports_count, window_count, timeout_ms, message_bytes, samples_count;
+    int64_t tables_count, lanes_count;
 };
 
 /* For `end`. */
@@ -43,11 +44,12 @@ struct failure {
     int number; /* errno or END_OF_STREAM */
 };
 
-/* A descriptor table, and the thread that works in it: RLIMIT_NOFILE bounds a table, not a process. The first is the
- * main thread's. */
+/* A descriptor table, and the thread that works in it: RLIMIT_NOFILE bounds a table, not a process. The
+ * first is the main thread's. */
 struct table {
     int64_t number;
-    struct descriptors held; /* client ends that count as open, in the order of opening */
+    struct descriptors held;  /* client ends that count as open, in the order of opening */
+    int64_t backlogged_count; /* the first so many of them have unread answers */
     pthread_t thread;
     sem_t wanted, done;
     void (*job)(struct table *table, void *argument);
@@ -62,7 +64,8 @@ extern struct totals totals;
 extern struct table tables[TABLES_MAX];
 extern int64_t tables_count; /* those in use: one at least */
 
-/* One more, with a thread of its own; false where settings or the kernel allow no more: *number is the errno, or 0. */
+/* One more, with a thread of its own; false where settings or the kernel allow no more: *number is the
+ * errno, or 0. */
 bool tables_add(int *number);
 
 /* A thread with a small stack; 0 or errno. */
@@ -120,9 +123,13 @@ struct samples {
 
 /* Room for capacity values, or one fewer where it is odd; two at least. */
 struct samples samples_new(int64_t capacity);
+
+/* The capacity that takes all of so many values, as far as the settings allow. */
+int64_t samples_room(int64_t values_count);
 void samples_free(struct samples *samples);
 
-/* Allocates nothing. When the room is full, one of each two values is dropped: tens of microseconds for 100,000. */
+/* Allocates nothing. When the room is full, one of each two values is dropped: tens of microseconds for
+ * 100,000. */
 void samples_add(struct samples *samples, int64_t value);
 
 /* Puts the values of another stream behind, both thinned out alike; nothing can be added any more. */
@@ -164,7 +171,8 @@ void reset_on_close(int fd);
 /* For receive_message(): with the time-out of the settings. */
 void make_blocking(int fd);
 
-/* A non-blocking socket that connects to 127.0.0.1:port, and most likely has done so; or -1 with the failure noted. */
+/* A non-blocking socket that connects to 127.0.0.1:port, and most likely has done so; or -1 with the
+ * failure noted. */
 int begin_connection(uint16_t port, int64_t *connect_ns, struct failure *failure);
 
 /* Waits until it is connected: 0 or errno. */
@@ -172,6 +180,11 @@ int finish_connection(int fd);
 
 /* The two in one. */
 int open_connection(uint16_t port, int64_t *connect_ns, struct failure *failure);
+
+/* ---- holder_backlog.c ---- */
+
+/* A usage error where a connection has unread answers, which this command would take for its own. */
+void refuse_while_backlogged(const char *command);
 
 /* ---- holder_queue.c ---- */
 
@@ -188,6 +201,9 @@ bool read_accept_queue(struct accept_queue *queue);
 void command_ramp(const int64_t *arguments);
 void command_echo(const int64_t *arguments);
 void command_pump(const int64_t *arguments);
+void command_probe(const int64_t *arguments);
+void command_backlog(const int64_t *arguments);
+void command_drain(const int64_t *arguments);
 void command_pairs(const int64_t *arguments);
 void command_unpair(const int64_t *arguments);
 

@@ -14,6 +14,7 @@ enum {
     ARGUMENTS_MAX = 3,
     CONNECTIONS_MAX = 1000 * 1000,
     PUMP_MS_MAX = 3600 * 1000,
+    BACKLOG_BYTES_MAX = 1 << 20,
 };
 
 static void command_status(const int64_t *arguments)
@@ -26,6 +27,7 @@ static void command_status(const int64_t *arguments)
 static void close_table(struct table *table, void *argument)
 {
     (void)argument;
+    table->backlogged_count = 0;
     close_all(&table->held);
 }
 
@@ -53,6 +55,9 @@ static const struct command {
     {"ramp", command_ramp, 1, 2, {CONNECTIONS_MAX, 0}, "idle"},
     {"echo", command_echo, 0, 2, {CONNECTIONS_MAX, INT64_MAX}, NULL},
     {"pump", command_pump, 2, 3, {CONNECTIONS_MAX, PUMP_MS_MAX, PUMP_MS_MAX}, NULL},
+    {"probe", command_probe, 3, 3, {PROBES_MAX, PUMP_MS_MAX, INT64_MAX}, NULL},
+    {"backlog", command_backlog, 1, 1, {BACKLOG_BYTES_MAX}, NULL},
+    {"drain", command_drain, 0, 0, {0}, NULL},
     {"pairs", command_pairs, 1, 1, {CONNECTIONS_MAX / 2}, NULL},
     {"unpair", command_unpair, 0, 0, {0}, NULL},
     {"status", command_status, 0, 0, {0}, NULL},
@@ -66,7 +71,9 @@ static const struct command *find_command(const char *name)
             return &commands[i];
         }
     }
-    usage("unknown command \"%s\"; known: ramp, echo, pump, pairs, unpair, status, close, quit", name);
+    usage("unknown command \"%s\"; known: ramp, echo, pump, probe, backlog, drain, pairs, unpair, "
+          "status, close, quit",
+          name);
 }
 
 static int64_t read_argument(const char *word, int64_t maximum)
@@ -107,7 +114,8 @@ static bool obey_line(char *line)
             usage("%s takes at most %d arguments", name, command->arguments_max);
         }
         const bool is_word = command->word != NULL && count + 1 == command->arguments_max;
-        arguments[count] = is_word ? read_word(word, command->word) : read_argument(word, command->maxima[count]);
+        arguments[count] =
+            is_word ? read_word(word, command->word) : read_argument(word, command->maxima[count]);
     }
     if (count < command->arguments_min) {
         usage("%s takes at least %d arguments", name, command->arguments_min);

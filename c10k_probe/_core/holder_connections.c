@@ -47,8 +47,8 @@ struct sockaddr_in loopback_address(uint16_t port)
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
-/* 127.(16+K).a.b with b in 1..250, and one port after the other. Many addresses with few ports each, or few with many:
- * the kernel takes the same time for both. */
+/* 127.(16+K).a.b with b in 1..250, and one port after the other. Many addresses with few ports each, or
+ * few with many: the kernel takes the same time for both. */
 static struct sockaddr_in source_address(int64_t serial)
 {
     const uint32_t source = (uint32_t)(serial / settings.ports_count % SOURCES_COUNT);
@@ -60,11 +60,15 @@ static struct sockaddr_in source_address(int64_t serial)
                                 .sin_addr.s_addr = htonl(host)};
 }
 
-/* 0 or errno. A port that somebody else has (a listener on all addresses, say) is passed over. */
-static int bind_source(int fd)
+/* 0 or errno. A port that somebody else has (a listener on all addresses, say) is passed over, and so is that of the
+ * server: an end of a connection is told from the other by its port. */
+static int bind_source(int fd, uint16_t server_port)
 {
     for (int tries = 0; tries < BIND_TRIES_MAX; tries++) {
         const struct sockaddr_in source = source_address(atomic_fetch_add(&next_serial, 1));
+        if (source.sin_port == htons(server_port)) {
+            continue;
+        }
         if (bind(fd, (const struct sockaddr *)&source, sizeof source) == 0) {
             return 0;
         }
@@ -75,8 +79,8 @@ static int bind_source(int fd)
     return EADDRINUSE;
 }
 
-/* Over loopback the handshake is done when connect(2) returns, though it says EINPROGRESS: the answer to the SYN comes
- * within the call, and is taken as the socket is unlocked at its end. 0 or errno. */
+/* Over loopback the handshake is done when connect(2) returns, though it says EINPROGRESS: the answer to
+ * the SYN comes within the call, and is taken as the socket is unlocked at its end. 0 or errno. */
 static int connect_timed(int fd, uint16_t port, int64_t *connect_ns)
 {
     const struct sockaddr_in server = loopback_address(port);
@@ -96,7 +100,7 @@ int begin_connection(uint16_t port, int64_t *connect_ns, struct failure *failure
         return -1;
     }
     reset_on_close(fd);
-    int number = bind_source(fd);
+    int number = bind_source(fd, port);
     if (number == 0) {
         call = "connect";
         number = connect_timed(fd, port, connect_ns);

@@ -82,18 +82,19 @@ static void emit_echoed(const struct echoes *echoes, int64_t asked_count, int64_
                ",\"failed_count\":%" PRId64 ",\"untried_count\":%" PRId64,
                asked_count, echoes->ok_count, asked_count - echoes->ok_count, untried_count);
     emit_int64_array(",\"echo_ns\":", echoes->echo_ns.values, (size_t)echoes->echo_ns.count);
-    emit_part(",\"echo_samples_every\":%" PRId64 ",\"wall_s\":%.9f", echoes->echo_ns.every, (double)wall_ns / 1e9);
+    emit_part(",\"echo_samples_every\":%" PRId64 ",\"wall_s\":%.9f", echoes->echo_ns.every,
+              (double)wall_ns / 1e9);
     emit_finish("}");
 }
 
 /* A table's connections before those of the next one: the threads of two tables would disturb each other. */
 void command_echo(const int64_t *arguments)
 {
+    refuse_while_backlogged("echo");
     const int64_t held_count = tables_held_count();
     const int64_t asked_count = arguments[0] > 0 && arguments[0] < held_count ? arguments[0] : held_count;
-    const int64_t samples_count = asked_count < settings.samples_count ? asked_count + 2 : settings.samples_count;
     int64_t shares[TABLES_MAX], wall_ns = 0;
-    struct echoes echoes = {.seed = (uint64_t)arguments[1], .echo_ns = samples_new(samples_count)};
+    struct echoes echoes = {.seed = (uint64_t)arguments[1], .echo_ns = samples_new(samples_room(asked_count))};
     tables_share(asked_count, shares);
     for (int64_t i = 0; i < tables_count; i++) {
         const int64_t start_ns = now_ns();

@@ -3,8 +3,8 @@
  * under way. What is timed is said in connection_holder.c.
  *
  * Three phases: warm-up, counted, drain. An answer belongs to the phase in which it was received whole, and
- * the first one at or after a boundary starts the new phase: n answers are n intervals. In the drain nothing is
- * sent.
+ * the first one at or after a boundary starts the new phase: n answers are n intervals. In the drain nothing
+ * is sent.
  *
  * Sources: epoll(7), epoll_wait(2), recv(2), clock_gettime(2) (CLOCK_PROCESS_CPUTIME_ID).
  */
@@ -283,8 +283,10 @@ static void emit_pumped(const struct pump *pump, int64_t target_count)
 
 void command_pump(const int64_t *arguments)
 {
-    const int64_t asked_count = arguments[0] > 0 && arguments[0] < tables[0].held.count ? arguments[0] : tables[0].held.count;
-    const int64_t target_count = arguments[0] > 0 ? arguments[0] : tables[0].held.count;
+    refuse_while_backlogged("pump");
+    const int64_t held_count = tables[0].held.count;
+    const int64_t asked_count = arguments[0] > 0 && arguments[0] < held_count ? arguments[0] : held_count;
+    const int64_t target_count = arguments[0] > 0 ? arguments[0] : held_count;
     const int64_t exchanges_bytes = asked_count * (int64_t)sizeof(struct exchange);
     if (arguments[1] == 0) {
         usage("pump counts for 1 ms at least");

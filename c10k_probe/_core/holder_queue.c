@@ -1,6 +1,6 @@
 /*
- * holder_queue.c - how full the accept queue of the server is, asked of the kernel. The contract is in holder.h.
- * Sources: sock_diag(7) (idiag_rqueue and idiag_wqueue of a listener), netlink(7).
+ * holder_queue.c - how full the accept queue of the server is, asked of the kernel. The contract is in
+ * holder.h. Sources: sock_diag(7) (idiag_rqueue and idiag_wqueue of a listener), netlink(7).
  */
 #include "holder.h"
 

@@ -1,6 +1,6 @@
 /*
- * holder_samples.c - some of a stream of values whose length is not known before, in room that is. The contract
- * is in holder.h.
+ * holder_samples.c - some of a stream of values whose length is not known before, in room that is. The
+ * contract is in holder.h.
  *
  * One of each `every` values is kept, at a random place among them: a fixed place would always meet the same
  * connection wherever their number divides `every`, as epoll gives them in turn.
@@ -18,9 +18,14 @@ static void choose_next(struct samples *samples)
     }
 }
 
+int64_t samples_room(int64_t values_count)
+{
+    return values_count < settings.samples_count ? values_count + 1 : settings.samples_count;
+}
+
 struct samples samples_new(int64_t capacity)
 {
-    capacity -= capacity % 2; /* they are halved */
+    capacity = capacity < 2 ? 2 : capacity - capacity % 2; /* they are halved */
     return (struct samples){
         .values = array_new(capacity * (int64_t)sizeof(int64_t)), .capacity = capacity, .every = 1};
 }

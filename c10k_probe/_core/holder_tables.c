@@ -1,7 +1,7 @@
 /*
- * holder_tables.c - descriptor tables: RLIMIT_NOFILE bounds each of them and not the process, so that one process
- * holds as many connections as it has tables for. A descriptor is good in its own table only, so each has a thread
- * that works in it. The contract is in holder.h.
+ * holder_tables.c - descriptor tables: RLIMIT_NOFILE bounds each of them and not the process, so that one
+ * process holds as many connections as it has tables for. A descriptor is good in its own table only, so each
+ * has a thread that works in it. The contract is in holder.h.
  *
  * /proc/PID/fd shows the table of the first thread; that of another is in /proc/PID/task/TID/fd.
  *
@@ -85,7 +85,7 @@ void tables_run(void (*job)(struct table *table, void *argument), void *argument
 {
     char *argument = arguments;
     for (int64_t i = 1; i < tables_count; i++) {
-        start(&tables[i], job, argument + (size_t)i * argument_bytes);
+        start(&tables[i], job, argument == NULL ? NULL : argument + (size_t)i * argument_bytes);
     }
     job(tables, argument);
     for (int64_t i = 1; i < tables_count; i++) {

@@ -51,8 +51,9 @@ static int why_short(int fd, ssize_t received)
     return received > 0 || errno == EAGAIN ? ETIMEDOUT : errno;
 }
 
-/* MSG_WAITALL: the time-out holds for the message, not for each of its pieces. EINTR comes without a handler too, when
- * a call with a time-out was stopped and continued (signal(7)): a debugger or a frozen control group is no failure. */
+/* MSG_WAITALL: the time-out holds for the message, not for each of its pieces. EINTR comes without a
+ * handler too, when a call with a time-out was stopped and continued (signal(7)): a debugger or a frozen
+ * control group is no failure. */
 int receive_message(int fd, char *message, int flags)
 {
     ssize_t received;
@@ -80,7 +81,8 @@ int receive_when_there(int fd, char *message, bool is_waiting)
 {
     int64_t got_bytes = 0;
     for (;;) {
-        const ssize_t got = recv(fd, message + got_bytes, (size_t)(settings.message_bytes - got_bytes), MSG_DONTWAIT);
+        const size_t missing_bytes = (size_t)(settings.message_bytes - got_bytes);
+        const ssize_t got = recv(fd, message + got_bytes, missing_bytes, MSG_DONTWAIT);
         got_bytes += got > 0 ? got : 0;
         if (got_bytes == settings.message_bytes) {
             return 0;

@@ -1,12 +1,12 @@
 /*
- * server_model_epoll.c - one thread for all connections, as far as its descriptor table goes: epoll, level-triggered
- * or edge-triggered, non-blocking sockets, one buffer. No user memory for a connection, except for one whose client
- * does not read its echo (the rest of that echo is set aside, at most 4 KiB).
+ * server_model_epoll.c - one thread for all connections, as far as its descriptor table goes: epoll, level-
+ * triggered or edge-triggered, non-blocking sockets, one buffer. No user memory for a connection, except for
+ * one whose client does not read its echo (the rest of that echo is set aside, at most 4 KiB).
  *
- * RLIMIT_NOFILE bounds a table. Where --capacity needs more than one there are as many threads as that takes, each with
- * a table, an epoll and a buffer of its own, and nothing shared but the listener and the counts. One of them accepts,
- * until its table is full; then the next one that has room does. So /proc/PID/fd shows only the connections of the first
- * thread; those of another are in /proc/PID/task/TID/fd.
+ * RLIMIT_NOFILE bounds a table. Where --capacity needs more than one there are as many threads as that takes,
+ * each with a table, an epoll and a buffer of its own, and nothing shared but the listener and the counts.
+ * One of them accepts, until its table is full; then the next one that has room does. So /proc/PID/fd shows
+ * only the connections of the first thread; those of another are in /proc/PID/task/TID/fd.
  *
  * Sources: epoll(7), unshare(2) (CLONE_FILES), eventfd(2), getrlimit(2) (RLIMIT_NOFILE).
  */
@@ -165,7 +165,8 @@ static int find_room(void)
     return -1;
 }
 
-/* Accepts, or gives the turn away when this table is full. Where all are, accept4 meets the limit, and says so. */
+/* Accepts, or gives the turn away when this table is full. Where all are, accept4 meets the limit, and
+ * says so. */
 static void accept_in_turn(void)
 {
     if (atomic_load(&accepting) != own_number) {
@@ -187,7 +188,8 @@ static void accept_in_turn(void)
     wake(next);
 }
 
-/* Somebody gave this thread the turn, or closed a connection while the listener was left alone, or all end. */
+/* Somebody gave this thread the turn, or closed a connection while the listener was left alone, or all
+ * end. */
 static void hear(void)
 {
     uint64_t ignored;
@@ -217,7 +219,8 @@ static void turn(void)
     struct epoll_event events[EVENTS_COUNT];
     while (!server.is_quitting) {
         const bool is_accepting = atomic_load(&accepting) == own_number;
-        const int count = epoll_wait(epoll_fd, events, EVENTS_COUNT, is_accepting ? server_retry_timeout_ms() : -1);
+        const int timeout_ms = is_accepting ? server_retry_timeout_ms() : -1;
+        const int count = epoll_wait(epoll_fd, events, EVENTS_COUNT, timeout_ms);
         if (count < 0 && errno != EINTR) {
             fail_call("epoll_wait", "", errno);
         }
@@ -300,7 +303,8 @@ static int64_t room_of(int64_t count)
 {
     struct rlimit limit;
     CHECK(getrlimit(RLIMIT_NOFILE, &limit));
-    return count * ((int64_t)limit.rlim_cur - SPARE_DESCRIPTORS - (count > 1 ? count : 0)); /* all the wake_fd */
+    const int64_t wake_fds_count = count > 1 ? count : 0;
+    return count * ((int64_t)limit.rlim_cur - SPARE_DESCRIPTORS - wake_fds_count);
 }
 
 static void prepare(void)

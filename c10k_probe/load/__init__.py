@@ -1,5 +1,5 @@
 """Clients behind one interface: whatever holds, or sends on, connections to a server under test."""
 
-from c10k_probe.load.holder import Echoes, Failure, Holder, Pumped, Ramped
+from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
 
-__all__ = ["Echoes", "Failure", "Holder", "Pumped", "Ramped"]
+__all__ = ["Backlogged", "Echoes", "Failure", "Holder", "Probed", "Pumped", "Ramped"]

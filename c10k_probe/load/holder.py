@@ -88,6 +88,41 @@ class Pumped:
         return self.warmup_count + self.requests_count + self.drained_count
 
 
+@dataclass(frozen=True)
+class Probed:
+    """An open loop: echoes on random connections, each at a moment that was fixed before.
+
+    ``sent_count`` is less than ``intended_count`` where no connection was free to send on. ``failed_count``: answers
+    that were wrong, missing or later than the time-out; their connections are closed. ``latency_ns``: from the moment
+    at which a message was due to its whole answer, one of every ``latency_samples_every``. ``longest_late_ns``: the
+    longest time from that moment to send(): with a late sender the latencies are also its own.
+    """
+
+    intended_count: int
+    sent_count: int
+    ok_count: int
+    failed_count: int
+    longest_late_ns: int | None
+    latency_ns: Sequence[int]
+    latency_samples_every: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Backlogged:
+    """Answers that lie unread at the client's ends, or that were read by ``Holder.drain``.
+
+    ``bytes`` is the kernel's account (SIOCINQ) for what is unread. ``receive_buffer_bytes``: what the largest receive
+    buffer had to be made, None where none was touched. ``failed_count``: connections that were closed.
+    """
+
+    connections_count: int
+    bytes: int
+    failed_count: int
+    receive_buffer_bytes: int | None
+    failure: Failure | None
+
+
 class Holder(native.Helpers):
     """Client ends of connections, in one or more processes. Raises ``native.HelperError``."""
 
@@ -136,7 +171,7 @@ class Holder(native.Helpers):
 
     def echo(self, sample_count: int, seed: int) -> Echoes:
         """One echo on each held connection in shuffled order, or on a random sample of ``sample_count`` (0: all)."""
-        held = [int(helper.ask("status", "status")["open_count"]) for helper in self._helpers]
+        held = self._held()
         counts = _proportional(held, sample_count) if sample_count else held
         answers = [
             helper.ask(f"echo {count} {seed}", "echoed", self._patience_s(count))
@@ -160,10 +195,51 @@ class Holder(native.Helpers):
         patience_s = min(self._remaining_s() + 0.1, duration_s + warmup_s + self._patience_s(concurrency))
         return _pumped(self._helpers[0].ask(f"pump {concurrency} {duration_ms} {warmup_ms}", "pumped", patience_s))
 
+    def probe(self, rate_per_s: int, duration_s: float, seed: int) -> Probed:
+        """Echoes on random held connections at ``rate_per_s`` in all, for ``duration_s`` (steps of 1 ms), open loop.
+
+        Several processes probe at the same time, each at the rate that is due to what it holds.
+        """
+        rates = _split(rate_per_s, self._held())
+        asked = [(helper, rate) for helper, rate in zip(self._helpers, rates, strict=True) if rate]
+        for helper, rate in asked:
+            helper.send(f"probe {rate} {max(1, round(duration_s * 1000))} {seed}")
+        patience_s = min(self._remaining_s() + 0.1, duration_s + self._patience_s(0))
+        return _probed([helper.expect("probed", patience_s) for helper, _ in asked])
+
+    def backlog(self, size_bytes: int) -> Backlogged:
+        """Leave ``size_bytes`` of answers unread at every held connection; those that have them already keep them.
+
+        Until ``drain`` no echo, pump or probe is possible.
+        """
+        return self._backlogged(f"backlog {size_bytes}", "backlogged")
+
+    def drain(self) -> Backlogged:
+        """Read what ``backlog`` left."""
+        return self._backlogged("drain", "drained")
+
+    def _backlogged(self, command: str, answer: str) -> Backlogged:
+        parts = [
+            helper.ask(command, answer, self._patience_s(held))
+            for helper, held in zip(self._helpers, self._held(), strict=True)
+        ]
+        buffers = [int(part["receive_buffer_bytes"]) for part in parts if part["receive_buffer_bytes"] is not None]
+        return Backlogged(
+            connections_count=sum(int(part["connections_count"]) for part in parts),
+            bytes=sum(int(part[f"{answer}_bytes"]) for part in parts),
+            failed_count=sum(int(part["failed_count"]) for part in parts),
+            receive_buffer_bytes=max(buffers, default=None),
+            failure=_first_failure(parts),
+        )
+
+    def _held(self) -> list[int]:
+        """How many connections each process holds."""
+        return [int(helper.ask("status", "status")["open_count"]) for helper in self._helpers]
+
     def drop(self) -> None:
         """Reset every held connection; the processes stay."""
         for helper in self._helpers:
-            helper.ask("close", "closed")
+            helper.ask("close", "closed", self._patience_s(0))
 
     def pair(self, count: int) -> int:
         """Hold both ends of ``count`` connections in the first process, without a server; how many there are."""
@@ -183,10 +259,16 @@ class Holder(native.Helpers):
             super().close()
 
     def cpu_ns(self) -> int | None:
-        """CPU time of the processes so far, by the scheduler's account; cheap enough for just before a ramp."""
+        """CPU time of all threads so far, by the scheduler's account; cheap enough for just before a ramp."""
         try:
-            texts = [Path(f"/proc/{helper.pid}/schedstat").read_text(encoding="ascii") for helper in self._helpers]
+            texts = [
+                path.read_text(encoding="ascii")
+                for helper in self._helpers
+                for path in Path(f"/proc/{helper.pid}/task").glob("*/schedstat")
+            ]
         except OSError:
+            return None
+        if not texts:
             return None
         return sum(int(text.split()[0]) for text in texts)
 
@@ -214,6 +296,26 @@ def _pumped(part: dict[str, Any]) -> Pumped:
     return Pumped(failure=_failure(part), **{name: part[name] for name in names})
 
 
+def _first_failure(parts: Sequence[dict[str, Any]]) -> Failure | None:
+    return next((failure for part in parts if (failure := _failure(part)) is not None), None)
+
+
+def _probed(parts: Sequence[dict[str, Any]]) -> Probed:
+    """Latencies of processes of which one keeps fewer than another are not mixed: all keep as few as that one."""
+    every = max((int(part["latency_samples_every"]) for part in parts), default=1)
+    late = [int(part["longest_late_ns"]) for part in parts if part["longest_late_ns"] is not None]
+    return Probed(
+        intended_count=sum(int(part["intended_count"]) for part in parts),
+        sent_count=sum(int(part["sent_count"]) for part in parts),
+        ok_count=sum(int(part["ok_count"]) for part in parts),
+        failed_count=sum(int(part["failed_count"]) for part in parts),
+        longest_late_ns=max(late, default=None),
+        latency_ns=[ns for part in parts for ns in part["latency_ns"][:: every // int(part["latency_samples_every"])]],
+        latency_samples_every=every,
+        failure=_first_failure(parts),
+    )
+
+
 def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
     spans = [float(part["ramp_s"]) for part in parts if part["ramp_s"] is not None]
     open_count = sum(int(part["open_count"]) for part in parts)
@@ -231,6 +333,12 @@ def _proportional(held: Sequence[int], sample_count: int) -> list[int]:
     """A sample spread over the processes by what each holds; never more than it holds."""
     total = sum(held) or 1
     return [min(count, -(-sample_count * count // total)) for count in held]
+
+
+def _split(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole parts in proportion to ``weights`` that add up to ``total``; all 0 where the weights are."""
+    ends = [total * sum(weights[: place + 1]) // (sum(weights) or 1) for place in range(len(weights))]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _hard_descriptor_limit() -> int:

@@ -245,3 +245,12 @@ def become_another_user(monkeypatch: pytest.MonkeyPatch, tasks_limit_count: int)
         run("spawn_target", "--hello")
     except PermissionError:
         cannot_run("the helpers lie in a folder that other users may not enter")
+
+
+def lower_descriptor_limit(monkeypatch: pytest.MonkeyPatch, limit_count: int) -> None:
+    """Have every process started from now on have a hard limit of this many descriptors in a table."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit_count, limit_count))
+
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(subprocess.Popen, preexec_fn=limit))

@@ -28,10 +28,11 @@ def probed(count: int = 1_000, **changes: Any) -> Probed:
         "ok_count": count,
         "failed_count": 0,
         "latency_ns": [1000 * (index + 1) for index in range(count)],
-        "sender_late_ns": 10,
+        "longest_late_ns": 10,
+        "latency_samples_every": 1,
+        "failure": None,
     }
-    made: Probed = SimpleNamespace(**{**known, **changes})  # type: ignore[assignment]
-    return made
+    return Probed(**{**known, **changes})
 
 
 def measured(**changes: Any) -> ConnectionsRow:
@@ -43,6 +44,7 @@ def measured(**changes: Any) -> ConnectionsRow:
         echoes=Echoes(MOST, MOST, 0, [7] * MOST),
         probed=probed(),
         probe_rate_per_s=2_000,
+        backlogged=None,
         client_cpu_pct=50.0,
         work_s=2.0,
         before=held.readings[-2],
@@ -94,7 +96,7 @@ def test_a_client_that_did_not_keep_to_its_schedule_has_no_latencies() -> None:
 
 
 def test_a_client_that_was_late_itself_is_told() -> None:
-    row = measured(probed=probed(sender_late_ns=10_000_000))
+    row = measured(probed=probed(longest_late_ns=10_000_000))
     assert row.probe_p99_ns is not None
     assert (row.grade, row.grade_reason) == ("shaky", "the client sent scheduled echoes late itself")
 

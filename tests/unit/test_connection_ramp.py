@@ -15,7 +15,7 @@ from made_ledger import END, NOTHING
 
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Wall
-from c10k_probe.load import Echoes, Failure, Ramped
+from c10k_probe.load import Backlogged, Echoes, Failure, Ramped
 from c10k_probe.observe import memory
 
 
@@ -27,7 +27,7 @@ class Both:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.failure: Failure | None = None
-        self.lost = self.unanswered = 0
+        self.lost = self.unanswered = self.unfilled = 0
         self.hits: list[dict[str, Any]] = []
         self.dead = ""
 
@@ -43,8 +43,9 @@ class Both:
         self.log.append(f"probe {rate} {duration_s}")
         return SimpleNamespace(sent_count=50, failed_count=self.unanswered)
 
-    def backlog(self, size: int) -> None:
+    def backlog(self, size: int) -> Backlogged:
         self.log.append(f"backlog {size}")
+        return Backlogged(100, 100 * size, self.unfilled, None, None)
 
     def drain(self) -> None:
         self.log.append("drain")
@@ -193,6 +194,15 @@ def test_what_does_not_answer_is_not_held(both: Both) -> None:
     step = ramp.step(100, is_last=False)
     assert step.stop is not None
     assert step.stop.reason == "it was killed; 2 of 50 scheduled echoes were not answered in time"
+    assert step.now.open_count == 98  # a connection that did not answer is closed
+
+
+def test_what_cannot_be_left_unread_is_told(both: Both) -> None:
+    ramp = launch(both, "backlogged")
+    both.unfilled = 4
+    step = ramp.step(100, is_last=False)
+    assert step.stop is not None and step.stop.reason == "4 connections could not be left with answers unread"
+    assert step.now.open_count == 96
 
 
 def test_the_guard_expects_data_where_it_is_left_unread(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,7 +306,9 @@ def test_defaults_and_quick_values_keep_to_their_own_rules(experiment: AnyExperi
             assert default is False  # a switch can only switch on
             assert option.quick is None
             continue
-        for value in [default] if option.quick is None else [default, option.quick]:
+        if default is None:  # not given
+            assert default_text(default, option) == ""
+        for value in (value for value in (default, option.quick) if value is not None):
             assert parse_option(name, option, default_text(value, option)) == value
 
 
