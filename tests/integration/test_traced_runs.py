@@ -35,9 +35,9 @@ FORKS = ("fork-latency", "--method", "fork,vfork,posix_spawn", "--linking", "dyn
 ONE_FORK = ("fork-latency", "--method", "fork", "--linking", "static", "--n", 40)
 # What the reference server does for a connection and its first echo, and what only happens when tasks wait in turn.
 SERVED = {
-    "epoll": {"accept4": 1, "setsockopt": 1, "epoll_ctl": 1, "recvfrom": 1, "sendto": 1},
-    "thread": {"accept4": 1, "setsockopt": 1, "sendto": 1, "clone3": 1, "mmap": 1, "mprotect": 1},
-    "fork": {"accept4": 1, "setsockopt": 1, "sendto": 1, "clone": 1, "getppid": 1, "prctl": 1},
+    "epoll": {"accept4": 1, "epoll_ctl": 1, "recvfrom": 1, "sendto": 1},
+    "thread": {"accept4": 1, "sendto": 1, "clone3": 1, "mmap": 1, "mprotect": 1},
+    "fork": {"accept4": 1, "sendto": 1, "clone": 1, "getppid": 1, "prctl": 1},
 }
 BY_CHANCE = {"epoll_wait", "poll", "futex", "restart_syscall", "brk", "sched_yield", "recvfrom"}
 
