@@ -136,7 +136,9 @@ class ConnectionsRow(Row):
     socket_end_bytes: float | None = column("slab of one end of a connection, calibrated")
     traced_by: str = tracing_column()
     calls_per_connection: stats.Interval | None = estimate("calls_per_connection", f"system calls {_EACH}")
-    accepts_per_connection: stats.Interval | None = estimate("accepts_per_connection", f"accepted connections {_EACH}")
+    accepts_per_connection: stats.Interval | None = estimate(
+        "accepts_per_connection", f"connections that accept(2) gave {_EACH}"
+    )
     calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
     done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
     voluntary_switches_per_connection: stats.Interval | None = estimate(
