@@ -312,10 +312,10 @@ class Run:
         """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
         every = [flatten(row) for row in self.rows.values() if not traced.is_traced(row)]
         rows = [row for row in every if row["grade"] != "void"]
-        made = [
+        made = (
             *self.experiment.fit(self.parameters, traced.untraced(self._samples), self.plan.seed),
             *self.experiment.find(self.parameters, every, self.plan.seed),
-        ]
+        )
         for item in (*made, *self._slowdowns()):
             self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:
