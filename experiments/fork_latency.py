@@ -29,9 +29,9 @@ stall would contain the turns that the loop and its children take, so ``any-cpu`
 With --trace each cell is measured traced too, in the same blocks; rows of traced launches have the backend in
 ``traced_by``, and no other row contains anything of theirs. Counted is what one more creation adds: two launches that
 differ in their number only, each traced from its first instruction to its end, their counts subtracted and divided.
-Writing an --rss region again before each creation is in them; aftershocks are not made. strace does not see calls that
-never return (exit), and tells no switches, faults or waits; /proc tells switches and faults of ended helpers by
-getrusage(2), whose voluntary switches include the last one of each process.
+Writing an --rss region again before each creation is in them, and the helper's longer report (write); aftershocks are
+not made. strace does not see calls that never return (exit), and tells no switches, faults or waits; /proc tells
+switches and faults of ended helpers by getrusage(2), whose voluntary switches include the last one of each process.
 
 Sources: fork(2), vfork(2), posix_spawn(3), clone(2), pthread_create(3), madvise(2); kernel/fork.c, mm/memory.c
 (copy_page_range); lmbench's lat_proc; Baumann et al., "A fork() in the road", HotOS 2019.
