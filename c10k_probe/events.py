@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,11 +57,15 @@ class SamplesTaken:
 
 @dataclass(frozen=True)
 class RowMeasured:
-    """A row, new or measured further (same key); ``final`` when it will not change any more. Missing is None."""
+    """A row, new or measured further (same key); ``final`` when it will not change any more. Missing is None.
+
+    ``is_traced``: its times are those of traced launches, never to be shown among the others.
+    """
 
     key: tuple[Scalar, ...]
     values: Mapping[str, Scalar]
     final: bool
+    is_traced: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,3 +145,38 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Give back files and the terminal; may be called twice."""
+
+
+class Tee:
+    """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+        self.failed: list[tuple[Sink, OSError]] = []
+
+    def emit(self, event: Event) -> None:
+        """Deliver to all, then warn of those that failed; a failing sink costs the others nothing."""
+        pending = [event]
+        while pending:
+            event = pending.pop(0)
+            for sink in tuple(self._sinks):
+                try:
+                    sink.handle(event)
+                except OSError as error:
+                    self._sinks.remove(sink)
+                    self.failed.append((sink, error))
+                    pending.append(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
+
+    def close(self) -> None:
+        """Close every sink, also those that failed."""
+        for sink in (*self._sinks, *(sink for sink, _ in self.failed)):
+            try:
+                sink.close()
+            except OSError as error:
+                self.failed.append((sink, error))
+
+
+_WRITE_ADVICE = (
+    "what it does not get is in the run folder, or printed at the end",
+    "free space or choose another --out or --csv",
+)

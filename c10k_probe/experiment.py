@@ -52,6 +52,8 @@ __all__ = [
 ]
 
 Scalar = str | int | float | None
+OFF = "off"  # in place of a tracing backend: nothing traced
+TRACED_BY = "traced_by"
 
 # --- cells and samples ----------------------------------------------------------------------------------------------
 
@@ -68,6 +70,11 @@ class Cell:
     needs: Needs = Needs()
     weight: float = 1.0
     launches: int | None = None
+
+    @property
+    def traced_by(self) -> str:
+        """The tracing backend of its launches, or ``off``."""
+        return str(self.key.get(TRACED_BY, OFF))
 
     @property
     def name(self) -> str:
@@ -90,6 +97,11 @@ class Samples:
     block: int
     values: Mapping[str, Sequence[int]]
     facts: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+
+    @property
+    def traced_by(self) -> str:
+        """The tracing backend of this launch, or ``off``."""
+        return str(self.key.get(TRACED_BY, OFF))
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -226,7 +238,7 @@ class View:
     """One column of a table on a screen: which value, and the ends of its interval when it has one.
 
     ``group`` names the table it belongs to, when a result is too wide for one. A narrow terminal drops the views of the
-    highest ``priority`` number first.
+    highest ``priority`` number first. A ``traced`` view is of rows of traced launches, any other of untraced ones only.
     """
 
     header: str
@@ -235,6 +247,7 @@ class View:
     high: str = ""
     group: str = ""
     priority: int = 1
+    traced: bool = False
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -327,6 +340,10 @@ class Experiment(ABC, Generic[ParametersT]):
     charts: ClassVar[tuple[AnyChart, ...]] = ()  # the first that has something to draw is the one shown unasked
     repeats: ClassVar[int] = 1  # interleaved blocks; each cell is launched once per block
     quick_repeats: ClassVar[int] = 1
+    traced_repeats: ClassVar[int] = stats.MINIMUM_LAUNCHES  # blocks with --trace, each cell once traced and once not
+    traced_weight: ClassVar[float] = 0.0  # what tracing adds to the weight of a cell, beside doubling it
+    traced_values: ClassVar[tuple[str, ...]] = ()  # names of the samples' values whose slowdown by tracing is told
+    traced_columns: ClassVar[tuple[str, ...]] = ()  # the same of an experiment that gives rows and no samples
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -336,6 +353,13 @@ class Experiment(ABC, Generic[ParametersT]):
 
     def check(self, parameters: ParametersT) -> None:
         """Raise ``UsageError`` for parameters that are each allowed but not together."""
+
+    def untraceable(self, parameters: ParametersT) -> str:
+        """Why these launches cannot be traced; empty where they can. An experiment with ``--trace`` says so here.
+
+        Its cells are then measured traced too, each with the backend as ``traced_by`` in its key, in the same blocks.
+        """
+        return "it has no traced launches"
 
     def charts_of(self, parameters: ParametersT) -> tuple[AnyChart, ...]:
         """The charts of a run with these parameters."""

@@ -93,6 +93,15 @@ def check(needs: Needs, walls: Iterable[Wall]) -> Wall | None:
     return tightest
 
 
+def refusal(wall: Wall, needs: Needs) -> str:
+    """Why this cannot be run, and the command that would let it."""
+    lift = f"; {wall.lift} would raise it" if wall.lift else ""
+    counts = (wall.room_count, wall.limit_count, needed(needs, wall))
+    left, limit, more = (amount(wall, count) for count in counts)
+    unit = "" if wall.unit == "bytes" else f" {wall.unit}"
+    return f"{wall.name}: {left} of {limit}{unit} are left, this needs {more}{lift}"
+
+
 def predict(per_unit: Needs, fixed: Needs, walls: Iterable[Wall]) -> Prediction:
     """Highest count n for which fixed + n x per_unit fits, and the wall that binds.
 

@@ -141,6 +141,7 @@ class Helper:
         self._walls: list[Message] = []
         self._waiting: collections.deque[Message] = collections.deque()
         self._selector = selectors.DefaultSelector()
+        self.hello: Message = {}
         command = [*self._program(name, linking), *map(str, arguments)]
         try:
             with _pinned(cpus):
@@ -159,7 +160,7 @@ class Helper:
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
             self._selector.register(self._process.stdout, selectors.EVENT_READ)
-            self.hello = self._read_hello(patience_s)
+            self._meet(patience_s)
         except BaseException:
             self.kill()
             raise
@@ -273,6 +274,10 @@ class Helper:
         if message["type"] != "wall":
             raise HelperError(f"{self.name} sent {message['type']!r} where {awaited!r} was due")
         self._walls.append(message)
+
+    def _meet(self, patience_s: float) -> None:
+        """Wait for the first that it says. Raises ``HelperError``."""
+        self.hello = self._read_hello(patience_s)
 
     def _read_hello(self, patience_s: float) -> Message:
         hello = self.expect("hello", patience_s)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from c10k_probe import limits, machine, native
+from c10k_probe import limits, machine, native, traced
 from c10k_probe.events import (
     BlockFinished,
     CellProgressed,
@@ -27,12 +27,22 @@ from c10k_probe.events import (
     RunFinished,
     RunStarted,
     SamplesTaken,
-    Sink,
+    Tee,
     VerdictReached,
     Warned,
 )
 from c10k_probe.exits import ExitCode, UsageError
-from c10k_probe.experiment import AnyExperiment, Cell, Finding, Row, Samples, columns, flatten, key_of
+from c10k_probe.experiment import (
+    OFF,
+    AnyExperiment,
+    Cell,
+    Finding,
+    Row,
+    Samples,
+    columns,
+    flatten,
+    key_of,
+)
 from c10k_probe.interrupts import Interrupted, Interrupts
 from c10k_probe.parameters import Parameters
 from c10k_probe.results import new_run_id
@@ -46,45 +56,11 @@ class Plan:
     seed: int
     timeout_s: float | None = None
     command: tuple[str, ...] = ()
+    trace: str = OFF  # the backend under which each cell is measured too
 
 
 SUMMARY_EVERY_S: Final = 2.0  # bootstraps cost this process CPU time that is better left to what is measured
 SUMMARY_SHARE: Final = 0.02  # of the run's time at most
-
-
-class Tee:
-    """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so."""
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = list(sinks)
-        self.failed: list[tuple[Sink, OSError]] = []
-
-    def emit(self, event: Event) -> None:
-        """Deliver to all, then warn of those that failed; a failing sink costs the others nothing."""
-        pending = [event]
-        while pending:
-            event = pending.pop(0)
-            for sink in tuple(self._sinks):
-                try:
-                    sink.handle(event)
-                except OSError as error:
-                    self._sinks.remove(sink)
-                    self.failed.append((sink, error))
-                    pending.append(Warned(f"{sink.name} cannot be written: {error.strerror or error}", *_WRITE_ADVICE))
-
-    def close(self) -> None:
-        """Close every sink, also those that failed."""
-        for sink in (*self._sinks, *(sink for sink, _ in self.failed)):
-            try:
-                sink.close()
-            except OSError as error:
-                self.failed.append((sink, error))
-
-
-_WRITE_ADVICE = (
-    "what it does not get is in the run folder, or printed at the end",
-    "free space or choose another --out or --csv",
-)
 
 
 class TimedOut(Exception):
@@ -129,7 +105,7 @@ class Run:
         self._done_weight = 0.0
         self._end = "done"
         self._current: Cell | None = None
-        self._cells = list(experiment.cells(parameters))
+        self._cells = traced.with_traced(experiment.cells(parameters), plan.trace, experiment.traced_weight)
         if not self._cells:
             raise UsageError(f"{experiment.name}: these options leave nothing to measure; choose more")
         self._total_weight = sum(map(self._whole_weight, self._cells)) or 1.0
@@ -149,6 +125,8 @@ class Run:
             delta = machine.counters_delta(before, machine.read_counters())
             own_cpu_s = _own_cpu_s() - own_cpu_s
             facts_after = _facts_after(delta, own_cpu_s)
+            if self.plan.trace != OFF:
+                facts_after["tracing_dropped_count"] = traced.dropped_count(list(self.rows.values()))
             noise = machine.noise_reason(delta, own_cpu_s)
             if noise is not None:
                 self.emit(Warned(f"the machine was not quiet: {noise}", "", "stop what else runs, and measure again"))
@@ -194,7 +172,8 @@ class Run:
     def _new_cells(self) -> list[Cell]:
         """What the experiment wants to know further; a cell is measured once, whatever came of it."""
         known = {cell.name for cell in self._cells}
-        asked = self.experiment.refine(self.parameters, self._samples, self.plan.seed)
+        found = self.experiment.refine(self.parameters, traced.untraced(self._samples), self.plan.seed)
+        asked = traced.with_traced(found, self.plan.trace, self.experiment.traced_weight)
         return list({cell.name: cell for cell in asked if cell.name not in known}.values())
 
     def _measure_blocks(self, cells: Sequence[Cell], shuffler: random.Random) -> None:
@@ -216,7 +195,7 @@ class Run:
         for cell in cells:
             wall = limits.check(cell.needs, walls)
             if wall is not None:
-                self._leave_out(cell, "skipped", _refusal(wall, cell))
+                self._leave_out(cell, "skipped", limits.refusal(wall, cell.needs))
                 refused.setdefault(wall.name, []).append(cell)
         for skipped in refused.values():
             others = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
@@ -263,7 +242,7 @@ class Run:
         key = key_of(row)
         if final or self.rows.get(key) != row:
             self.rows[key] = row
-            self.emit(RowMeasured(key, flatten(row), final))
+            self.emit(RowMeasured(key, flatten(row), final, traced.is_traced(row)))
 
     # --- what remains ---------------------------------------------------------------------------------------------
 
@@ -318,7 +297,7 @@ class Run:
                 self._put(self._empty_row(cell, "interrupted", f"{what} {when}"), final=True)
 
     def _empty_row(self, cell: Cell, status: str, reason: str) -> Row:
-        keys = {item.name: None for item in dataclasses.fields(self.experiment.row_type) if item.metadata.get("key")}
+        keys = dict.fromkeys(traced.unset_keys(self.experiment.row_type))
         grade_reason = "not measured"
         state = {"status": status, "reason": reason, "grade": "void", "grade_reason": grade_reason}
         return self.experiment.row_type(**(keys | dict(cell.key) | state))  # type: ignore[arg-type]
@@ -330,18 +309,24 @@ class Run:
         return cell.name in self._launches
 
     def _judge(self, noise: str | None) -> None:
-        """Judge the claims from all rows that are not void; a noisy machine caps every verdict."""
-        every = [flatten(row) for row in self.rows.values()]
+        """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
+        every = [flatten(row) for row in self.rows.values() if not traced.is_traced(row)]
         rows = [row for row in every if row["grade"] != "void"]
         made = (
-            *self.experiment.fit(self.parameters, self._samples, self.plan.seed),
+            *self.experiment.fit(self.parameters, traced.untraced(self._samples), self.plan.seed),
             *self.experiment.find(self.parameters, every, self.plan.seed),
         )
-        for item in made:
+        for item in (*made, *self._slowdowns()):
             self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:
             verdict = judge(rows, made)
             self.emit(VerdictReached(verdict if noise is None else verdict.capped(noise)))
+
+    def _slowdowns(self) -> list[Finding]:
+        """What tracing did to the times of what was traced."""
+        of_samples = traced.slowdowns(self._samples, self.experiment.traced_values, self.plan.seed)
+        of_rows = traced.slowdowns_of_rows(list(self.rows.values()), self.experiment.traced_columns, self.plan.seed)
+        return [*of_samples, *of_rows]
 
     # --- start and end --------------------------------------------------------------------------------------------
 
@@ -404,17 +389,9 @@ def _facts_after(delta: machine.Counters, own_cpu_s: float) -> dict[str, object]
 
 def _covers(cell: Cell, row: Row) -> bool:
     """Whether a row belongs to a cell: it agrees with each of the cell's key columns."""
-    return all(getattr(row, name) == value for name, value in cell.key.items())
+    is_same = traced.is_traced(row) == (cell.traced_by != OFF)
+    return is_same and all(getattr(row, name) == value for name, value in cell.key.items())
 
 
 def _any_measured(rows: Iterable[Row]) -> bool:
     return any(row.status == "ok" or row.grade != "void" for row in rows)
-
-
-def _refusal(wall: limits.Wall, cell: Cell) -> str:
-    """Why a cell cannot be run, and the command that would let it."""
-    lift = f"; {wall.lift} would raise it" if wall.lift else ""
-    counts = (wall.room_count, wall.limit_count, limits.needed(cell.needs, wall))
-    left, limit, needed = (limits.amount(wall, count) for count in counts)
-    unit = "" if wall.unit == "bytes" else f" {wall.unit}"
-    return f"{wall.name}: {left} of {limit}{unit} are left, this needs {needed}{lift}"

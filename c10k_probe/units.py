@@ -61,6 +61,8 @@ SUFFIXES: Final[Mapping[str, Suffix]] = {
     "_bytes_per_descriptor": Suffix("bytes"),
     "_per_event": Suffix("count"),
     "_per_request": Suffix("count"),
+    "_per_connection": Suffix("count"),
+    "_per_creation": Suffix("count"),
     "_exponent": Suffix("number"),
     "_index": Suffix("number"),
     "_count": Suffix("count"),

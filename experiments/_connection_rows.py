@@ -7,8 +7,10 @@ from typing import Final
 
 from c10k_probe import stats
 from c10k_probe.experiment import Row, column, estimate
+from c10k_probe.traced import tracing_column
 
 _SLOPE = "slope over the ramp"
+_EACH = "of the server for one more connection with its first echo, traced, slope over the ramp"
 
 # Part of the ledger -> the column of its slope, server's end.
 SERVER_PARTS: Final = {
@@ -147,3 +149,20 @@ class ConnectionsRow(Row):
     latency_bound_ns: int | None = column("99th percentile of the scheduled echoes that the search allows")
     taken_bytes: int | None = column("all memory that the server takes in the search, also before the first connection")
     fits: str | None = column("yes, or what ended the search in this direction")
+
+    traced_by: str = tracing_column()
+    calls_per_connection: stats.Interval | None = estimate("calls_per_connection", f"system calls {_EACH}")
+    accepts_per_connection: stats.Interval | None = estimate(
+        "accepts_per_connection", f"connections that accept(2) gave {_EACH}"
+    )
+    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
+    done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
+    voluntary_switches_per_connection: stats.Interval | None = estimate(
+        "voluntary_switches_per_connection", f"context switches to sleep {_EACH}"
+    )
+    involuntary_switches_per_connection: stats.Interval | None = estimate(
+        "involuntary_switches_per_connection", f"context switches of tasks that could have gone on {_EACH}"
+    )
+    page_faults_per_connection: stats.Interval | None = estimate("page_faults_per_connection", f"page faults {_EACH}")
+    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
+    trace_dropped_count: int | None = column("events that the tracer could not count")

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from c10k_probe.limits import Needs
+
 MIB = 1 << 20
 PROCESS_METHODS = ("fork", "vfork", "posix_spawn", "clone3")
 EXEC_METHODS = ("fork_exec_static", "fork_exec_dynamic", "posix_spawn_static", "posix_spawn_dynamic")
@@ -137,6 +139,26 @@ def with_kind(state: State, method: str, kind: str) -> State:
         return dataclasses.replace(state, alive_kind="none")
     own = "threads" if method in THREAD_METHODS else "children"
     return dataclasses.replace(state, alive_kind=own if kind == "own" else kind)
+
+
+def needs(state: State, method: str) -> Needs:
+    """What the state takes of each limit; a child of a large parent needs page tables, not the memory itself."""
+    threads = state.alive if state.alive_kind == "threads" else 0
+    children = state.alive - threads
+    return Needs(
+        descriptors_count=24 + state.descriptors,
+        system_descriptors_count=24 + state.descriptors,
+        tasks_count=3 + state.alive,
+        mappings_count=64 + state.mappings + 2 * threads + 5 * state.libraries,
+        memory_bytes=1.02 * (state.rss + state.file_rss) + threads * 48_000 + children * 150_000,
+        address_space_bytes=state.rss + state.file_rss + threads * (8 << 20),
+        commit_bytes=(2 if method not in THREAD_METHODS else 1) * state.rss + threads * (8 << 20),
+    )
+
+
+def weight(state: State) -> float:
+    """Roughly how long a launch takes, in milliseconds."""
+    return 8 + (state.rss + state.file_rss) / MIB * 1.2 + state.alive * 0.1 + state.mappings * 0.02
 
 
 def _single(values: Mapping[str, int]) -> dict[str, Sequence[int]]:

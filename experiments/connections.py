@@ -33,6 +33,11 @@ the echoes too, which ``ramp_s`` does not. Client and server are pinned to diffe
 loopback's softirq work of the server runs inside the client's calls. Of more than 12,000 processes a sample is read
 (``memory_read_count``). Other programs that take or free memory meanwhile are part of what is unexplained.
 
+With --trace each ramp is made traced too, in the same blocks; its rows have the backend in ``traced_by`` and no memory,
+since a tracer takes some itself. Counted is what the server does for one more connection and its first echo, until it
+sleeps again: slopes over the steps. ``done_calls`` leaves out calls that failed; one that still waits for the next
+message is counted by bcc as done, by strace not at all.
+
 Sources: epoll(7), tcp(7), sock_diag(7), proc(5), kernel Documentation/filesystems/proc.rst (smaps_rollup), slabinfo(5);
 the C10K problem (Kegel, 1999).
 """
@@ -42,16 +47,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from c10k_probe import limits
-from c10k_probe.experiment import Bench, Cell, Experiment, Finding, FlatRow, Row, Samples
+from c10k_probe.experiment import OFF, Bench, Cell, Experiment, Finding, FlatRow, Row, Samples
 from c10k_probe.servers import predict
 
-from ._connection_design import ConnectionsParameters, cells, check, chosen, geometric_steps, server_options
+from ._connection_design import USED, ConnectionsParameters, cells, check, chosen, geometric_steps, server_options
 from ._connection_findings import findings
 from ._connection_judges import JUDGES
 from ._connection_measured import refused_row, row_of
-from ._connection_ramp import launched, wall_note
+from ._connection_ramp import ECHO_ALL_UP_TO, launched, wall_note
 from ._connection_rows import ConnectionsRow
 from ._connection_search import search
+from ._connection_traced import TracedRamp
 from ._connection_views import CHARTS, VIEWS
 
 
@@ -64,6 +70,14 @@ class Connections(Experiment[ConnectionsParameters]):
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
+    traced_weight = 1.0
+    traced_columns = ("ramp_s", "echo_p50_ns")
+
+    def untraceable(self, parameters: ConnectionsParameters) -> str:
+        """Counted is a ramp whose connections each had their first echo."""
+        if parameters.memory_budget is not None:
+            return "--memory-budget searches, and counts are slopes over a ramp"
+        return "" if parameters.state == (USED,) else f"counts are of connections with an echo each, --state {USED}"
 
     def check(self, parameters: ConnectionsParameters) -> None:
         """Refuse options that nothing would heed."""
@@ -75,7 +89,11 @@ class Connections(Experiment[ConnectionsParameters]):
 
     def measure(self, parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """The ramp of one model, ending at the wall that was hit or at the last step; or its search."""
-        if parameters.memory_budget is not None:
+        if cell.traced_by != OFF:
+            targets = geometric_steps(parameters.to, parameters.steps)
+            ramp = TracedRamp(cell, targets, server_options(parameters), ECHO_ALL_UP_TO)
+            yield from (ConnectionsRow(**columns) for columns in ramp.rows(bench))
+        elif parameters.memory_budget is not None:
             yield from search(parameters, cell, bench)
         else:
             yield from _ramp(parameters, cell, bench)

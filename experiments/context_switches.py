@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from itertools import product
 
 from c10k_probe import native, stats
-from c10k_probe.exits import UserError
 from c10k_probe.experiment import (
     NOT_MEASURED,
     Bench,
@@ -52,10 +51,11 @@ from c10k_probe.limits import Needs
 from c10k_probe.load import Holder, Pumped
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import BASIC_MODELS, MODELS, Server, to_hold
-from c10k_probe.tracing.base import Target
-from c10k_probe.tracing.choose import OFF, open_tracer
+from c10k_probe.tracing.choose import OFF
 from c10k_probe.tracing.result import Trace
 from c10k_probe.units import format_column
+
+from ._traced_launch import attached
 
 BACKENDS = ("auto", "bcc", "perf", "proc")
 BUSY_CLIENT_PCT = 80
@@ -249,12 +249,9 @@ def _window(holder: Holder, server: Server, count: int, choice: str, window_s: f
     holder.pump(count, window_s / 5)  # warm before the tracer counts
     if choice == OFF:
         return holder.pump(count, window_s), None
-    try:
-        with open_tracer(choice, Target(pids=[server.session])) as tracer:
-            pumped = holder.pump(count, window_s)
-            return pumped, tracer.stop()
-    except UserError as error:  # a backend that cannot work here: the runner leaves the cell out
-        raise native.HelperUnsupported(str(error)) from None
+    with attached(choice, [server.session]) as tracer:
+        pumped = holder.pump(count, window_s)
+        return pumped, tracer.stop()
 
 
 def _lost_pct(model: str, switches_per_s: float) -> float | None:

@@ -26,26 +26,33 @@ meet them. A launch ends early when its --budget is spent, which begins when the
 ``n_count`` says how many samples there are, and the grade when they are few of those asked for. With ``one-cpu`` the
 stall would contain the turns that the loop and its children take, so ``any-cpu`` is usual there.
 
+With --trace each cell is measured traced too, in the same blocks; rows of traced launches have the backend in
+``traced_by``, and no other row contains anything of theirs. Counted is what one more creation adds: two launches that
+differ in their number only, each traced from its first instruction to its end, their counts subtracted and divided.
+Writing an --rss region again before each creation is in them, and the helper's longer report (write); aftershocks are
+not made. strace does not see calls that never return (exit), and tells no switches, faults or waits; /proc tells
+switches and faults of ended helpers by getrusage(2), whose voluntary switches include the last one of each process.
+
 Sources: fork(2), vfork(2), posix_spawn(3), clone(2), pthread_create(3), madvise(2); kernel/fork.c, mm/memory.c
 (copy_page_range); lmbench's lat_proc; Baumann et al., "A fork() in the road", HotOS 2019.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from c10k_probe import native
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
-from c10k_probe.limits import Needs
+from c10k_probe.experiment import OFF, Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.parameters import Parameters, option_name, options_of, parameter
 
 from . import _creation_charts as charts
 from . import _creation_fits as findings
 from . import _creation_judges as judges
 from . import _creation_rows as rows
+from . import _creation_traced as traced
 from ._creation_design import (
     C_METHODS,
     HUGE_PAGE_BYTES,
@@ -59,9 +66,12 @@ from ._creation_design import (
     given_states,
     is_at_rest,
     joint_states,
+    needs,
     swept_states,
+    weight,
     with_kind,
 )
+from ._traced_launch import HeldHelper, counted
 
 AUTO = "auto"
 PLACEMENTS = ("one-cpu", "any-cpu")
@@ -151,6 +161,12 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
     judges = judges.JUDGES
     repeats = 20
     quick_repeats = 5
+    traced_weight = 2500.0
+    traced_values = ("return", "cycle")
+
+    def untraceable(self, parameters: ForkLatencyParameters) -> str:
+        """The loop of --stall creates as many as it has time for, and time is what tracing takes."""
+        return "with --stall launches differ in their number of creations" if parameters.stall else ""
 
     def check(self, parameters: ForkLatencyParameters) -> None:
         """Refuse what cannot be combined, and what would be left unused."""
@@ -177,12 +193,15 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
         if cell.key["linking"] == native.PYTHON and _has_state(cell):
             raise native.HelperUnsupported(f"{cell.key['method']}: an interpreter is measured in no state but its own")
         count = 0 if parameters.stall else _share(parameters.n, bench.block, bench.blocks_count)
-        if count or parameters.stall:
+        if count and cell.traced_by != OFF:
+            yield self._traced_launch(parameters, cell, bench, count)
+        elif count or parameters.stall:
             yield from self._launch(parameters, cell, bench, count)
 
     def summarise(self, parameters: ForkLatencyParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
-        """One row per cell that has samples."""
-        return rows.summarise(self.cells(parameters), samples, seed)
+        """One row per cell that has samples, traced ones last."""
+        cells = self.cells(parameters)
+        return [*rows.summarise(cells, samples, seed), *traced.summarise(cells, samples, seed)]
 
     def fit(self, parameters: ForkLatencyParameters, samples: Sequence[Samples], seed: int) -> list[Made]:
         """Where linking begins to matter; with --fit what each method costs, per part of the parent's state."""
@@ -200,10 +219,8 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
     def _launch(self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench, count: int) -> Iterator[Samples]:
         """A launch of ``count`` samples; with --stall, of the loop."""
         arguments = _arguments(parameters, cell, count) if count else _stall_arguments(parameters, cell)
-        linking = str(cell.key["linking"])
-        program = "creation_in_python" if linking == native.PYTHON else "fork_latency"
         patience_s = min(_patience_s(parameters, cell), bench.remaining_s() + 0.1)
-        with native.Helper(program, [part for pair in arguments.items() for part in pair], linking) as helper:
+        with native.Helper(_program(cell), _words(arguments), str(cell.key["linking"])) as helper:
             facts = helper.expect("facts", patience_s)
             taken = helper.expect("samples" if count else "stall", patience_s)
             warmups_count = int(str(arguments.get("--warmup", 0)))
@@ -214,6 +231,25 @@ class ForkLatency(Experiment[ForkLatencyParameters]):
                 yield rows.samples(launch)  # measured before the call failed
                 raise
         yield rows.samples(launch)
+
+    def _traced_launch(self, parameters: ForkLatencyParameters, cell: Cell, bench: Bench, count: int) -> Samples:
+        """Two traced launches, of ``count`` and of fewer creations; the samples are those of the first."""
+        patience_s = min(traced.SLOWER * _patience_s(parameters, cell), bench.remaining_s() + 0.1)
+
+        def start(size: int) -> HeldHelper:
+            arguments = _arguments(parameters, cell, size)
+            arguments["--budget-ms"] = traced.SLOWER * int(str(arguments["--budget-ms"]))
+            for name in ("--aftershock", "--stack-probe"):  # they wait for each other, more or less often
+                arguments.pop(name, None)
+            return HeldHelper(_program(cell), _words(arguments), str(cell.key["linking"]))
+
+        def run(helper: HeldHelper, size: int) -> rows.Launch:
+            helper.release(patience_s)
+            facts, taken = helper.expect("facts", patience_s), helper.expect("samples", patience_s)
+            facts |= {"dropped_count": helper.finish()["dropped_count"]}
+            return rows.Launch(cell, bench.block, size, parameters.warmup, helper.hello, facts, taken)
+
+        return traced.samples(*counted(cell.traced_by, start, run, traced.sizes(count)))
 
 
 # --- what goes together -----------------------------------------------------------------------------------------------
@@ -280,31 +316,19 @@ def _cell(method: str, linking: str, placement: str, state: State, parameters: F
     key: dict[str, str | int] = {"method": method, "linking": linking, "placement": placement}
     key |= rows.state_columns(state)
     launches = None if parameters.stall else parameters.n
-    return Cell(key, _needs(state, method), _weight(state), launches=launches)
+    return Cell(key, needs(state, method), weight(state), launches=launches)
+
+
+def _program(cell: Cell) -> str:
+    return "creation_in_python" if cell.key["linking"] == native.PYTHON else "fork_latency"
+
+
+def _words(arguments: Mapping[str, object]) -> list[object]:
+    return [part for pair in arguments.items() for part in pair]
 
 
 def _has_state(cell: Cell) -> bool:
     return any(cell.key[column] for column in rows.NUMERIC_COLUMNS.values())
-
-
-def _needs(state: State, method: str) -> Needs:
-    """What the state takes of each limit; a child of a large parent needs page tables, not the memory itself."""
-    threads = state.alive if state.alive_kind == "threads" else 0
-    children = state.alive - threads
-    return Needs(
-        descriptors_count=24 + state.descriptors,
-        system_descriptors_count=24 + state.descriptors,
-        tasks_count=3 + state.alive,
-        mappings_count=64 + state.mappings + 2 * threads + 5 * state.libraries,
-        memory_bytes=1.02 * (state.rss + state.file_rss) + threads * 48_000 + children * 150_000,
-        address_space_bytes=state.rss + state.file_rss + threads * (8 << 20),
-        commit_bytes=(2 if method not in THREAD_METHODS else 1) * state.rss + threads * (8 << 20),
-    )
-
-
-def _weight(state: State) -> float:
-    """Roughly how long a launch takes, in milliseconds."""
-    return 8 + (state.rss + state.file_rss) / MIB * 1.2 + state.alive * 0.1 + state.mappings * 0.02
 
 
 def _patience_s(parameters: ForkLatencyParameters, cell: Cell) -> float:

@@ -14,6 +14,10 @@ shaky.
 Known bias: a closed loop in windows of 50 connections, so the rate is what client and server reach together on their
 CPUs. The loopback's softirq work of the server runs inside the client's calls and is not in the server's CPU time.
 
+With --trace each launch is made traced too, in the same blocks; its rows have the backend in ``traced_by``. Counted is
+what the server did in the launch after its warm-up until it slept again, over the connections. ``done_calls`` leaves
+out calls that failed.
+
 Sources: epoll(7), pthread_create(3), fork(2), proc(5) (cutime, cstime), kernel/sched/cputime.c.
 """
 
@@ -25,6 +29,7 @@ from dataclasses import dataclass
 from c10k_probe import native, stats, units
 from c10k_probe.experiment import (
     NOT_MEASURED,
+    OFF,
     Bench,
     Cell,
     Chart,
@@ -43,12 +48,16 @@ from c10k_probe.load import Holder
 from c10k_probe.observe import tree
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import BASIC_MODELS, MODELS, Server, ServerOptions
+from c10k_probe.traced import tracing_column, untraced
+
+from . import _short_traced as traced
 
 WINDOW = 50
 TICK_NS = 10_000_000
 FEWEST_TICKS = 20
 BASE_MODEL = "epoll"
 TOO_EXPENSIVE = 2.0
+_EACH = "of the server for one connection from its coming to its going, traced"
 SETTLED_SHARE = 0.1  # an overhead of a tenth of the handler's own work is one that nobody would mind
 
 
@@ -77,6 +86,22 @@ class ShortConnectionsRow(Row):
     cpu_over_epoll_ratio: stats.Interval | None = estimate(
         "cpu_over_epoll_ratio", f"CPU time for one connection over that of {BASE_MODEL}"
     )
+    traced_by: str = tracing_column()
+    calls_per_connection: stats.Interval | None = estimate("calls_per_connection", f"system calls {_EACH}")
+    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
+    done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
+    voluntary_switches_per_connection: stats.Interval | None = estimate(
+        "voluntary_switches_per_connection", f"context switches to sleep {_EACH}"
+    )
+    involuntary_switches_per_connection: stats.Interval | None = estimate(
+        "involuntary_switches_per_connection", f"context switches of tasks that could have gone on {_EACH}"
+    )
+    page_faults_per_connection: stats.Interval | None = estimate("page_faults_per_connection", f"page faults {_EACH}")
+    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
+    traced_over_off_ratio: stats.Interval | None = estimate(
+        "traced_over_off_ratio", "connections a second while traced over untraced, block by block"
+    )
+    trace_dropped_count: int | None = column("events that the tracer could not count")
 
 
 def judge_c21(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -112,6 +137,7 @@ _VIEWS = (
     View("server CPU per connection", "cpu_per_connection_ns", "cpu_per_connection_lo_ns", "cpu_per_connection_hi_ns"),
     View("over epoll", "cpu_over_epoll_ratio", "cpu_over_epoll_lo_ratio", "cpu_over_epoll_hi_ratio"),
     View("served/s", "connect_rate_per_s", "connect_rate_lo_per_s", "connect_rate_hi_per_s", priority=2),
+    *traced.views(),
 )
 _CHARTS = (
     Chart(
@@ -136,6 +162,12 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
     judges = (judge_c21,)
     repeats = 10
     quick_repeats = 5
+    traced_weight = 1.0
+    traced_values = ("rate",)
+
+    def untraceable(self, parameters: ShortConnectionsParameters) -> str:
+        """Every launch can be traced."""
+        return ""
 
     def cells(self, parameters: ShortConnectionsParameters) -> list[Cell]:
         """One cell per model; no more than a window is open at a time."""
@@ -156,6 +188,12 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
             Holder(server.port, WINDOW, WINDOW, bench.remaining_s) as holder,
         ):
             _window(holder, WINDOW)
+            if cell.traced_by != OFF:
+                with traced.counting(cell, server, parameters.n) as counted:
+                    spans_s = [_window(holder, count) for count in _windows(parameters.n)]
+                values = {"rate": [round(parameters.n / sum(spans_s))]}
+                yield Samples(cell.key, bench.block, values, counted)
+                return
             before = _cpu_ns(server, model)
             spans_s = [_window(holder, count) for count in _windows(parameters.n)]
             server.wait_until_idle()  # a process that still has to end has CPU time still to come
@@ -166,9 +204,12 @@ class ShortConnections(Experiment[ShortConnectionsParameters]):
 
     def summarise(self, parameters: ShortConnectionsParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row per model that has launches."""
-        found = {model: [item for item in samples if item.key["model"] == model] for model in parameters.model}
-        base = [item for item in samples if item.key["model"] == BASE_MODEL]
-        return [_row(model, launches, base, parameters.n, seed) for model, launches in found.items() if launches]
+        plain = untraced(samples)
+        found = {model: [item for item in plain if item.key["model"] == model] for model in parameters.model}
+        base = found.get(BASE_MODEL, [])
+        rows = [_row(model, launches, base, parameters.n, seed) for model, launches in found.items() if launches]
+        columns = traced.columns_of_rows(samples, parameters.model, parameters.n, seed)
+        return [*rows, *(ShortConnectionsRow(**row) for row in columns)]
 
 
 def _row(model: str, launches: Sequence[Samples], base: Sequence[Samples], n: int, seed: int) -> ShortConnectionsRow:

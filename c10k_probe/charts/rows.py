@@ -15,7 +15,7 @@ from typing import Final
 from c10k_probe.charts.axes import base_factor, stem, value_text
 from c10k_probe.charts.declared import charts_of, printable
 from c10k_probe.exits import UserError
-from c10k_probe.experiment import AnyChart
+from c10k_probe.experiment import OFF, TRACED_BY, AnyChart
 from c10k_probe.results import StoredRun, Value
 
 NOTHING: Final = "none"  # the value of a text key where there is nothing that could be of a kind
@@ -47,10 +47,17 @@ class Taken:
 
 def take(run: StoredRun, chart: AnyChart, is_drawable: Callable[[Row], bool]) -> Taken:
     """The rows of one chart."""
-    asked = tuple(row for row in run.rows if all(_is_asked(row.get(name), value) for name, value in chart.where))
+    where = (*_untraced(run, chart), *chart.where)
+    asked = tuple(row for row in run.rows if all(_is_asked(row.get(name), value) for name, value in where))
     solid = [row for row in asked if row.get("grade") != "void"]
     rows = tuple(row for row in solid if is_drawable(row))
     return Taken(asked, rows, len(asked) - len(solid), len(solid) - len(rows))
+
+
+def _untraced(run: StoredRun, chart: AnyChart) -> tuple[tuple[str, str], ...]:
+    """Only untraced rows, where a run tells them apart and the chart does not itself say which it takes."""
+    is_told = TRACED_BY in run.facts.get("keys", ()) and TRACED_BY not in dict(chart.where)
+    return ((TRACED_BY, OFF),) if is_told else ()
 
 
 def check_columns(run: StoredRun, chart: AnyChart, texts: Iterable[str], numbers: Iterable[str]) -> None:

@@ -165,6 +165,7 @@ COMMON_OPTIONS: tuple[tuple[str, str, str, Any], ...] = (
     ("repeats", "COUNT", "Interleaved blocks; each cell is launched once in each.", None),
     ("seed", "NUMBER", "Seed of every random choice.", "a new one, recorded"),
     ("timeout", "DURATION", "Stop after this long, keeping what was measured.", "none"),
+    ("trace", "auto|bcc|perf|strace|proc|off", "Measure each cell traced too, in turn, and tell the price.", "off"),
     ("experiments", "DIR", "Also take experiments from this folder.", "none"),
 )
 COMMON_SWITCHES: tuple[tuple[str, str], ...] = (
@@ -195,10 +196,11 @@ def _experiment_command(entry: Entry, arguments: list[str]) -> Callable[..., Non
         _text_option(name, option, default_text(default, option))
         for name, default, option in options_of(experiment.parameters_type)
     ]
-    repeats = str(experiment.repeats)
+    repeats, taken = str(experiment.repeats), {item.name for item in own}
     common = [
         _annotated(name, metavar, help, repeats if name == "repeats" else default)
         for name, metavar, help, default in COMMON_OPTIONS
+        if name not in taken  # an experiment about tracing has an option of that name itself
     ]
     switches = [_switch(name, help) for name, help in COMMON_SWITCHES]
     signature = inspect.Signature([*own, *common, *switches])

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from c10k_probe.events import Sink
+from c10k_probe.cli.traced import choose_backend
+from c10k_probe.events import Sink, Tee
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import AnyExperiment, columns, flatten
+from c10k_probe.experiment import OFF, AnyExperiment, columns, flatten
 from c10k_probe.parameters import Option, build_parameters, option_name, options_of, parse_option
 from c10k_probe.results import csv_line
-from c10k_probe.runner import Plan, Run, Tee
+from c10k_probe.runner import Plan, Run
 from c10k_probe.sinks.exports import STDOUT, CsvSink, JsonLinesSink, Target
 from c10k_probe.sinks.folder import RunFolderSink, check_base
 
@@ -47,10 +48,11 @@ def run_experiment(experiment: AnyExperiment, texts: Mapping[str, Any]) -> int:
     given = {name: cast("str | None", text) for name, text in texts.items() if name in own}
     parameters = build_parameters(experiment.parameters_type, given, quick=bool(texts["quick"]))
     experiment.check(parameters)
-    plan = _plan(experiment, texts)
+    chosen = None if "trace" in own else choose_backend(experiment, parameters, texts.get("trace"))
+    plan = _plan(experiment, texts, OFF if chosen is None else chosen.backend)
     outputs = _outputs(texts)
     check_base(outputs.out)
-    folder, sinks = _sinks(outputs)
+    folder, sinks = _sinks(outputs, {} if chosen is None else {"tracing": chosen.facts})
     tee = Tee(sinks)
     run = Run(experiment, parameters, plan, tee)
     try:
@@ -61,13 +63,14 @@ def run_experiment(experiment: AnyExperiment, texts: Mapping[str, Any]) -> int:
     return int(code)
 
 
-def _plan(experiment: AnyExperiment, texts: Mapping[str, Any]) -> Plan:
+def _plan(experiment: AnyExperiment, texts: Mapping[str, Any], trace: str) -> Plan:
     default = experiment.quick_repeats if texts["quick"] else experiment.repeats
+    default = default if trace == OFF else experiment.traced_repeats
     repeats = _number("repeats", _REPEATS, texts["repeats"], default)
     seed = _number("seed", _SEED, texts["seed"], secrets.randbelow(2**31))
     timeout_ns = _number("timeout", _TIMEOUT, texts["timeout"], 0)
     command = ("c10k-probe", *sys.argv[1:])
-    return Plan(repeats, seed, timeout_ns / 1e9 if timeout_ns else None, command)
+    return Plan(repeats, seed, timeout_ns / 1e9 if timeout_ns else None, command, trace)
 
 
 def _number(name: str, option: Option, text: str | None, default: int) -> int:
@@ -86,9 +89,9 @@ def _outputs(texts: Mapping[str, Any]) -> Outputs:
     return Outputs(csv, json, Path(texts["out"] or "results"), chosen, bool(texts["quiet"]))
 
 
-def _sinks(outputs: Outputs) -> tuple[RunFolderSink, list[Sink]]:
+def _sinks(outputs: Outputs, further: Mapping[str, object]) -> tuple[RunFolderSink, list[Sink]]:
     """The run folder first: what it keeps must not depend on what another sink does."""
-    folder = RunFolderSink(outputs.out, _run_facts(outputs))
+    folder = RunFolderSink(outputs.out, {**_run_facts(outputs), **further})
     sinks: list[Sink] = [folder]
     if outputs.csv is not None:
         sinks.append(CsvSink(Target("--csv", outputs.csv)))

@@ -216,7 +216,8 @@ def _build_table(keys: Sequence[str], way: _Way, rows: Sequence[RowMeasured], ti
             is_text = _is_text(name, rows)
             table.add_column(_key_header(name), justify="left" if is_text else "right", no_wrap=True, overflow="fold")
     for view in views:
-        table.add_column(view.header, justify="right", no_wrap=True, overflow="fold")
+        is_text = _is_text(view.column, rows)
+        table.add_column(view.header, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         told = [case_text(keys, row)] if are_folded else [_key_text(name, row) for name in keys]
         texts = [view_text(view, row, style) for view in views]
@@ -253,7 +254,7 @@ def _key_text(name: str, row: RowMeasured) -> str:
 
 
 def _is_text(name: str, rows: Sequence[RowMeasured]) -> bool:
-    return any(isinstance(row.values[name], str) for row in rows)
+    return any(isinstance(row.values.get(name), str) for row in rows)
 
 
 def _verdict_text(event: VerdictReached) -> Text:

@@ -27,7 +27,9 @@ def interval_text(
 
 
 def view_text(view: View, row: RowMeasured, style: IntervalStyle = "ends") -> str:
-    """The text of one view of a row."""
+    """The text of one view of a row; nothing where the row is traced and the view is not, or the other way round."""
+    if view.traced != row.is_traced:
+        return ""
     middle, low, high = (row.values.get(name) for name in (view.column, view.low, view.high))
     return interval_text(view.column, middle, low, high, style)
 
@@ -70,8 +72,8 @@ def term_text(term: str) -> str:
 
 def has_values(view_list: Iterable[View], rows: Iterable[RowMeasured]) -> bool:
     """Whether any of these views shows anything in these rows; a table of nothing is not shown."""
-    columns = [view.column for view in view_list]
-    return any(row.values.get(name) is not None for row in rows for name in columns)
+    shown = [(view.column, view.traced) for view in view_list]
+    return any(row.values.get(name) is not None and row.is_traced == traced for row in rows for name, traced in shown)
 
 
 def is_told(view_list: Iterable[View], row: RowMeasured) -> bool:

@@ -10,9 +10,11 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from c10k_probe.experiments._creation_rows import ForkLatencyRow
 from command import only_run_folder, rows_of, run, run_inside
 
 from c10k_probe import results
+from c10k_probe.experiment import columns
 
 METHODS = ("fork", "vfork", "posix_spawn", "clone3", "pthread_create")
 LINKINGS = ("dynamic", "static")
@@ -79,12 +81,17 @@ def test_what_samples_cannot_tell_is_empty(tmp_path: Path) -> None:
     assert row["grade"] == "shaky"
 
 
+NAMES = [column.name for column in columns(ForkLatencyRow)]
+TRACED = set(NAMES[NAMES.index("traced_by") + 1 : NAMES.index("status")])  # of traced launches only
+
+
 def test_many_samples_fill_every_column(tmp_path: Path) -> None:
     """With launches and samples enough all that applies is there, and each interval holds its median."""
     arguments = ["--n", 1000, "--repeats", 10, "--method", "vfork,pthread_create", "--linking", "static,dynamic"]
     for (method, linking), row in measured(tmp_path, *arguments).items():
         empty = {name for name, text in row.items() if text == "" and not name.endswith("reason")}
         prefixes = {"exec_", "stall_", "spawned_"}  # nothing is executed, and no loop ticks
+        prefixes |= TRACED
         prefixes |= {"child_faults_"} if method == "pthread_create" else {"stack_"}
         prefixes |= {"over_static_"} if linking == "static" else set()
         assert {name for name in empty if not name.startswith(tuple(prefixes))} == {"aftershock_p99_ns"} & empty

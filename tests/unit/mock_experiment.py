@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from unittest import mock
 
 from c10k_probe import fits, machine, native
-from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Warned
+from c10k_probe.events import CellStarted, Event, RowMeasured, RunFinished, RunStarted, Sink, Tee, Warned
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import (
     NOT_MEASURED,
@@ -27,7 +27,7 @@ from c10k_probe.experiment import (
 )
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.runner import Plan, Run, Tee
+from c10k_probe.runner import Plan, Run
 
 Script = Callable[[Cell, Bench], Iterator[Row | Samples]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from c10k_probe.events import RunStarted
-from c10k_probe.experiment import AnyExperiment, Cell, Scalar, columns
+from c10k_probe.events import RowMeasured, RunStarted
+from c10k_probe.experiment import TRACED_BY, AnyExperiment, Cell, Scalar, columns
 from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
 
@@ -19,6 +19,8 @@ WIDE = {
     "_bytes_per_descriptor": 123_456.7,
     "_per_event": 12.34,
     "_per_request": 12.34,
+    "_per_connection": 12.34,
+    "_per_creation": 12.34,
     "_exponent": 0.123,
     "_index": 0.123,
     "_bytes": 123_456_789_012,
@@ -45,6 +47,16 @@ def started(experiment: AnyExperiment) -> RunStarted:
     )
 
 
+def rows_of(experiment: AnyExperiment, cell: Cell, number: int, grade: str, *, final: bool = True) -> list[RowMeasured]:
+    """A wide row of one cell, and where there are traced rows one of those."""
+    values = values_of(experiment, cell, number, grade)
+    arms = [(values, False)]
+    if any(view.traced for view in experiment.views):
+        arms.append(({**values, TRACED_BY: "bcc"}, True))
+    names = [item.name for item in columns(experiment.row_type) if item.key]
+    return [RowMeasured(tuple(row[name] for name in names), row, final, is_traced) for row, is_traced in arms]
+
+
 def values_of(experiment: AnyExperiment, cell: Cell, number: int, grade: str) -> dict[str, Scalar]:
     """A row of one cell with wide numbers in every column."""
     row: dict[str, Scalar] = {}
@@ -52,7 +64,9 @@ def values_of(experiment: AnyExperiment, cell: Cell, number: int, grade: str) ->
         suffix = max((s for s in WIDE if item.name.endswith(s)), key=len, default="")
         value = WIDE.get(suffix)
         if item.key:
-            row[item.name] = cell.key.get(item.name, number * 100_000 if item.ramp else 0)
+            row[item.name] = cell.key.get(
+                item.name, number * 100_000 if item.ramp else "off" if item.kind == "str" else 0
+            )
         elif item.kind == "str":
             row[item.name] = "some words"
         elif value is None:

@@ -13,10 +13,11 @@ from c10k_probe.experiments.fork_latency import EXPERIMENT, ForkLatency, ForkLat
 from mock_experiment import Recorder
 
 from c10k_probe import limits
+from c10k_probe.events import Tee
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import Bench, Cell, Row, Samples
 from c10k_probe.limits import Wall
-from c10k_probe.runner import Plan, Run, Tee
+from c10k_probe.runner import Plan, Run
 
 STATE = {name: f"asked_{name}_{'bytes' if 'rss' in name else 'count'}" for name in design.NUMERIC}
 

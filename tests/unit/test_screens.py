@@ -9,12 +9,12 @@ from functools import cache
 
 import pytest
 from mock_experiment import MockExperiment, MockRow, confirmed, go, undecided
-from pictures import every_experiment, started, values_of
+from pictures import every_experiment, rows_of, started
 from rich.console import Console
 
-from c10k_probe.events import CellStarted, RowMeasured, RunFinished
+from c10k_probe.events import CellStarted, RunFinished
 from c10k_probe.exits import ExitCode
-from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, View, columns
+from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, View
 from c10k_probe.parameters import build_parameters
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.table import LiveTable
@@ -32,10 +32,9 @@ def picture(experiment: AnyExperiment, width: int) -> str:
     count = 0
     for index, cell in enumerate(cells):
         for number in range(3):
-            values = values_of(experiment, cell, number, ("ok", "shaky", "void")[(index + number) % 3])
-            key = tuple(values[item.name] for item in columns(experiment.row_type) if item.key)
-            table.handle(RowMeasured(key, values, final=True))
-            count += 1
+            for row in rows_of(experiment, cell, number, ("ok", "shaky", "void")[(index + number) % 3]):
+                table.handle(row)
+                count += 1
     table.handle(RunFinished(ExitCode.OK, "complete", 12.3, count))
     table.close()
     return stream.getvalue()

@@ -1,0 +1,131 @@
+"""Traced launches of short-connections: what the server asks of the kernel for one connection that comes and goes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from c10k_probe import stats
+from c10k_probe.experiment import OFF, Cell, Samples, Scalar, View
+from c10k_probe.servers import MODELS, Server
+from c10k_probe.traced import slowdown
+from c10k_probe.tracing.base import Options
+from c10k_probe.tracing.result import Trace
+
+from ._traced_launch import attached, calls_text, done_count, grade_counts, per_one, settle
+
+CALLS: Final = (
+    *("accept4", "setsockopt", "close", "recvfrom", "sendto", "epoll_ctl", "epoll_wait", "poll", "futex", "wait4"),
+    *("clone", "clone3", "mmap", "mprotect", "munmap", "madvise", "rt_sigprocmask", "set_robust_list", "rseq"),
+)
+RARE: Final = 0.0005
+FIGURES: Final = {
+    "calls_count": "calls_per_connection",
+    "voluntary_switches_count": "voluntary_switches_per_connection",
+    "involuntary_switches_count": "involuntary_switches_per_connection",
+    "page_faults_count": "page_faults_per_connection",
+    "runqueue_wait_ns": "runqueue_wait_ns",
+}
+
+
+def views() -> Iterator[View]:
+    """The tables of traced launches."""
+    group = "traced, for each connection"
+    for name in ("calls", "voluntary_switches", "involuntary_switches", "page_faults"):
+        ends = (f"{name}_lo_per_connection", f"{name}_hi_per_connection")
+        header = name.removesuffix("_switches").replace("_", " ")
+        yield View(header, f"{name}_per_connection", *ends, group=group, traced=True)
+    yield View("waiting to run", "runqueue_wait_ns", "runqueue_wait_lo_ns", "runqueue_wait_hi_ns", group, 2, True)
+    ends = ("traced_over_off_lo_ratio", "traced_over_off_hi_ratio")
+    yield View("rate over untraced", "traced_over_off_ratio", *ends, group=group, traced=True)
+    yield View("system calls that did not fail", "done_calls", group="system calls for each connection", traced=True)
+
+
+@contextmanager
+def counting(cell: Cell, server: Server, connections_count: int) -> Iterator[dict[str, Scalar]]:
+    """Count what a sleeping server does in the block until it sleeps again; the facts are there after the block."""
+    facts: dict[str, Scalar] = {}
+    with attached(cell.traced_by, [server.session], Options(calls=CALLS, interval_s=1.0)) as tracer:
+        yield facts
+        settle(server.session)
+        trace = tracer.stop()
+    if trace.backend == "proc" and MODELS[str(cell.key["model"])].per_connection.tasks_count:
+        trace = _blind(trace)
+    facts.update(per_one(trace.minus(trace), trace, connections_count).facts())
+    for name in trace.calls or {}:
+        done = done_count(trace, name)
+        facts[f"done {name}"] = None if done is None else done / connections_count
+
+
+def _blind(trace: Trace) -> Trace:
+    """What /proc tells of a server whose tasks come and go between two looks is not of the whole server: nothing."""
+    return Trace(trace.backend, trace.elapsed_s, notes=trace.notes)
+
+
+def columns_of_rows(samples: Sequence[Samples], models: Sequence[str], n: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The columns of one row per model that has traced launches."""
+    for model in models:
+        launches = [item for item in samples if item.key["model"] == model and item.traced_by != OFF]
+        base = [item for item in samples if item.key["model"] == model and item.traced_by == OFF]
+        if launches:
+            yield _columns(launches, base, n, seed)
+
+
+def _columns(launches: Sequence[Samples], base: Sequence[Samples], n: int, seed: int) -> dict[str, Any]:
+    figures = {
+        column: stats.interval_of_all((_number(item.facts[name]) for item in launches), seed)
+        for name, column in FIGURES.items()
+    }
+    ratio = slowdown(launches, base, "rate", seed)
+    lost = [int(count) for item in launches if (count := item.facts["trace_dropped_count"]) is not None]
+    grade = _grade(launches, sum(lost), {**figures, "traced_over_off_ratio": ratio})
+    return {
+        **launches[0].key,
+        "n_count": n * len(launches),
+        "launches_count": len(launches),
+        "connect_rate_per_s": stats.median_interval([item.values["rate"][0] for item in launches], seed),
+        **figures,
+        "calls": _text(launches, "call "),
+        "done_calls": _text(launches, "done "),
+        "traced_over_off_ratio": ratio,
+        "trace_dropped_count": sum(lost) if lost else None,
+        "grade": grade.level,
+        "grade_reason": grade.reason,
+    }
+
+
+def _grade(launches: Sequence[Samples], lost: int, counts: dict[str, stats.Interval | None]) -> stats.Grade:
+    grade = stats.Grade()
+    if lost:
+        grade = grade.worse("void", f"{lost:,} events could not be counted")
+    missed = [str(item.facts["notes"]) for item in launches if item.traced_by == "bcc" and item.facts["notes"]]
+    if missed:
+        grade = grade.worse("shaky", missed[0])
+    if len(launches) < stats.MINIMUM_LAUNCHES:
+        return grade.worse("shaky", "traced: too few launches for an interval")
+    part = grade_counts({_words(name): value for name, value in counts.items()})
+    return grade if part.level == "ok" else grade.worse(part.level, part.reason)
+
+
+def _words(column: str) -> str:
+    """``page_faults_per_connection`` -> ``traced page faults``."""
+    stem = column.rpartition("_per_")[0] or column.rpartition("_")[0]
+    return "traced " + stem.removeprefix("traced_").replace("_", " ")
+
+
+def _text(launches: Sequence[Samples], prefix: str) -> str | None:
+    """The median launch's calls by name; None where the backend does not know."""
+    names = sorted({name for item in launches for name in item.facts if name.startswith(prefix)})
+    if any(item.facts.get(name, 0) is None for item in launches for name in names):
+        return None
+    found = {
+        name.removeprefix(prefix): statistics.median(_number(item.facts.get(name)) or 0 for item in launches)
+        for name in names
+    }
+    return calls_text({name: round(count, 4) for name, count in found.items() if abs(count) >= RARE})
+
+
+def _number(value: Scalar) -> float | None:
+    return None if value is None else float(value)
