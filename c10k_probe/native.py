@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -98,6 +98,25 @@ def split_cpus() -> tuple[frozenset[int], frozenset[int]]:
     return (frozenset(usable[:-1]) or frozenset(usable), frozenset(usable[-1:]))
 
 
+def running_pids() -> set[int]:
+    """Process ids of the helpers that run, each of which leads a session of its own."""
+    return {helper.pid for helper in tuple(_running)}
+
+
+@contextlib.contextmanager
+def _pinned(cpus: Collection[int] | None) -> Iterator[None]:
+    """What is started meanwhile has these CPUs from its first instruction on, and so has what it starts in turn."""
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def kill_all() -> None:
     """Kill every running helper with its whole process group; safe in a signal handler."""
     for helper in tuple(_running):
@@ -124,20 +143,19 @@ class Helper:
         self._selector = selectors.DefaultSelector()
         command = [*self._program(name, linking), *map(str, arguments)]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                bufsize=0,
-            )
+            with _pinned(cpus):
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    bufsize=0,
+                )
         except OSError as error:
             raise HelperMissing(f"helper {self.name} cannot be started: {error.strerror}") from None
         _running.add(self)
         try:
-            if cpus is not None:
-                os.sched_setaffinity(self._process.pid, cpus)  # before it has threads or children, which inherit it
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
             self._selector.register(self._process.stdout, selectors.EVENT_READ)

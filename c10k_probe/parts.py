@@ -118,17 +118,20 @@ PARTS: tuple[_Row, ...] = (
     _Row("perf", "counts events of CPU and kernel", "linux-perf", _executable("perf"), ("trace",)),
     _Row("bcc", "counts in the kernel (eBPF)", "python3-bpfcc", _system_module("bcc", "libbcc.py"), ("trace",)),
     _Row("kernel headers", "compiles what bcc counts with", "linux-headers-generic", _kernel_headers, ("trace",)),
-    _Row("apache2", "server under test", "apache2", _executable("apache2")),
+    _Row("apache2", "server under test", "apache2-bin", _executable("apache2"), ("trace-overhead",)),
     _Row(
         "mod_php",
         "PHP in apache2, a process per connection",
         "libapache2-mod-php",
         _file("usr/lib/apache2/modules/libphp*.so"),
+        ("trace-overhead",),
     ),
-    _Row("nginx", "server under test", "nginx", _executable("nginx")),
-    _Row("node", "server under test", "nodejs", _executable("node", "nodejs")),
-    _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab")),
-    _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk")),
+    _Row("php-fpm", "PHP in processes of its own", "php-fpm", _file("usr/sbin/php-fpm*"), ("trace-overhead",)),
+    _Row("nginx", "server under test", "nginx", _executable("nginx"), ("trace-overhead",)),
+    _Row("cherokee", "server under test, rarely packaged", "cherokee", _executable("cherokee"), ("trace-overhead",)),
+    _Row("node", "server under test", "nodejs", _executable("node", "nodejs"), ("trace-overhead",)),
+    _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab"), ("the project's truth checks",)),
+    _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk"), ("trace-overhead",)),
 )
 
 
@@ -144,6 +147,11 @@ def _part(row: _Row) -> Part:
         used_by=row.used_by,
         note=None if place is None else place.note,
     )
+
+
+def find_part(name: str) -> Part:
+    """Look for the one part of this name."""
+    return _part(next(row for row in PARTS if row.name == name))
 
 
 def find_parts() -> list[Part]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from c10k_probe import native
-from c10k_probe.tracing import choose
 
 MARK = f"C10K_PROBE_TEST_SESSION={os.getpid()}"
 os.environ.update([MARK.split("=")])
@@ -23,7 +22,8 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DYING_S = 2.0
-HELPER_PROGRAMS = {*native.HELPERS, "perf", "strace"}
+HELPER_PROGRAMS = {*native.HELPERS, "perf", "strace", "wrk"}
+HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
@@ -32,9 +32,6 @@ def cannot_run(reason: str) -> None:
     if REQUIRE_ALL:
         pytest.fail(f"C10K_PROBE_REQUIRE_ALL is set and {reason}")
     pytest.skip(reason)
-
-
-try_backend = cache(choose.try_backend)  # a trial takes about a second, and is the same all the session
 
 
 @pytest.fixture
@@ -55,6 +52,16 @@ def require_root() -> None:
     """Skip without root."""
     if os.geteuid() != 0:
         cannot_run("root is needed")
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go; unlike pytest's own folders it lets an unprivileged user through."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    shutil.rmtree(folder)
 
 
 def processes_of(marker: str) -> list[str]:
@@ -94,7 +101,7 @@ def helper_pids() -> list[int]:
             if not (program.startswith("python") or program.partition("-static")[0] in HELPER_PROGRAMS):
                 continue
             command = Path(f"/proc/{pid}/cmdline").read_bytes() if program.startswith("python") else b""
-            is_helper = not command or b"/bcc_helper.py\0" in command or b"\0-m\0c10k_probe." in command
+            is_helper = not command or any(name in command for name in HELPER_SCRIPTS)
             if is_helper and MARK.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 pids.append(int(pid))
         except OSError:

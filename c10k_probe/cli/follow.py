@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import selectors
+import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 from c10k_probe.exits import ExitCode, UsageError, UserError
 from c10k_probe.observe import processes
+from c10k_probe.observe.procfs import PROC, read_text
 from c10k_probe.parameters import Option, Parameters, build_parameters, options_of, parse_option
+from c10k_probe.tracing.lift import this_command
 
 FORMATS: Final = ("auto", "table", "plain")
 MAX_NS: Final = 7 * 24 * 3600 * 10**9
@@ -20,6 +24,7 @@ _PID: Final = Option("", minimum=1, maximum=2**22, many=True)
 _PORT: Final = Option("", minimum=1, maximum=65535)
 _READ_BYTES: Final = 1 << 16
 _POLL_S: Final = 0.05
+_MANAGERS: Final = ("systemd", "init", "inetd", "xinetd")  # short names of those that hold sockets for others
 
 
 def parse_parameters(kind: type[Parameters], texts: dict[str, Any]) -> Any:
@@ -36,21 +41,65 @@ def find_roots(pid: str, port: str) -> list[int]:
     if pid:
         pids = list(cast("tuple[int, ...]", parse_option("pid", _PID, pid)))
         for number in pids:
-            if not processes.is_alive(number):
-                raise UsageError(f"--pid: there is no process {number}; see ps -e, or use --port")
+            _check_process(number)
         return pids
-    number = cast("int", parse_option("port", _PORT, port))
+    number = parse_port(port)
     owners, is_open = processes.owners_of_port(number)
     if not is_open:
         raise UsageError(f"--port: nobody listens on TCP port {number} here; see ss -ltn")
     if not owners:
-        raise UserError(f"who listens on port {number} cannot be seen by this user; use sudo, or name it with --pid")
-    return processes.topmost(owners)
+        raise UserError(f"who listens on port {number} cannot be seen by this user; {as_root('trace', '--port', port)}")
+    serving = choose_servers(owners)
+    if not serving:
+        raise UserError(
+            f"port {number} is held by {name_of_tree(owners)} for a server that it has not started yet; "
+            "connect once so that it does, or name a process with --pid"
+        )
+    return serving
+
+
+def _check_process(number: int) -> None:
+    """Raises ``UsageError`` for what is no living process: /proc knows threads by their number too."""
+    if not processes.is_alive(number):
+        raise UsageError(f"--pid: there is no process {number}; see ps -e, or use --port")
+    leader = processes.process_of(number)
+    if leader not in (None, number):
+        raise UsageError(f"--pid: {number} is a thread of process {leader}; give --pid {leader}")
+
+
+def choose_servers(owners: Collection[int], proc_root: Path = PROC) -> list[int]:
+    """Of the processes that hold a listening socket the roots of those that serve it.
+
+    A service manager holds the sockets of those that it starts (systemd.socket(5)): it serves nobody, and its tree is
+    the machine. Empty when it alone holds the socket.
+    """
+    serving = [pid for pid in owners if read_text(proc_root / str(pid) / "comm") not in _MANAGERS]
+    return processes.topmost(serving, proc_root)
+
+
+def one_line(text: str) -> str:
+    """The text with everything that would break its line, or steer a terminal, written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def parse_port(text: str) -> int:
+    """The number of ``--port``. Raises ``UsageError``."""
+    return cast("int", parse_option("port", _PORT, text))
+
+
+def as_root(*arguments: str) -> str:
+    """The command line that runs this program as root, whose search path may be another."""
+    return shlex.join(("sudo", *this_command(), *arguments))
 
 
 def name_of_tree(roots: Sequence[int]) -> str:
-    """``nginx: master process (pid 123)``."""
-    return ", ".join(f"{processes.command_line(pid)} (pid {pid})" for pid in roots)
+    """``nginx: master process (pid 123)``; of a program's path the last part."""
+    return ", ".join(f"{one_line(_without_folder(processes.command_line(pid)))} (pid {pid})" for pid in roots)
+
+
+def _without_folder(line: str) -> str:
+    program, space, rest = line.partition(" ")
+    return program[program.rfind("/") + 1 :] + space + rest if program.startswith("/") else line
 
 
 def is_terminal() -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from c10k_probe.cli import follow
-from c10k_probe.exits import ExitCode, UsageError
+from c10k_probe.exits import ExitCode, UsageError, UserError
 from c10k_probe.parameters import Parameters, parameter
+from c10k_probe.tracing import syscalls
 from c10k_probe.tracing.choose import AUTO, CHOICES, open_tracer
 from c10k_probe.tracing.launch import find_program
 
@@ -38,7 +40,7 @@ class TraceParameters(Parameters):
         None, "Stop after this long.", dimension="duration", minimum=10**8, maximum=follow.MAX_NS
     )
     top: int = parameter(12, "How many calls to show.", minimum=1, maximum=500)
-    calls: str = parameter("", "Calls to count by name, for perf.", dimension="text")
+    calls: str = parameter("", "Show and export these calls alone; perf counts them by name.", dimension="text")
     tasks: int | None = parameter(
         None, "Room for so many tasks at once, else by the machine.", minimum=1, maximum=1 << 22
     )
@@ -60,8 +62,21 @@ def trace_command(texts: Mapping[str, Any], command: Sequence[str]) -> int:
         raise UsageError(f"{what}; give one of --pid PID, --port PORT, or -- COMMAND...")
     if command:
         find_program(command[0])
+    _check_calls(options.calls)
+    if command:
         return _Session(options, [], command).run()
     return _Session(options, follow.find_roots(options.pid, options.port), ()).run()
+
+
+def _check_calls(text: str) -> tuple[str, ...]:
+    """The calls that ``--calls`` names. Raises ``UsageError`` for one that this machine does not have."""
+    names = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    unknown = [name for name in names if syscalls.number_of(name) is None]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], syscalls.names().values(), 1)
+        hint = f"did you mean {near[0]}?" if near else "see man syscalls"
+        raise UsageError(f"--calls: there is no system call {follow.one_line(unknown[0])}; {hint}")
+    return names
 
 
 class _Session:
@@ -72,10 +87,12 @@ class _Session:
         duration_s = options.duration / 1e9 if options.duration else None
         self._schedule = follow.Schedule(options.interval / 1e9, duration_s)
         self._mode = follow.show_mode(options.format, quiet=options.quiet)
-        self._title = " ".join(command) if command else follow.name_of_tree(roots)
+        self._title = follow.one_line(" ".join(command)) if command else follow.name_of_tree(roots)
+        self._calls = _check_calls(options.calls)
         self._shows: list[Show] = []
         self._output: follow.CommandOutput | None = None
         self._last: Trace | None = None
+        self._is_cut = False  # an export could not be written to the end
 
     def run(self) -> int:
         """The exit code."""
@@ -101,6 +118,7 @@ class _Session:
         from c10k_probe.native import HelperError
 
         with tracer:
+            self._tell(lambda show: show.start())
             if self._output is not None:
                 self._output.started()
             self._say_what_was_refused(tracer)
@@ -139,11 +157,30 @@ class _Session:
             else:
                 time.sleep(self._schedule.pause_s())
 
-    def _show_interval(self, whole: Trace) -> None:
+    def _show_interval(self, whole: Trace, *, is_last: bool = False) -> None:
+        whole = self._named(whole)
         part = whole if self._last is None else whole.minus(self._last)
-        for show in self._shows:
-            show.interval(part, whole)
-        self._last = whole
+        if part.elapsed_s > 0:  # a backend may have read nothing since
+            is_all = is_last and self._last is None
+            self._tell(lambda show: None if is_all and show.is_screen else show.interval(part, whole))
+            self._last = whole
+
+    def _tell(self, tell: Callable[[Show], None]) -> None:
+        """Tell each show; one that cannot be written to any more is told no more, and the others go on."""
+        for show in tuple(self._shows):
+            try:
+                tell(show)
+            except UserError as error:
+                print(f"c10k-probe: {error}", file=sys.stderr)
+                self._shows.remove(show)
+                self._is_cut = True
+                show.close()
+
+    def _named(self, whole: Trace) -> Trace:
+        """With the calls that ``--calls`` names and no others; the sum stays that of all."""
+        if not self._calls or whole.calls is None:
+            return whole
+        return dataclasses.replace(whole, calls={n: call for n, call in whole.calls.items() if n in self._calls})
 
     def _let_it_end(self, tracer: Tracer) -> None:
         """Ctrl-C is for the command too: what it does then is still counted."""
@@ -153,10 +190,12 @@ class _Session:
 
     def _finish(self, whole: Trace | None, ending: str, tracer: Tracer | None = None) -> int:
         if whole is not None:
-            for show in self._shows:
-                show.summary(whole, self._ending_text(ending, tracer))
+            self._show_interval(whole, is_last=True)  # what the last look has not met
+            self._tell(lambda show: show.summary(self._named(whole), self._ending_text(ending, tracer)))
         elif self._mode != "none":
             print(f"c10k-probe: {ending} before anything was counted", file=sys.stderr)
+        if self._is_cut:
+            return ExitCode.ERROR
         if ending == INTERRUPTED:
             return ExitCode.INTERRUPTED
         cut_short = ending == ENDED and not self._command and self._schedule.duration_s is not None
@@ -176,17 +215,17 @@ class _Session:
 
     def _open_shows(self) -> None:
         """Targets are opened, and refused, before anything is traced."""
-        from c10k_probe.cli import trace_show
+        from c10k_probe.cli import trace_export, trace_show
         from c10k_probe.sinks.exports import STDOUT, Target
 
         if self._options.csv and self._options.csv == self._options.json:
             where = "stdout" if self._options.csv == STDOUT else self._options.csv
             raise UsageError(f"--csv and --json cannot both go to {where}; give one of them another file")
         if self._options.csv:
-            self._shows.append(trace_show.CsvRows(Target("--csv", self._options.csv)))
+            self._shows.append(trace_export.CsvRows(Target("--csv", self._options.csv)))
         if self._options.json:
             facts = {"traced": self._title, "pids": list(self._roots), "options": dataclasses.asdict(self._options)}
-            self._shows.append(trace_show.JsonRows(Target("--json", self._options.json), facts))
+            self._shows.append(trace_export.JsonRows(Target("--json", self._options.json), facts))
         if self._mode == "plain":
             self._shows.append(trace_show.PlainLines(sys.stderr, f"tracing {self._title}", self._options.top))
         elif self._mode == "live":
@@ -203,9 +242,8 @@ class _Session:
     def _tracer_options(self) -> Any:
         from c10k_probe.tracing.base import Options
 
-        calls = tuple(word.strip() for word in self._options.calls.split(",") if word.strip())
         latency = not self._options.counts_only
-        return Options(latency, self._options.tasks or 0, calls, self._options.interval / 1e9)
+        return Options(latency, self._options.tasks or 0, self._calls, self._options.interval / 1e9)
 
     def _say_what_was_refused(self, tracer: Tracer) -> None:
         if self._mode != "none":

@@ -1,36 +1,38 @@
-"""How ``trace`` shows and exports what was counted: a live table, plain lines, CSV, JSON lines."""
+"""How ``trace`` shows what was counted: a live table or plain lines."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Protocol, TextIO
+from collections.abc import Iterator
+from typing import Protocol, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from c10k_probe.results import Value, csv_line
-from c10k_probe.sinks.exports import Target
 from c10k_probe.tracing.result import Call, Histogram, Trace
 from c10k_probe.units import format_column, format_quantity
 
-CSV_COLUMNS = (
-    *("backend", "span", "at_s", "interval_s", "call", "count", "per_s", "errors_count", "p50_ns", "p99_ns"),
-    *("voluntary_switches_count", "involuntary_switches_count"),
-    *("runqueue_p50_ns", "runqueue_p99_ns", "runqueue_wait_s"),
-    *("forks_count", "threads_count", "exits_count", "page_faults_count", "accepts_count", "tcp_established_count"),
-    *("cpu_s", "tasks_count", "dropped_count"),
-)
-_ESTABLISHED = ("SYN_RECV>ESTABLISHED", "SYN_SENT>ESTABLISHED")
-_TREE_COUNTS = CSV_COLUMNS[10:12] + CSV_COLUMNS[15:20] + CSV_COLUMNS[21:]
+_IN_ALL = "in all"
+_NAME_WIDTH = 20
+_SHORT_FROM = 10**7
+_LONG_FROM = 999_950_000
+_OTHER_LINES = 15  # of a screen: all but the calls
+_CALLS_LEAST = 3
 
 
 class Show(Protocol):
-    """Takes what was counted, interval by interval, and everything at the end."""
+    """Takes what was counted, interval by interval, and everything at the end.
+
+    is_screen: shown to a reader, for whom the whole is enough when there is but one interval.
+    """
+
+    is_screen: bool
+
+    def start(self) -> None:
+        """Tracing has begun."""
 
     def interval(self, part: Trace, whole: Trace) -> None:
         """What was counted since the last one, and since the start."""
@@ -54,7 +56,7 @@ def tree_figures(trace: Trace) -> Iterator[tuple[str, str]]:
         ("involuntary switches", trace.involuntary_switches_count),
         ("page faults", trace.page_faults_count),
         ("accepts", trace.accepts_count),
-        ("established", established(trace)),
+        ("established by port", trace.established_count),
     ):
         if count is not None:
             yield title, f"{count:,} ({rate_text(trace, count)})" if count else "0"
@@ -71,13 +73,13 @@ def tree_figures(trace: Trace) -> Iterator[tuple[str, str]]:
     if trace.tasks_count is not None:
         yield "tasks", f"{trace.tasks_count:,}"
     if trace.dropped_count is not None:
-        yield "dropped", f"{trace.dropped_count:,}"
+        yield "dropped", dropped_text(trace)
 
 
-def established(trace: Trace) -> int | None:
-    """Connections that came to be, from either side."""
-    parts = [trace.tcp(change) for change in _ESTABLISHED]
-    return None if trace.tcp_changes is None else sum(part or 0 for part in parts)
+def dropped_text(trace: Trace) -> str:
+    """Both kinds, or 0 for none."""
+    kinds = ((trace.dropped_tasks_count, "tasks"), (trace.dropped_events_count, "events"))
+    return " and ".join(f"{count:,} {kind}" for count, kind in kinds if count) or "0"
 
 
 def rate_text(trace: Trace, count: int) -> str:
@@ -105,9 +107,14 @@ def _quantile(histogram: Histogram | None, share: float) -> str:
 class PlainLines:
     """One line for each interval; at the end a line for each call."""
 
+    is_screen = True
+
     def __init__(self, stream: TextIO, title: str, top: int) -> None:
-        self._stream, self._top = stream, top
-        self._print(title)
+        self._stream, self._title, self._top = stream, title, top
+
+    def start(self) -> None:
+        """Say what is traced."""
+        self._print(self._title)
 
     def interval(self, part: Trace, whole: Trace) -> None:
         """The tree's figures, and the calls made most."""
@@ -137,13 +144,19 @@ class PlainLines:
 class LiveTable:
     """A table that is drawn at each interval; the last one stays, with the whole."""
 
+    is_screen = True
+
     def __init__(self, title: str, top: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._title, self._top = title, top
+
+    def start(self) -> None:
+        """Take the terminal."""
         self._live.start()
         self._console.show_cursor(True)  # a killed run must not leave a terminal without a cursor
-        self._live.update(Text(f"{title}\nwaiting for the first interval", style="dim"), refresh=True)
+        waiting = Text.assemble(self._head(""), "\n", ("waiting for the first interval", "dim"))
+        self._live.update(waiting, refresh=True)
 
     def say(self, line: str) -> None:
         """A line of the traced command, above the table."""
@@ -151,12 +164,13 @@ class LiveTable:
 
     def interval(self, part: Trace, whole: Trace) -> None:
         """Draw: rates and latencies of the interval, counts of the whole."""
-        self._live.update(self._picture(part, whole), refresh=True)
+        top = max(_CALLS_LEAST, min(self._top, self._console.height - _OTHER_LINES))
+        self._live.update(self._picture(part, whole, f"last {_span_text(part.elapsed_s)}", top), refresh=True)
 
     def summary(self, whole: Trace, ending: str) -> None:
         """The table of the whole, which stays."""
         self.close()
-        self._console.print(self._picture(whole, whole))
+        self._console.print(self._picture(whole, whole, _IN_ALL, self._top))
         for note in _notes(whole):
             self._console.print(Text(f"note: {note}", style="yellow"))
         self._console.print(Text(f"{ending}, {whole.backend}, {whole.elapsed_s:.2f} s", style="green"))
@@ -165,137 +179,85 @@ class LiveTable:
         """Give the terminal back."""
         self._live.stop()
 
-    def _picture(self, part: Trace, whole: Trace) -> RenderableType:
-        head = Text(f"{self._title}  {whole.backend}  {whole.elapsed_s:.1f} s", style="bold", overflow="ellipsis")
-        figures = list(tree_figures(part))
-        height = max(3, self._console.height - len(figures) // 2 - 8)
-        return Group(head, _figures_table(figures), *_calls_table(part, whole, min(self._top, height)))
+    def _picture(self, part: Trace, whole: Trace, span: str, top: int) -> RenderableType:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("", no_wrap=True, max_width=_NAME_WIDTH)
+        for title in ("rate", "p50", "p99"):
+            table.add_column(f"{title}\n{span}", justify="right", no_wrap=True)
+        for title in ("count", "errors"):
+            table.add_column(f"{title}\n{_IN_ALL}", justify="right", no_wrap=True)
+        for title, *cells in _tree_rows(part, whole):
+            table.add_row(Text(title, style="cyan"), *cells)
+        for call in part.top(top):
+            total = (whole.calls or {}).get(call.name, call)
+            rate, _, _, p50, p99 = call_cells(call, part)
+            errors = "" if total.errors_count is None else _short(total.errors_count)
+            table.add_row(Text(call.name), _rate_cell(rate), p50, p99, _short(total.count), errors)
+        head = self._head(f"  {whole.backend}  {whole.elapsed_s:.1f} s")
+        return Group(head, table, Text(_tasks_text(whole), style="cyan"))
+
+    def _head(self, rest: str) -> Text:
+        """The title, cut so that all fits on a line."""
+        room = max(1, self._console.width - cell_len(rest) - 1)
+        title = Text(self._title, style="bold", no_wrap=True)
+        title.truncate(room, overflow="ellipsis")
+        return title.append(rest)
 
 
-def _figures_table(figures: Sequence[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for index in range(0, len(figures), 2):
-        pair = figures[index : index + 2]
-        table.add_row(*(cell for title, text in pair for cell in (Text(title, style="cyan"), Text(text))))
-    return table
+def _tree_rows(part: Trace, whole: Trace) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """(what, rate, p50, p99 of the part; count, errors of the whole) for all of the tree that this backend knows."""
+    counts = (
+        ("all calls", part.calls_count, whole.calls_count),
+        ("voluntary switches", part.voluntary_switches_count, whole.voluntary_switches_count),
+        ("involuntary switches", part.involuntary_switches_count, whole.involuntary_switches_count),
+        ("page faults", part.page_faults_count, whole.page_faults_count),
+        ("accepts", part.accepts_count, whole.accepts_count),
+        ("established by port", part.established_count, whole.established_count),
+    )
+    errors = whole.call_errors_count
+    for title, now, total in counts:
+        if total is not None:
+            rate = "" if now is None else _rate_cell(rate_text(part, now))
+            failed = _short(errors) if title == "all calls" and errors is not None else ""
+            yield title, rate, "", "", _short(total), failed
+    if whole.runqueue_wait_s is not None:
+        p50, p99 = (_quantile(part.runqueue, share) for share in (0.5, 0.99))
+        yield "run-queue wait", "", p50, p99, format_column("x_s", whole.runqueue_wait_s), ""
+    if whole.cpu_s is not None:
+        share = None if part.cpu_s is None or part.elapsed_s <= 0 else 100 * part.cpu_s / part.elapsed_s
+        yield "CPU", "" if share is None else f"{share:.0f} %", "", "", format_column("x_s", whole.cpu_s), ""
 
 
-def _calls_table(part: Trace, whole: Trace, top: int) -> list[Table]:
-    if whole.calls is None:
-        return []
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("call", no_wrap=True)
-    for header in ("rate", "count", "errors", "p50", "p99"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for call in part.top(top):
-        total = whole.calls.get(call.name, call)
-        rate, _, _, p50, p99 = call_cells(call, part)
-        _, count, errors, _, _ = call_cells(total, whole)
-        table.add_row(call.name, rate, count, errors, p50, p99)
-    return [table]
+def _tasks_text(whole: Trace) -> str:
+    """Tasks now, and what became of tasks since the start."""
+    ended = ((whole.forks_count, "forks"), (whole.threads_count, "new threads"), (whole.exits_count, "exits"))
+    words = [f"{_short(count)} {title}" for count, title in ended if count is not None]
+    words += [] if whole.dropped_count is None else [f"{dropped_text(whole)} dropped"]
+    tasks = [] if whole.tasks_count is None else [f"{_short(whole.tasks_count)} tasks now"]
+    return "; ".join([*tasks, *([f"{_IN_ALL} {', '.join(words)}"] if words else [])])
+
+
+def _span_text(seconds: float) -> str:
+    """``0.3 s``, ``1 s``, ``5 min``: short, as it heads a column."""
+    if seconds >= 120:
+        return f"{seconds / 60:.0f} min"
+    return f"{round(seconds, 1):g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+
+
+def _short(count: int) -> str:
+    """A count in a cell that leaves room for others: ``12.3 m`` for millions from ten millions on, ``12.3 g``."""
+    if count < _SHORT_FROM:
+        return f"{count:,}"
+    return f"{count / 1e6:.1f} m" if count < _LONG_FROM else f"{count / 1e9:,.1f} g"
+
+
+def _rate_cell(rate: str) -> str:
+    """``12.3 m/s`` for a rate that is too wide for its column."""
+    number = rate.removesuffix("/s").replace(",", "")
+    return f"{_short(int(number))}/s" if number.isdigit() and int(number) >= _SHORT_FROM else rate
 
 
 def _notes(whole: Trace) -> list[str]:
     dropped = whole.dropped_count
-    lost = [f"{dropped:,} events were not counted: every count is a lower bound; see --tasks"] if dropped else []
+    lost = [f"{dropped_text(whole)} were not counted: every count is a lower bound; see --tasks"] if dropped else []
     return [*lost, *whole.notes]
-
-
-# --- for a program ----------------------------------------------------------------------------------------------------
-
-
-def csv_rows(part: Trace, span: str, at_s: float) -> Iterator[list[Value]]:
-    """One row of the whole tree, where ``call`` is empty, and one of each call. Unknown is empty."""
-    base: dict[str, Value] = {
-        "backend": part.backend,
-        "span": span,
-        "at_s": round(at_s, 6),
-        "interval_s": round(part.elapsed_s, 6),
-    }
-    tree: dict[str, Value] = {
-        **{name: getattr(part, name) for name in _TREE_COUNTS if hasattr(part, name)},
-        "count": part.calls_count,
-        "per_s": part.per_s(part.calls_count),
-        "errors_count": part.call_errors_count,
-        "runqueue_p50_ns": None if part.runqueue is None else part.runqueue.quantile_ns(0.5),
-        "runqueue_p99_ns": None if part.runqueue is None else part.runqueue.quantile_ns(0.99),
-        "runqueue_wait_s": part.runqueue_wait_s,
-        "tcp_established_count": established(part),
-    }
-    yield _row({**base, **tree})
-    for call in part.top():
-        latency = call.latency
-        own: dict[str, Value] = {"call": call.name, "count": call.count, "per_s": part.per_s(call.count)}
-        own |= {"errors_count": call.errors_count}
-        own |= {f"p{p}_ns": None if latency is None else latency.quantile_ns(p / 100) for p in (50, 99)}
-        yield _row({**base, **own})
-
-
-def _row(values: Mapping[str, Value]) -> list[Value]:
-    return [values.get(name) for name in CSV_COLUMNS]
-
-
-class CsvRows:
-    """``span`` is ``interval`` for a part and ``whole`` for the last rows, which sum everything up."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        target.write(csv_line(CSV_COLUMNS))
-
-    def interval(self, part: Trace, whole: Trace) -> None:
-        """The rows of one interval."""
-        self._write(part, "interval", whole.elapsed_s)
-
-    def summary(self, whole: Trace, ending: str) -> None:
-        """The rows of the whole."""
-        self._write(whole, "whole", whole.elapsed_s)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._target.close()
-
-    def _write(self, part: Trace, span: str, at_s: float) -> None:
-        self._target.write("".join(csv_line(row) for row in csv_rows(part, span, at_s)))
-
-
-class JsonRows:
-    """One object a line: ``trace`` first, ``interval`` each time, ``whole`` at the end. Unknown is null."""
-
-    def __init__(self, target: Target, facts: Mapping[str, Any]) -> None:
-        self._target = target
-        self._write({"type": "trace", **facts})
-
-    def interval(self, part: Trace, whole: Trace) -> None:
-        """One interval."""
-        self._write({"type": "interval", "at_s": whole.elapsed_s, **as_record(part)})
-
-    def summary(self, whole: Trace, ending: str) -> None:
-        """Everything, and why it ended."""
-        self._write({"type": "whole", "ending": ending, **as_record(whole)})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._target.close()
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        self._target.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def as_record(trace: Trace) -> dict[str, Any]:
-    """A trace for JSON; latencies as their histogram by powers of two and two quantiles."""
-    record = {item.name: getattr(trace, item.name) for item in fields(trace)}
-    record["runqueue"] = _histogram_record(trace.runqueue)
-    if trace.calls is not None:
-        record["calls"] = {call.name: _call_record(call) for call in trace.top()}
-    return record
-
-
-def _call_record(call: Call) -> dict[str, Any]:
-    return {"count": call.count, "errors_count": call.errors_count, "latency": _histogram_record(call.latency)}
-
-
-def _histogram_record(histogram: Histogram | None) -> dict[str, Any] | None:
-    if histogram is None:
-        return None
-    quantiles = {f"p{p}_ns": histogram.quantile_ns(p / 100) for p in (50, 99)}
-    return {"count": histogram.count, "total_ns": histogram.total_ns, **quantiles, "log2_slots": histogram.slots}

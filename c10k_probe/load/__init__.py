@@ -1,5 +1,6 @@
 """Clients behind one interface: whatever holds, or sends on, connections to a server under test."""
 
 from c10k_probe.load.holder import Echoes, Failure, Holder, Pumped, Ramped
+from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
-__all__ = ["Echoes", "Failure", "Holder", "Pumped", "Ramped"]
+__all__ = ["ClosedLoop", "Echoes", "Failure", "Holder", "Pumped", "Ramped", "Wrk", "find_wrk"]

@@ -72,6 +72,10 @@ class ServerModel(Protocol):
         """How it serves a connection, in a few words."""
 
     @property
+    def protocols(self) -> Collection[str]:
+        """What a client may speak to it, of ``PROTOCOLS``."""
+
+    @property
     def takes(self) -> Collection[str]:
         """The options that change something: ``stack``, ``workers``, ``edge``, ``capacity``."""
 

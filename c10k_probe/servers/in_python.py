@@ -8,7 +8,7 @@ from typing import Final
 
 from c10k_probe import native
 from c10k_probe.limits import Needs
-from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.base import PROTOCOLS, ServerOptions
 from c10k_probe.servers.helper import HelperServer
 
 
@@ -24,6 +24,7 @@ class PythonModel:
     per_connection: Needs
     fixed: Needs
     takes: frozenset[str] = frozenset()
+    protocols: frozenset[str] = frozenset(PROTOCOLS)
     module: str = ""
 
     @property

@@ -5,9 +5,11 @@
     result     Trace, what was counted; what a backend cannot know is None
     bcc_*      eBPF: counts everything, in the kernel (bcc_backend here, bcc_helper in the interpreter that has bcc)
     perf       perf stat on tracepoints
-    strace     strace -c: exact counts by stopping every task at every call
+    strace     strace -c: exact counts of calls that return, by stopping every task at each
     proc       /proc: switches, faults, CPU and waits without any privilege
     launch     a command that waits until its tracer is ready
+    tree       the living processes of a target
+    lift       what to type when rights are missing
     syscalls   numbers and names
 
 Nothing here knows an experiment or prints.

@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Self
 
 from c10k_probe.exits import ExitCode, UserError
 from c10k_probe.tracing.launch import Launched
+from c10k_probe.tracing.lift import exact
 from c10k_probe.tracing.result import Trace
 
 READY_PATIENCE_S: Final = 15.0
@@ -19,6 +20,7 @@ class TracerUnavailable(UserError):
     """A backend cannot work here: why, and the command that would help (empty when none would)."""
 
     def __init__(self, backend: str, reason: str, lift: str = "") -> None:
+        lift = exact(lift)
         super().__init__(
             f"{backend} cannot trace here: {reason}{f'; {lift}' if lift else ''}", ExitCode.NOTHING_MEASURED
         )
@@ -89,13 +91,18 @@ class Tracer(ABC):
     def start(self) -> None:
         """Begin to count; ready when it returns. Raises ``TracerUnavailable``, or ``UserError`` for the target."""
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """Processes of the tracer's own, beside this one; none for a backend that looks from here."""
+        return ()
+
     @abstractmethod
     def snapshot(self) -> Trace | None:
         """Everything counted up to now; None when this backend tells at the end only."""
 
     def _is_reaped(self) -> bool:
-        """Whether a command that was started has ended and told its exit code; true where none was."""
-        return self.launched is None or self.launched.has_ended()
+        """Whether a command that was started, and all its orphans, have ended and are reaped; true where none was."""
+        return self.launched is None or (self.launched.has_ended() and not self.launched.adopted())
 
     @abstractmethod
     def is_over(self) -> bool:
@@ -116,3 +123,6 @@ class Tracer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if self.launched is not None:
+            self.launched.adopted()  # whose ended ones are reaped by that
+            self.launched.adopt(wanted=False)

@@ -7,10 +7,10 @@ through shared memory.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final
 from c10k_probe.native import Helper, HelperError, HelperUnsupported
 from c10k_probe.tracing import syscalls
 from c10k_probe.tracing.base import READY_PATIENCE_S, Options, Target, Tracer, TracerUnavailable
+from c10k_probe.tracing.bcc_kernel import CALLS_COUNT
 from c10k_probe.tracing.launch import Launched
 from c10k_probe.tracing.result import TCP_STATES, Call, Histogram, Trace
 
@@ -28,7 +29,8 @@ _PROBE: Final = (
     "import sys; sys.path += sys.argv[1:]; import bcc.libbcc; sys.exit(sys.version_info < (3, 11))"  # ours needs 3.11
 )
 _PROBE_PATIENCE_S: Final = 10
-_OTHER_CALLS: Final = 511  # bcc_kernel.CALLS_COUNT - 1: numbers beyond the table
+# what is counted together: numbers beyond the table, calls of 32-bit programs (OTHER_CALLS, COMPAT_CALLS)
+_TOGETHER: Final = {CALLS_COUNT - 1: "other", CALLS_COUNT - 2: syscalls.COMPAT}
 
 
 def _interpreters() -> Iterator[tuple[str, ...]]:
@@ -78,18 +80,22 @@ class BccTracer(Tracer):
         super().__init__(target, options)
         self._helper: Helper | None = None
         self._ready: Mapping[str, Any] = {}
-        self._started_ns = 0
-        self._last: Trace | None = None
+        self._baseline: Trace | None = None
 
     def start(self) -> None:
         """Start the helper, attach, follow the target."""
         self._helper = self._attach()
         if self.target.command:
             self.launched = Launched.suspended(self.target.command, self.target.output)
-            self._ask(f"launch {self.launched.pid}", "following")
+            whom = f"launch {self.launched.pid}"
         else:
-            self._ask("follow " + " ".join(map(str, self.target.pids)), "following")
-        self._started_ns = time.monotonic_ns()
+            whom = "follow " + " ".join(map(str, self.target.pids))
+        try:
+            following = self._ask(whom, "following")
+        except HelperError as error:
+            raise _unavailable(error) from None
+        # what was counted while other tasks were not followed yet belongs to no time: it is taken off all readings
+        self._baseline = self._trace(following)
         if self.launched is not None:
             self.launched.release()
 
@@ -106,10 +112,20 @@ class BccTracer(Tracer):
             raise _unavailable(error) from None
         return helper
 
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The helper."""
+        return () if self._helper is None else (self._helper.pid,)
+
     def snapshot(self) -> Trace | None:
         """Everything counted up to now."""
-        self._last = self._trace(self._ask("snapshot", "snapshot"))
-        return self._last
+        return self._reading()
+
+    def _reading(self) -> Trace:
+        assert self._baseline is not None
+        whole = self._trace(self._ask("snapshot", "snapshot"))
+        dropped = {name: getattr(whole, name) for name in ("dropped_tasks_count", "dropped_events_count")}
+        return dataclasses.replace(whole.minus(self._baseline), **dropped)  # what was dropped then is lacking still
 
     def is_over(self) -> bool:
         """Whether every followed task has ended."""
@@ -118,9 +134,8 @@ class BccTracer(Tracer):
 
     def stop(self) -> Trace:
         """The last reading, and the end of the helper."""
-        last = self.snapshot()
+        last = self._reading()
         assert self._helper is not None
-        assert last is not None
         self._helper.finish()
         self.close()
         return last
@@ -141,7 +156,7 @@ class BccTracer(Tracer):
         errors = sum(call.errors_count or 0 for call in calls.values())
         return Trace(
             backend=self.name,
-            elapsed_s=(said["time_ns"] - self._started_ns) / 1e9,
+            elapsed_s=said["time_ns"] / 1e9,  # of the clock; a reading is a difference
             calls=calls,
             calls_count=sum(call.count for call in calls.values()),
             call_errors_count=errors if latency else None,
@@ -156,8 +171,9 @@ class BccTracer(Tracer):
             accepts_count=counters["accepts"] if self._ready["accepts"] else None,
             tcp_changes=_tcp(said["tcp"]) if self._ready["tcp"] else None,
             tasks_count=max(0, said["tasks_count"]),
-            dropped_count=said["dropped"],
-            notes=_notes(said),
+            dropped_tasks_count=said["dropped_tasks"],
+            dropped_events_count=said["dropped_events"],
+            notes=_notes(said, calls),
         )
 
 
@@ -171,16 +187,21 @@ def _unavailable(error: HelperError) -> TracerUnavailable:
     return TracerUnavailable("bcc", str(error))
 
 
-def _notes(said: Mapping[str, Any]) -> tuple[str, ...]:
-    missed = said["missed_wakeups"]
-    text = f"{missed} wake-ups or TCP changes of the whole machine were missed: as many waits or changes may be lacking"
-    return (text,) if missed else ()
+def _notes(said: Mapping[str, Any], calls: Mapping[str, Call]) -> tuple[str, ...]:
+    missed, notes = said["missed_wakeups"], []
+    if missed:
+        notes.append(
+            f"{missed} wake-ups or TCP changes of the whole machine were missed; as many waits or changes may lack"
+        )
+    if syscalls.COMPAT in calls:
+        notes.append(f"{syscalls.COMPAT} have other numbers: they are counted together, accepts among them not at all")
+    return tuple(notes)
 
 
 def _calls(said: Mapping[str, Sequence[Any]], *, latency: bool) -> dict[str, Call]:
     calls = {}
     for number, (count, errors, total_ns, slots) in said.items():
-        name = "other" if int(number) == _OTHER_CALLS else syscalls.name_of(int(number))
+        name = _TOGETHER.get(int(number)) or syscalls.name_of(int(number))
         histogram = Histogram(tuple(slots), total_ns) if latency else None
         calls[name] = Call(name, count, errors if latency else None, histogram)
     return calls

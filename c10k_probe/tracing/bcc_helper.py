@@ -6,7 +6,9 @@ line on stdin, and ``end`` when stdin is closed:
     follow PID...   follow these processes, all their threads and descendants   -> following
     launch PID      follow this process from its next exec on                   -> following
     alive           how many followed tasks have not ended                      -> alive
-    snapshot        everything counted since the start                          -> snapshot
+    snapshot        everything counted since the first task was followed        -> snapshot
+
+``following`` says what ``snapshot`` does: what was counted, and when, while tasks were still being followed.
 
 What cannot be done here is ``unsupported`` and exit 77, with the reason and the command that would help.
 """
@@ -29,6 +31,7 @@ if not __package__:  # run as a file: the system's own modules come first
 from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import read_int
 from c10k_probe.tracing import bcc_kernel
+from c10k_probe.tracing.bcc_follow import Follower
 from c10k_probe.tracing.bcc_kernel import Unsupported
 from c10k_probe.tracing.bcc_programs import Programs
 
@@ -36,8 +39,6 @@ PROTOCOL = 1
 EXIT_UNSUPPORTED = 77
 _PR_SET_PDEATHSIG = 1
 _TASKS_LEAST = 1 << 16
-_SWEEPS_MAX = 50
-_ENDING_S = 1.0  # longer than a task takes from the tracepoint of its end to being seen as ended
 
 
 def emit(kind: str, **fields: object) -> None:
@@ -122,60 +123,31 @@ def serve(programs: Programs) -> None:
         follower.forget_ended()
         if word == "follow":
             follower.follow_trees([int(text) for text in rest])
-            emit("following", tasks_count=programs.living_count(programs.counts.counters()))
+            emit("following", **snapshot(programs))
         elif word == "launch":
             programs.follow(int(rest[0]), active=False)
-            emit("following", tasks_count=1)
+            emit("following", **snapshot(programs))
         elif word == "alive":
             emit("alive", tasks_count=programs.living_count(programs.counts.counters()))
         elif word == "snapshot":
             emit("snapshot", **snapshot(programs))
-    emit("end", samples=0, dropped=snapshot(programs)["dropped"])
-
-
-class Follower:
-    """Follows the tasks of running trees, and none that has ended: its end would never be seen."""
-
-    def __init__(self, programs: Programs) -> None:
-        self._programs = programs
-        self._seen: set[int] = set()
-        self._check_at_s: float | None = None
-
-    def follow_trees(self, roots: list[int]) -> None:
-        """Follow every task of these trees; again until a sweep finds no new one, since they go on creating tasks."""
-        for _ in range(_SWEEPS_MAX):
-            pids = processes.with_descendants(roots, without=(os.getpid(), os.getppid()))
-            fresh = {tid for tid in processes.walk_threads(pids) if processes.is_running(tid)} - self._seen
-            if not fresh:
-                break
-            for tid in fresh:
-                self._programs.follow(tid, active=True)
-            self._seen |= fresh
-            self._programs.add_ports(processes.listening_ports(pids))
-        self._check_at_s = time.monotonic() + _ENDING_S
-
-    def forget_ended(self) -> None:
-        """Once, when tasks that were about to end while they were being followed have ended, forget those."""
-        if self._check_at_s is None or time.monotonic() < self._check_at_s:
-            return
-        for tid in self._seen:
-            if not processes.is_running(tid):
-                self._programs.forget(tid)
-        self._check_at_s = None
+    last = snapshot(programs)
+    emit("end", samples=0, dropped_tasks=last["dropped_tasks"], dropped_events=last["dropped_events"])
 
 
 def snapshot(programs: Programs) -> dict[str, object]:
     """Everything counted so far, as the protocol has it."""
     counts = programs.counts
     counters = counts.counters()
-    missed, missed_minor = programs.missed()
+    missed_tasks, missed, missed_minor = programs.missed()
     return {
         "time_ns": time.monotonic_ns(),
         "counters": counters,
         "runqueue": counts.runqueue(),
         "tcp": counts.tcp(),
         "calls": counts.calls(),
-        "dropped": counters["dropped"] + programs.refused_count + missed,
+        "dropped_tasks": counters["dropped_tasks"] + programs.refused_tasks_count + missed_tasks,
+        "dropped_events": counters["dropped_events"] + programs.refused_ports_count + missed,
         "missed_wakeups": missed_minor,
         "tasks_count": programs.living_count(counters),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from c10k_probe.observe.procfs import read_text, selected_word
+from c10k_probe.tracing.lift import BY_ROOT
 
 SLOTS_COUNT: Final = 40
 CALLS_COUNT: Final = 512
@@ -92,7 +93,7 @@ def find_tracefs() -> Path:
         if has_tracepoint(path, ""):
             return path
     if os.geteuid() != 0:
-        raise Unsupported("tracefs cannot be read without root", "sudo c10k-probe ...")
+        raise Unsupported("tracefs cannot be read without root", BY_ROOT)
     if _mount_for_us_alone(_TRACEFS[0]):
         return _TRACEFS[0]
     raise Unsupported("tracefs is not mounted and cannot be", f"mount -t tracefs nodev {_TRACEFS[0]}")
@@ -130,7 +131,7 @@ def why_refused() -> str:
 
 def lift_refusal() -> str:
     """The command that would help against a refusal; empty when none would."""
-    return "sudo c10k-probe ..." if os.geteuid() != 0 else ""
+    return BY_ROOT if os.geteuid() != 0 else ""
 
 
 def cpus_count(sys_root: Path = Path("/sys")) -> int:

@@ -1,4 +1,4 @@
-"""The compiled and attached programs of events.bpf.c, and their maps. Only the interpreter that has bcc imports this.
+"""The compiled and attached programs of the BPF files, and their maps. Only the interpreter that has bcc imports this.
 
 Nothing is pinned: when the process ends, however it ends, the kernel drops programs and maps with its descriptors.
 Sources: bcc's reference_guide.md, bpf(2) (BPF_F_MMAPABLE), proc_pid_fdinfo(5) (recursion_misses).
@@ -20,7 +20,7 @@ from c10k_probe.observe.procfs import read_text
 from c10k_probe.tracing import bcc_kernel
 from c10k_probe.tracing.bcc_kernel import CALLS_COUNT, SLOTS_COUNT, Headers, Unsupported
 
-SOURCE: Final = Path(__file__).with_name("events.bpf.c")
+SOURCES: Final = tuple(Path(__file__).with_name(f"{name}.bpf.c") for name in ("events", "tcp"))
 _COUNTERS: Final = (  # in the order of `enum counter`
     "voluntary_switches",
     "involuntary_switches",
@@ -29,7 +29,8 @@ _COUNTERS: Final = (  # in the order of `enum counter`
     "exits",
     "page_faults",
     "accepts",
-    "dropped",
+    "dropped_tasks",
+    "dropped_events",
     "tasks_added",
     "tasks_removed",
     "runqueue_ns",
@@ -43,6 +44,7 @@ _CALL_WORDS: Final = 3 + SLOTS_COUNT  # `struct call`
 _NO_CALL: Final = 0xFFFFFFFF
 _BPF_NOEXIST: Final = 1
 _MINOR: Final = ("sched_wakeup", "inet_sock_set_state")
+_NEW_TASK: Final = "task_newtask"
 
 
 class Counts:
@@ -123,7 +125,7 @@ class Programs:
         said = _Said()
         try:
             with said:
-                self._bpf = bcc.BPF(text=SOURCE.read_bytes(), cflags=flags)
+                self._bpf = bcc.BPF(text=b"\n".join(path.read_bytes() for path in SOURCES), cflags=flags)
             self._tasks = self._bpf[b"tasks"]
             self._ports = self._bpf[b"ports"] if values["HAVE_TCP"] else None
             self._named = self._bpf[b"named"] if "PIDNS_INO" in values else None
@@ -134,18 +136,20 @@ class Programs:
             raise Unsupported(f"{why}: {said.complaint or error}", bcc_kernel.lift_refusal()) from None
         self.counts = Counts(self._bpf[b"counts"].map_fd, self._bpf[b"calls"].map_fd)
         self._library = bcc.libbcc.lib
-        self._followed_count = 0
-        self.refused_count = 0
+        self._followed_count = self._named_count = 0
+        self.refused_tasks_count = self.refused_ports_count = 0
         self._missed_before = self._recursion_misses()
 
     def follow(self, tid: int, *, active: bool) -> None:
         """Follow a task that is not followed yet; counted as refused when the map is full."""
         key = ctypes.c_uint32(tid)
         if self._named is None:
-            self._followed_count += self._insert(self._tasks, key, self._tasks.Leaf(0, 0, _NO_CALL, int(active)))
+            failed = self._insert(self._tasks, key, self._tasks.Leaf(0, 0, _NO_CALL, int(active)))
+            self._followed_count += not failed
         else:
-            self._insert(self._named, key, ctypes.c_uint32(int(active)))
-            self._bpf[b"any_named"][0] = ctypes.c_uint32(1)
+            failed = self._insert(self._named, key, ctypes.c_uint32(int(active)))
+            self._count_named(not failed)
+        self.refused_tasks_count += failed not in (0, errno.EEXIST)
 
     def forget(self, tid: int) -> None:
         """Stop following a task that has ended before it could be followed."""
@@ -153,34 +157,42 @@ class Programs:
             del (self._tasks if self._named is None else self._named)[ctypes.c_uint32(tid)]
         except KeyError:
             return  # the kernel's side was quicker
-        self._followed_count -= self._named is None
+        if self._named is None:
+            self._followed_count -= 1
+        else:
+            self._count_named(-1)
 
     def add_ports(self, numbers: Iterable[int]) -> None:
         """Local ports whose connections belong to the tree."""
         for number in numbers if self._ports is not None else ():
-            self._insert(self._ports, ctypes.c_uint16(number), ctypes.c_uint8(1))
+            failed = self._insert(self._ports, ctypes.c_uint16(number), ctypes.c_uint8(1))
+            self.refused_ports_count += failed not in (0, errno.EEXIST)
 
     def living_count(self, counters: Mapping[str, int]) -> int:
         """Followed tasks that have not ended."""
         named_count = 0 if self._named is None else len(list(self._named.keys()))
         return self._followed_count + named_count + counters["tasks_added"] - counters["tasks_removed"]
 
-    def missed(self) -> tuple[int, int]:
+    def missed(self) -> tuple[int, int, int]:
         """Events of the whole machine that the kernel left out, as another program was active on the CPU.
 
-        (Those that a count lacks then, those that only run-queue waits and TCP changes lack.)
+        (New tasks; events that a count lacks then; those that only run-queue waits and TCP changes lack.)
         """
         now = self._recursion_misses()
         new = {name: count - self._missed_before.get(name, 0) for name, count in now.items()}
+        tasks = sum(count for name, count in new.items() if _NEW_TASK in name)
         minor = sum(count for name, count in new.items() if any(word in name for word in _MINOR))
-        return sum(new.values()) - minor, minor
+        return tasks, sum(new.values()) - minor - tasks, minor
 
-    def _insert(self, table: Any, key: Any, leaf: Any) -> bool:
-        """Whether it is there now and was not before."""
+    def _count_named(self, change: int) -> None:
+        """Tasks that wait to be recognised by their name in this namespace: none, and nobody is asked for it."""
+        self._named_count += change
+        self._bpf[b"named_counts"][0] = ctypes.c_uint64(self._named_count)
+
+    def _insert(self, table: Any, key: Any, leaf: Any) -> int:
+        """0 when it is there now and was not before, else the error (EEXIST: it was there)."""
         result = self._library.bpf_update_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf), _BPF_NOEXIST)
-        if result and ctypes.get_errno() != errno.EEXIST:
-            self.refused_count += 1
-        return not result
+        return ctypes.get_errno() if result else 0
 
     def _recursion_misses(self) -> dict[str, int]:
         """Program -> how often it was left out."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe.exits import UsageError
+from c10k_probe.native import HelperError
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
 from c10k_probe.tracing.bcc_backend import BccTracer
 from c10k_probe.tracing.perf import PerfTracer
@@ -26,7 +27,7 @@ _AUTOMATIC: Final = ("bcc", "perf", "proc")
 SEES: Final[Mapping[str, str]] = {
     "bcc": "calls, errors, latencies, switches, run-queue waits, forks, faults, TCP",
     "perf": "calls of chosen names, errors, switches, forks, faults",
-    "strace": "calls and errors, at the end; slows every call down",
+    "strace": "calls that return and errors, at the end; slows every call down",
     "proc": "switches, faults, CPU, run-queue waits of what lives long enough",
 }
 _TRIAL: Final = ("/bin/sh", "-c", "exit 0")
@@ -74,11 +75,12 @@ def try_backend(name: str) -> Trial:
         return Trial(name, False, SEES[name], reason=error.reason, lift=error.lift)
     ready_s = time.monotonic() - began_s
     try:
-        while not tracer.is_over() and time.monotonic() - began_s < _TRIAL_PATIENCE_S:
-            time.sleep(0.01)
-        trace = tracer.stop()
-    finally:
-        tracer.close()
+        with tracer:
+            while not tracer.is_over() and time.monotonic() - began_s < _TRIAL_PATIENCE_S:
+                time.sleep(0.01)
+            trace = tracer.stop()
+    except HelperError as error:
+        return Trial(name, False, SEES[name], ready_s, str(error))
     if not _has_counted(trace):
         return Trial(name, False, SEES[name], ready_s, "it counted nothing")
     return Trial(name, True, SEES[name], ready_s)

@@ -1,5 +1,5 @@
 /* Counts what the tasks of one process tree do: system calls, context switches, run-queue waits, new and ended
- * tasks, page faults, TCP state changes. Compiled by bcc in the kernel-side half of a tracer (bcc_helper.py).
+ * tasks, page faults. Compiled by bcc in the kernel-side half of a tracer (bcc_helper.py), with tcp.bpf.c behind it.
  *
  * Tracepoints only, no kprobes; their structures come from tracefs, so no header of the running kernel is needed.
  * Those whose fields are not needed, or are plain numbers, are attached raw (BPF_PROG_TYPE_RAW_TRACEPOINT): these skip
@@ -17,21 +17,23 @@
  * PIDNS_DEV, PIDNS_INO (only inside a pid namespace: device and inode of /proc/self/ns/pid).
  *
  * Sources: bpf-helpers(7), sched/core.c (__schedule: what counts as voluntary), include/trace/events/sched.h,
- * net/ipv4/af_inet.c (inet_sk_state_store).
+ * arch/x86/include/asm/segment.h, arch/arm64/include/uapi/asm/ptrace.h (what tells a 32-bit task).
  */
+#include <uapi/asm-generic/errno-base.h>
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/sched.h>
 
 #define NO_CALL (~0U)
+#define OTHER_CALLS (CALLS_MAX - 1)  /* numbers beyond the table */
+#define COMPAT_CALLS (CALLS_MAX - 2) /* calls of 32-bit programs, whose numbers mean other calls */
+#define WIDTH_UNKNOWN 0
+#define WIDTH_NATIVE 1
+#define WIDTH_COMPAT 2
 #define ERRNO_MAX 4095
-#define TCP_PROTOCOL 6
-#define TCP_SYN_SENT_STATE 2
-#define TCP_CLOSE_STATE 7
-#define TCP_LISTEN_STATE 10
 #define TCP_STATES 16
 #define MMAPABLE (1U << 10) /* BPF_F_MMAPABLE; older headers do not have it */
 
-/* The order is known to bcc_helper.py (COUNTERS). */
+/* The order is known to bcc_programs.py (_COUNTERS). */
 enum counter {
     SWITCHES_VOLUNTARY,
     SWITCHES_INVOLUNTARY,
@@ -40,7 +42,8 @@ enum counter {
     EXITS,
     FAULTS,
     ACCEPTS,
-    DROPPED,
+    DROPPED_TASKS,
+    DROPPED_EVENTS,
     TASKS_ADDED,
     TASKS_REMOVED,
     RUNQUEUE_NS,
@@ -65,18 +68,15 @@ struct task {
     u64 woken_ns; /* since when it waits for a CPU; 0: it does not */
     u32 call;     /* number of the present call, or NO_CALL */
     u32 active;   /* 0: counts from its next exec on */
+    u32 width;    /* WIDTH_*, of the program that it runs */
+    u32 unused;   /* no padding: the verifier refuses to copy bytes that nobody has set */
 };
 
 BPF_F_TABLE("array", int, struct cpu_counts, counts, CPUS_MAX, MMAPABLE);
-/* Of each CPU CALLS_MAX elements, the last of them for numbers beyond the table. Not an array inside cpu_counts, which
+/* Of each CPU CALLS_MAX elements, the last two for what has no number of its own (OTHER_CALLS, COMPAT_CALLS). Not an array inside cpu_counts, which
  * the compiler would take a second to lay out. */
 BPF_F_TABLE("array", int, struct call, calls, CPUS_MAX *CALLS_MAX, MMAPABLE);
 BPF_TABLE("hash", u32, struct task, tasks, TASKS_MAX);
-#if HAVE_TCP
-BPF_TABLE("hash", u16, u8, ports, 1024);         /* local ports that the tree listens on */
-BPF_TABLE("hash", u64, u8, sockets, TASKS_MAX); /* sockets that the tree is connecting or has connected */
-#endif
-
 /* What a program on a tracepoint gives back: 0 would hide the event from perf and everybody else who listens there
  * (trace_call_bpf and perf_trace_run_bpf_submit, kernel/trace/bpf_trace.c and kernel/events/core.c). */
 #define PASS_ON 1
@@ -108,23 +108,28 @@ static __always_inline u32 slot_of(u64 duration_ns)
     return slot < SLOTS_MAX ? slot : SLOTS_MAX - 1;
 }
 
+/* The helper may have put the same task there a moment before, and has counted it then. */
 static __always_inline void follow(u32 tid, u32 active)
 {
     struct task task = {.call = NO_CALL, .active = active};
-    count(tasks.update(&tid, &task) ? DROPPED : TASKS_ADDED);
+    int failed = tasks.insert(&tid, &task);
+    if (failed != -EEXIST) {
+        count(failed ? DROPPED_TASKS : TASKS_ADDED);
+    }
 }
 
 #ifdef PIDNS_DEV
 /* Inside a pid namespace the helper knows other numbers than the kernel: a task it named is recognised when it
  * enters or leaves a system call. */
 BPF_TABLE("hash", u32, u32, named, TASKS_MAX); /* thread id in the namespace -> active */
-BPF_TABLE("array", int, u32, any_named, 1);
+BPF_TABLE("array", int, u64, named_counts, 2);  /* named by the helper and not forgotten; recognised here */
 
-static __always_inline void recognise(u32 tid)
+/* Also when the task is followed already, as a child that was named just after its parent had created it. */
+static __always_inline void recognise(void)
 {
-    int first = 0;
-    u32 *any = any_named.lookup(&first);
-    if (!any || !*any) {
+    int first = 0, second = 1;
+    u64 *named_count = named_counts.lookup(&first), *recognised_count = named_counts.lookup(&second);
+    if (!named_count || !recognised_count || *named_count == *recognised_count) {
         return;
     }
     struct bpf_pidns_info inside = {};
@@ -134,8 +139,10 @@ static __always_inline void recognise(u32 tid)
     u32 name = inside.pid;
     u32 *active = named.lookup(&name);
     if (active) {
-        follow(tid, *active);
-        named.delete(&name);
+        follow(bpf_get_current_pid_tgid(), *active);
+        if (!named.delete(&name)) {
+            __sync_fetch_and_add(recognised_count, 1);
+        }
     }
 }
 #endif
@@ -150,20 +157,39 @@ static __always_inline struct task *current_task(void)
 
 /* ---- system calls ---- */
 
+/* Whether the running task, entering a call with these registers, runs a 32-bit program: by its code segment
+ * (__USER32_CS) or its processor state (PSR_MODE32_BIT). int 0x80 in a 64-bit program is not told apart. */
+static __always_inline u32 width_of(u64 registers)
+{
+    u64 state = 0;
+#if defined(__x86_64__)
+    bpf_probe_read_kernel(&state, sizeof(state), &((struct pt_regs *)registers)->cs);
+    return (state & 0xffff) == 0x23 ? WIDTH_COMPAT : WIDTH_NATIVE;
+#elif defined(__aarch64__)
+    bpf_probe_read_kernel(&state, sizeof(state), &((struct user_pt_regs *)registers)->pstate);
+    return state & 0x10 ? WIDTH_COMPAT : WIDTH_NATIVE;
+#else
+    return WIDTH_NATIVE;
+#endif
+}
+
 RAW_TRACEPOINT_PROBE(sys_enter)
 {
 #ifdef PIDNS_DEV
-    u32 tid = bpf_get_current_pid_tgid();
-    if (!tasks.lookup(&tid)) {
-        recognise(tid);
-    }
+    recognise();
 #endif
     struct task *task = current_task();
     if (!task) {
         return 0;
     }
+    if (task->width == WIDTH_UNKNOWN) { /* once for each program */
+        task->width = width_of(ctx->args[0]);
+    }
     u64 number = ctx->args[1];
-    number = number < CALLS_MAX ? number : CALLS_MAX - 1;
+    number = number < COMPAT_CALLS ? number : OTHER_CALLS;
+    if (task->width == WIDTH_COMPAT) {
+        number = COMPAT_CALLS;
+    }
     struct call *call = call_here(number);
     if (call) {
         __sync_fetch_and_add(&call->count, 1);
@@ -194,10 +220,7 @@ static __always_inline u32 number_of_call(u64 registers)
 RAW_TRACEPOINT_PROBE(sys_exit)
 {
 #ifdef PIDNS_DEV
-    u32 tid = bpf_get_current_pid_tgid();
-    if (!tasks.lookup(&tid)) {
-        recognise(tid);
-    }
+    recognise();
 #endif
     struct task *task = current_task();
     if (!task) {
@@ -205,7 +228,7 @@ RAW_TRACEPOINT_PROBE(sys_exit)
     }
     s64 result = ctx->args[1];
     if (task->call == NO_CALL) { /* it began before the task was followed */
-        if (result >= 0 && is_accept(number_of_call(ctx->args[0]))) {
+        if (result >= 0 && is_accept(number_of_call(ctx->args[0])) && width_of(ctx->args[0]) == WIDTH_NATIVE) {
             count(ACCEPTS);
         }
         return 0;
@@ -250,10 +273,11 @@ RAW_TRACEPOINT_PROBE(sched_process_exec)
         return 0;
     }
     task->active = 1;
+    task->width = WIDTH_UNKNOWN;
     if (tid != old_tid) { /* a thread other than the first one has called exec, and takes the first one's id */
         struct task copy = *task;
         if (tasks.update(&tid, &copy)) {
-            count(DROPPED);
+            count(DROPPED_TASKS);
         }
         tasks.delete(&old_tid);
     }
@@ -361,40 +385,5 @@ RAW_TRACEPOINT_PROBE(page_fault_kernel)
         count(FAULTS);
     }
     return 0;
-}
-#endif
-
-/* ---- TCP ---- */
-
-/* A state often changes in a soft interrupt, where the running task is anybody. So a change belongs to the tree when
- * the socket's local port is one that the tree listens on, or when the tree itself began to connect the socket. */
-#if HAVE_TCP
-TRACEPOINT_PROBE(sock, inet_sock_set_state)
-{
-    u64 socket = (u64)args->skaddr;
-    u16 port = args->sport;
-    u8 yes = 1;
-    if (args->protocol != TCP_PROTOCOL) {
-        return PASS_ON;
-    }
-    if (args->newstate == TCP_LISTEN_STATE && current_task() && ports.update(&port, &yes)) {
-        count(DROPPED);
-    }
-    if (args->newstate == TCP_SYN_SENT_STATE && current_task() && sockets.update(&socket, &yes)) {
-        count(DROPPED);
-    }
-    u8 *connected = sockets.lookup(&socket);
-    if (!connected && !ports.lookup(&port)) {
-        return PASS_ON;
-    }
-    struct cpu_counts *sums = here();
-    if (sums) {
-        u32 change = (args->oldstate & (TCP_STATES - 1)) * TCP_STATES + (args->newstate & (TCP_STATES - 1));
-        __sync_fetch_and_add(&sums->tcp[change & (TCP_STATES * TCP_STATES - 1)], 1);
-    }
-    if (connected && args->newstate == TCP_CLOSE_STATE) {
-        sockets.delete(&socket);
-    }
-    return PASS_ON;
 }
 #endif

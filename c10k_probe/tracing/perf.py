@@ -3,6 +3,7 @@
 Counts exactly, but by name only the calls that it was told: each has a counter of its own in every task, and a
 descriptor with it. The rest is in the sum. No latencies: it does not pair the beginning and the end of a call.
 Processes that are forked between the listing of a tree and the attaching are missed.
+perf would end with the processes that it was told, whatever they have started: one that does nothing is traced too.
 Sources: perf-stat(1), perf_event_open(2).
 """
 
@@ -10,12 +11,18 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
+from c10k_probe.exits import UsageError
+from c10k_probe.observe import processes
 from c10k_probe.tracing import bcc_kernel
 from c10k_probe.tracing.base import READY_PATIENCE_S, Options, Target, TracerUnavailable
+from c10k_probe.tracing.launch import Launched
+from c10k_probe.tracing.lift import lift_by_root
 from c10k_probe.tracing.result import Call, Trace
 from c10k_probe.tracing.tool import ToolTracer
 
@@ -37,6 +44,7 @@ _EVENT_NAMES: Final = {
 }
 _CLONE_THREAD: Final = 0x10000
 _INTERVAL_LEAST_S: Final = 0.1
+_POLL_S: Final = 0.002
 _SUMMARY: Final = "summary"
 _NOTE: Final = "perf counts by name only the calls it was told; all are in the sum"
 
@@ -61,6 +69,7 @@ class PerfTracer(ToolTracer):
         self._counters: list[_Counter] = []
         self._orders, self._answers = os.pipe(), os.pipe()
         self._is_asked = False
+        self._idler: Launched | None = None
 
     def check(self) -> None:
         """perf there, tracefs readable, the events known."""
@@ -71,14 +80,15 @@ class PerfTracer(ToolTracer):
         except bcc_kernel.Unsupported as error:
             raise TracerUnavailable(self.name, str(error), error.lift) from None
         if not os.access(tracefs / "events/raw_syscalls/sys_enter/id", os.R_OK):
-            raise TracerUnavailable(self.name, "tracepoints cannot be read without root", "sudo c10k-probe ...")
-        state = bcc_kernel.preempted_state(tracefs)
-        wanted = [*_fixed(state), *(_of_call(name) for name in self.options.calls or DEFAULT_CALLS)]
-        self._counters = [
-            counter
-            for counter in wanted
-            if ":" not in counter.event or bcc_kernel.has_tracepoint(tracefs, counter.event.replace(":", "/"))
-        ]
+            raise TracerUnavailable(self.name, "tracepoints cannot be read without root", lift_by_root())
+        self._counters = counters(tracefs, self.options.calls)
+
+    def start(self) -> None:
+        """Start perf, on an idle process too."""
+        self._idler = Launched.idle()
+        while processes.is_running(self._idler.pid, self._idler.pid) and not _is_asleep(self._idler.pid):
+            time.sleep(_POLL_S)
+        super().start()
 
     def command_line(self) -> Sequence[str]:
         """One counter each, printed at every interval."""
@@ -92,7 +102,8 @@ class PerfTracer(ToolTracer):
 
     def attach_options(self) -> list[str]:
         """perf takes one list."""
-        return ["-p", ",".join(map(str, self.traced))]
+        assert self._idler is not None
+        return ["-p", ",".join(map(str, [*self.traced, self._idler.pid]))]
 
     def is_attached(self) -> bool:
         """Whether perf has said that its counters run, which it is told to say."""
@@ -102,6 +113,13 @@ class PerfTracer(ToolTracer):
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers[0], selectors.EVENT_READ)
             return bool(selector.select(min(0.05, READY_PATIENCE_S)))
+
+    def is_over(self) -> bool:
+        """Whether every process of the tree has ended, as /proc tells: perf itself looks at its intervals only."""
+        if self._tool is not None and self.has_tool_ended():
+            return True
+        is_reaped = self._is_reaped()
+        return self.tree.is_over() and is_reaped
 
     def snapshot(self) -> Trace | None:
         """Everything up to the last interval that perf has printed; None before the first."""
@@ -116,8 +134,11 @@ class PerfTracer(ToolTracer):
         return trace
 
     def close(self) -> None:
-        """End perf and close the pipes to it."""
+        """End perf and close the pipes to it; the idle process after it, whose end is not counted then."""
         super().close()
+        if self._idler is not None:
+            self._idler.end(signal.SIGKILL)
+            self._idler = None
         for descriptor in (*self._orders, *self._answers):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -147,6 +168,29 @@ class PerfTracer(ToolTracer):
             notes=(_NOTE,),
             **{name: by_field.get(name) for name in names},  # type: ignore[arg-type]
         )
+
+
+def counters(tracefs: Path, calls: Sequence[str]) -> list[_Counter]:
+    """What perf is told to count: these calls by name, or for none those of ``DEFAULT_CALLS`` that this kernel has.
+
+    Raises ``UsageError`` for a name that was asked for and is no tracepoint.
+    """
+
+    def is_there(counter: _Counter) -> bool:
+        return ":" not in counter.event or bcc_kernel.has_tracepoint(tracefs, counter.event.replace(":", "/"))
+
+    named = [_of_call(name) for name in dict.fromkeys(calls or DEFAULT_CALLS)]
+    missing = [counter.field.removeprefix("call ") for counter in named if not is_there(counter)] if calls else []
+    if missing:
+        raise UsageError(f"perf cannot count {', '.join(missing)} by name on this kernel; leave it out, or use bcc")
+    return [counter for counter in (*_fixed(bcc_kernel.preempted_state(tracefs)), *named) if is_there(counter)]
+
+
+def _is_asleep(pid: int) -> bool:
+    try:
+        return processes.stat_fields(pid)[0] == b"S"
+    except OSError:
+        return False
 
 
 def _fixed(preempted_state: int) -> Iterator[_Counter]:

@@ -4,11 +4,12 @@ It looks from time to time and takes differences. A thread that has ended takes 
 are counted up to the last look, and a process that began and ended between two looks is not seen at all; but of a
 command that was started here the kernel tells everything at its end (wait4(2)). System calls
 are not in /proc.
-Sources: proc_pid_status(5), proc_pid_stat(5), sched-stats.rst (schedstat).
+Sources: proc_pid_status(5), proc_pid_stat(5), sched-stats.rst (schedstat), clock_getcpuclockid(3).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Collection, Iterable
@@ -21,8 +22,10 @@ from c10k_probe.observe.procfs import PROC, raw_field, read_raw
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
 from c10k_probe.tracing.launch import Launched
 from c10k_probe.tracing.result import Trace, add_known
+from c10k_probe.tracing.tree import Tree
 
-_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+_TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
+_CPUCLOCK_SCHED: Final = 2  # kind of a process's clock, in the lowest bits of its number
 _MINOR, _MAJOR, _USER, _SYSTEM, _START = 7, 9, 11, 12, 19  # after the command name in /proc/PID/stat
 
 
@@ -33,7 +36,7 @@ class _Figures(NamedTuple):
     involuntary: int | None = None
     wait_ns: int | None = None
     faults: int | None = None
-    cpu_ticks: int | None = None
+    cpu_ns: int | None = None
 
 
 _Key = tuple[int, int, str]  # pid or tid, when it began, which of the two
@@ -47,7 +50,7 @@ class ProcTracer(Tracer):
     def __init__(self, target: Target, options: Options, proc_root: Path = PROC) -> None:
         super().__init__(target, options)
         self._root = proc_root
-        self._known: set[int] = set(target.pids)
+        self._tree = Tree(target.pids, None, proc_root)
         self._before: dict[_Key, _Figures] = {}
         self._now: dict[_Key, _Figures] = {}
         self._alive: set[_Key] = set()
@@ -59,9 +62,9 @@ class ProcTracer(Tracer):
         """Take the first look."""
         if self.target.command:
             self.launched = Launched.suspended(self.target.command, self.target.output)
-            self._known = {self.launched.pid}
-        elif not any(processes.is_alive(pid, self._root) for pid in self._known):
-            raise TracerUnavailable(self.name, f"no process {', '.join(map(str, self._known))}")
+            self._tree = Tree([self.launched.pid], self.launched, self._root)
+        elif not self._tree.living():
+            raise TracerUnavailable(self.name, f"no process {', '.join(map(str, self.target.pids))}")
         self._look()
         self._before = dict(self._now)
         self._started_s = time.monotonic()
@@ -69,11 +72,9 @@ class ProcTracer(Tracer):
             self.launched.release()
 
     def _look(self) -> None:
-        pids = processes.with_descendants(self._known, (os.getpid(),), self._root)
-        self._known = {pid for pid in pids if processes.is_alive(pid, self._root)}
         seen: dict[_Key, _Figures] = {}
         self._tasks_count = 0
-        for pid in self._known:
+        for pid in self._tree.living():
             seen.update(_read_process(pid, self._root))
             self._tasks_count += len(processes.threads_of(pid, self._root))
         self._ended_count += len([key for key in self._alive - seen.keys() if key[2] == "thread"])
@@ -86,9 +87,8 @@ class ProcTracer(Tracer):
         return self._trace()
 
     def is_over(self) -> bool:
-        """Whether no process that was seen lives."""
-        is_reaped = self._is_reaped()
-        return is_reaped and not any(processes.is_alive(pid, self._root) for pid in self._known)
+        """Whether no process of the tree lives."""
+        return self._tree.is_over()
 
     def stop(self) -> Trace:
         """The last look."""
@@ -99,18 +99,22 @@ class ProcTracer(Tracer):
         """Nothing was opened."""
 
     def _trace(self) -> Trace:
-        changes = {key: _difference(figures, self._before.get(key)) for key, figures in self._now.items()}
+        changes = {
+            key: _difference(figures, self._before.get(key))
+            for key, figures in self._now.items()
+            if key in self._alive or figures is not self._before.get(key)  # of what ended unseen nothing is known
+        }
         wait_ns = _total(changes.values(), "wait_ns")
-        if self.launched is None or self.launched.usage is None:
+        if self.launched is None or not self.launched.usage:
             return self._summed(changes.values(), wait_ns)
         # What the kernel charges the command leaves out descendants that it never waited for; what was seen leaves out
         # what came after the last look. Neither is more than there was, so that the larger is the better.
         alive = [change for key, change in changes.items() if key in self._alive]
-        charged = _sum([*alive, _figures_of(self.launched.usage)])
+        charged = _sum([*alive, *map(_figures_of, self.launched.usage)])
         return self._summed([_larger(_sum(changes.values()), charged)], wait_ns)
 
     def _summed(self, changes: Collection[_Figures], wait_ns: int | None) -> Trace:
-        ticks = _total(changes, "cpu_ticks")
+        cpu_ns = _total(changes, "cpu_ns")
         notes = (f"{self._ended_count} ended tasks are counted up to the last look",) if self._ended_count else ()
         return Trace(
             backend=self.name,
@@ -119,7 +123,7 @@ class ProcTracer(Tracer):
             involuntary_switches_count=_total(changes, "involuntary"),
             runqueue_wait_s=None if wait_ns is None else wait_ns / 1e9,
             page_faults_count=_total(changes, "faults"),
-            cpu_s=None if ticks is None else ticks * _TICK_S,
+            cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
             tasks_count=self._tasks_count,
             notes=notes,
         )
@@ -133,8 +137,8 @@ def _difference(now: _Figures, before: _Figures | None) -> _Figures:
 
 def _figures_of(usage: struct_rusage) -> _Figures:
     """What the kernel says of a command that has ended, with all its descendants that were waited for."""
-    ticks = round((usage.ru_utime + usage.ru_stime) / _TICK_S)
-    return _Figures(usage.ru_nvcsw, usage.ru_nivcsw, None, usage.ru_minflt + usage.ru_majflt, ticks)
+    cpu_ns = round((usage.ru_utime + usage.ru_stime) * 1e9)
+    return _Figures(usage.ru_nvcsw, usage.ru_nivcsw, None, usage.ru_minflt + usage.ru_majflt, cpu_ns)
 
 
 def _sum(changes: Collection[_Figures]) -> _Figures:
@@ -158,7 +162,7 @@ def _read_process(pid: int, proc_root: Path) -> dict[_Key, _Figures]:
         start = int(fields[_START])
     except (OSError, IndexError, ValueError):
         return {}
-    found = {(pid, start, "process"): _Figures(faults=faults, cpu_ticks=ticks)}
+    found = {(pid, start, "process"): _Figures(faults=faults, cpu_ns=_cpu_ns(pid, ticks, proc_root))}
     for tid in processes.threads_of(pid, proc_root):
         folder = os.fsencode(proc_root / str(pid) / "task" / str(tid))
         try:
@@ -172,9 +176,21 @@ def _read_process(pid: int, proc_root: Path) -> dict[_Key, _Figures]:
     return found
 
 
+def _cpu_ns(pid: int, ticks: int, proc_root: Path) -> int:
+    """CPU time of a process with its ended threads: by its own clock, else by ticks."""
+    if proc_root == PROC:
+        with contextlib.suppress(OSError):
+            return time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED)
+    return ticks * _TICK_NS
+
+
 def _wait_ns(folder: bytes) -> int | None:
-    """Time that a thread was ready and had no CPU; None without schedstat."""
+    """Time that a thread was ready and had no CPU; None when the kernel does not keep it.
+
+    A kernel without CONFIG_SCHED_INFO has no such file, or one of zeros: a thread that ran has at least one turn.
+    """
     try:
-        return int(read_raw(folder + b"/schedstat", 128).split()[1])
-    except (OSError, ValueError, IndexError):
+        _, waited_ns, turns_count = map(int, read_raw(folder + b"/schedstat", 128).split())
+    except (OSError, ValueError):
         return None
+    return waited_ns if turns_count else None

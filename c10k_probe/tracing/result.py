@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from itertools import accumulate, zip_longest
 from typing import Any, Final, Self
 
+_ESTABLISHED: Final = ("SYN_RECV>ESTABLISHED", "SYN_SENT>ESTABLISHED")
 SAMPLES_BEYOND: Final = 5  # what a quantile needs
 # States of a TCP connection by the kernel's numbers (include/net/tcp_states.h).
 TCP_STATES = {
@@ -92,9 +93,11 @@ class Trace:
     runqueue_wait_s: the sum of these waits.
     forks_count: new processes; threads_count: new threads; exits_count: ended tasks of both kinds.
     page_faults_count: faults on user memory. accepts_count: accept(2) and accept4(2) that gave a connection.
-    tcp_changes: "SYN_RECV>ESTABLISHED" -> count, of connections to ports the tree listens on or that it made.
+    tcp_changes: "SYN_RECV>ESTABLISHED" -> count, of connections whose local port is one that the tree listens on,
+    whoever else does (another network namespace, SO_REUSEPORT), and of those that the tree made.
     tasks_count: tasks alive at the reading.
-    dropped_count: events that could not be counted; anything above 0 makes every count a lower bound.
+    dropped_tasks_count: tasks that could not be followed, all of whose events are lacking;
+    dropped_events_count: single events that could not be counted. Either above 0 makes every count a lower bound.
     notes: what the backend could not see, for the reader.
     """
 
@@ -115,8 +118,19 @@ class Trace:
     tcp_changes: Mapping[str, int] | None = None
     cpu_s: float | None = None
     tasks_count: int | None = None
-    dropped_count: int | None = None
+    dropped_tasks_count: int | None = None
+    dropped_events_count: int | None = None
     notes: Sequence[str] = field(default=())
+
+    @property
+    def established_count(self) -> int | None:
+        """Connections that came to be: by local port as ``tcp_changes``, or made by the tree; None when unknown."""
+        return add_known([self.tcp(change) for change in _ESTABLISHED])
+
+    @property
+    def dropped_count(self) -> int | None:
+        """Tasks and events that were dropped; above 0 every count is a lower bound. None when nobody counted."""
+        return add_known([self.dropped_tasks_count, self.dropped_events_count])
 
     def minus(self, earlier: Self) -> Self:
         """What came between the two readings; tasks_count and notes are the later one's."""

@@ -1,23 +1,30 @@
-"""The strace backend: exact counts and errors of every call, by stopping every task at every call (ptrace(2)).
+"""The strace backend: exact counts and errors of every call that returns, by stopping every task at it (ptrace(2)).
 
 Needs no root for one's own processes. Slows calls down by an order of magnitude or two, so that times are not shown:
-they would be strace's own. Tells at the end only. Sees no switches, faults or waits.
+they would be strace's own. Tells at the end only. Sees no switches, faults or waits, and no call that has not returned
+at its end or never does (exit_group).
 Source: strace(1), -c.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import read_status
+from c10k_probe.tracing import syscalls
+from c10k_probe.tracing.lift import lift_by_root
 from c10k_probe.tracing.result import Call, Trace, add_known
 from c10k_probe.tracing.tool import ToolTracer
 
-_NOTE: Final = "strace stops every task at every call: rates and times under it are not those without it"
+_NOTES: Final = (
+    "strace stops every task at every call: rates and times under it are not those without it",
+    "strace counts calls when they return: exit_group and calls in progress are not among them",
+)
+_COMPAT_TABLE: Final = "summary for 32 bit mode"
 _COLUMNS_COUNT: Final = 5  # % time, seconds, usecs/call, calls, [errors,] syscall
 
 
@@ -39,8 +46,8 @@ class StraceTracer(ToolTracer):
 
     def lift(self) -> str:
         """Another user's process, or a machine where only a parent may trace."""
-        restricted = os.geteuid() != 0
-        return "sudo c10k-probe ..., or sysctl kernel.yama.ptrace_scope=0" if restricted else ""
+        by_root = lift_by_root()
+        return f"{by_root}, or sudo sysctl kernel.yama.ptrace_scope=0" if by_root else ""
 
     def snapshot(self) -> Trace | None:
         """Nothing before the end."""
@@ -49,7 +56,10 @@ class StraceTracer(ToolTracer):
     def stop(self) -> Trace:
         """What strace summed up."""
         elapsed_s = time.monotonic() - self.started_s
-        calls = parse_summary(self.end_tool())
+        report = self.end_tool()
+        calls = parse_summary(report)
+        if not report.strip() and self.starts_commands and self.target.command:
+            raise HelperError("strace has counted nothing, not even the start of the command")
         self.close()
         return Trace(
             backend=self.name,
@@ -58,19 +68,26 @@ class StraceTracer(ToolTracer):
             calls_count=sum(call.count for call in calls.values()),
             call_errors_count=sum(call.errors_count or 0 for call in calls.values()),
             accepts_count=accepted(calls),
-            notes=(_NOTE,),
+            notes=_NOTES,
         )
 
 
 def parse_summary(text: str) -> dict[str, Call]:
-    """The table of ``strace -c``; lines of another shape are headers and rules."""
-    calls = {}
+    """The tables of ``strace -c``; lines of another shape are headers and rules.
+
+    That of 32-bit programs is one of its own: its calls have other numbers, and are one sum here.
+    """
+    calls: dict[str, Call] = {}
+    is_compat = False
     for line in text.splitlines():
         words = line.split()
         numbers = words[3:-1]
+        is_compat = is_compat or _COMPAT_TABLE in line
         if len(words) >= _COLUMNS_COUNT and words[-1] != "total" and all(map(str.isdigit, numbers)):
+            name = syscalls.COMPAT if is_compat else words[-1]
+            before = calls.get(name, Call(name, 0, 0))
             errors_count = int(numbers[1]) if len(numbers) > 1 else 0
-            calls[words[-1]] = Call(words[-1], int(numbers[0]), errors_count)
+            calls[name] = Call(name, before.count + int(numbers[0]), (before.errors_count or 0) + errors_count)
     return calls
 
 

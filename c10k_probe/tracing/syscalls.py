@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
+COMPAT: Final = "32-bit calls"  # what 32-bit programs call on a 64-bit kernel, by numbers of their own
+
 _COMMON: Final = {  # all architectures
     424: """
         pidfd_send_signal io_uring_setup io_uring_enter io_uring_register open_tree move_mount fsopen fsconfig

@@ -16,12 +16,16 @@ from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from c10k_probe.exits import UsageError
+from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
 from c10k_probe.tracing.base import READY_PATIENCE_S, Options, Target, Tracer, TracerUnavailable
-from c10k_probe.tracing.launch import Launched, find_program
+from c10k_probe.tracing.launch import Launched, check_exec, find_program
+from c10k_probe.tracing.lift import lift_by_root
+from c10k_probe.tracing.tree import Tree
 
 _POLL_S: Final = 0.005
 _GRACE_S: Final = 5.0
+_TELLING: Final = ("ermi", "rror:", "No such")
 
 
 class ToolTracer(Tracer):
@@ -37,6 +41,8 @@ class ToolTracer(Tracer):
         self._tool: Launched | None = None
         self.started_s = 0.0
         self.traced: list[int] = []  # the processes that were attached to
+        self.tree = Tree(target.pids)
+        self._is_stopping = False
 
     @abstractmethod
     def command_line(self) -> Sequence[str]:
@@ -53,21 +59,41 @@ class ToolTracer(Tracer):
         if self.target.command:
             find_program(self.target.command[0])
         if self.target.command and self.starts_commands:
-            command = [*self.command_line(), "--", *self.target.command]
-            self._tool = self.launched = Launched.suspended(command, self.target.output)
-            self.started_s = time.monotonic()
-            self._tool.release()
+            self._start_command()
             return
         if self.target.command:
             self.launched = Launched.suspended(self.target.command, self.target.output)
+            self.tree = Tree([self.launched.pid], self.launched)
             self.traced = [self.launched.pid]
         else:
-            self.traced = processes.with_descendants(self.target.pids, without=(os.getpid(),))
+            self.traced = self.tree.living()
+            if not self.traced:
+                raise TracerUnavailable(self.name, f"no process {', '.join(map(str, self.target.pids))}")
         self._tool = Launched.suspended([*self.command_line(), *self.attach_options()], self._errors, apart=True)
         self._tool.release()
         self._wait_until_attached()
         if self.launched is not None:
             self.launched.release()
+
+    def _start_command(self) -> None:
+        """Let the program start the command; ready when that is there, or has ended already."""
+        refused = check_exec(self.target.command)  # which the program would tell in words of its own
+        if refused:
+            raise TracerUnavailable(self.name, f"ptrace(2) is refused: {refused}", self.lift())
+        command = [*self.command_line(), "--", *self.target.command]
+        self._tool = self.launched = Launched.suspended(command, self.target.output)
+        self.started_s = time.monotonic()
+        self._tool.release()
+        deadline = time.monotonic() + READY_PATIENCE_S
+        while not self._tool.has_ended() and not processes.children_of(self._tool.pid):
+            if time.monotonic() > deadline:
+                raise TracerUnavailable(self.name, f"not ready within {READY_PATIENCE_S:g} s")
+            time.sleep(_POLL_S)
+
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The program; strace, too, when it started the command itself."""
+        return () if self._tool is None else (self._tool.pid,)
 
     def check(self) -> None:
         """Raises ``TracerUnavailable`` when the program is missing, or cannot work for this user."""
@@ -96,22 +122,37 @@ class ToolTracer(Tracer):
 
     def complaint(self) -> str:
         """What the program says is wrong, in one line."""
-        lines = [line.strip() for line in _content(self._errors).splitlines() if line.strip()]
-        telling = [line for line in lines if "ermi" in line or "rror:" in line or "No such" in line]
-        return (telling or lines or [""])[0].removeprefix("Error:").removeprefix(f"{self.name}:").strip()
+        return read_complaint(_content(self._errors), self.name)
 
     def lift(self) -> str:
         """The command that would help against a refusal."""
-        return "" if os.geteuid() == 0 else "sudo c10k-probe ..."
+        return lift_by_root()
 
     def is_over(self) -> bool:
-        """Whether the program has ended, which it does with the last process that it traces."""
+        """Whether the program has ended, which it does with the last process that it traces.
+
+        Raises ``HelperError`` when it has ended otherwise.
+        """
         is_reaped = self._is_reaped()  # each time, or it would stay a zombie
-        return is_reaped and (self._tool is None or self._tool.has_ended())
+        return is_reaped and (self._tool is None or self.has_tool_ended())
+
+    def has_tool_ended(self) -> bool:
+        """Whether the program has ended well. Raises ``HelperError`` when it has failed, with its own reason."""
+        assert self._tool is not None
+        if not self._tool.has_ended():
+            return False
+        if self._tool is not self.launched and self._tool.exit_code and not self._is_stopping:
+            code = self._tool.exit_code
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            said = self.complaint()
+            raise HelperError(f"{self.name} ended by itself ({how}){f': {said}' if said else ''}")
+        return True
 
     def end_tool(self) -> str:
         """Make the program report; its report."""
         assert self._tool is not None
+        self.has_tool_ended()  # or the reason is lost
+        self._is_stopping = True
         if self._tool is self.launched:
             self._end_command()
         else:
@@ -143,6 +184,17 @@ class ToolTracer(Tracer):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self.report = self._errors = -1
+
+
+def read_complaint(text: str, name: str) -> str:
+    """The line in which a program of this name says what is wrong; "" when it says nothing.
+
+    That is the one behind perf's ``Error:``, which may be on a line of its own; else the first that sounds like it.
+    """
+    marked = text.partition("\nError:")[2] or text.removeprefix("Error:")
+    lines = [line.strip().removeprefix(f"{name}:").strip() for line in marked.splitlines() if line.strip()]
+    telling = [line for line in lines if any(word in line for word in _TELLING)]
+    return ((lines if marked != text else telling) or lines or [""])[0]
 
 
 def _content(descriptor: int) -> str:

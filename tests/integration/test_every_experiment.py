@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import Finished, only_run_folder, rows_of, run, run_inside
+from conftest import cannot_run
 
 from c10k_probe import results, units
 from c10k_probe.cli.app import COMMON_OPTIONS, COMMON_SWITCHES
@@ -102,7 +103,10 @@ def visit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     experiment = EXPERIMENTS[request.param]
     cwd = tmp_path_factory.mktemp(request.param)
     common = ["--quick", "--repeats", 1, "--seed", 7, "--csv", "rows.csv", "--json", "-"]
-    return Visit(experiment, run(experiment.name, *smallest(experiment), *common, cwd=cwd), cwd)
+    made = Visit(experiment, run(experiment.name, *smallest(experiment), *common, cwd=cwd), cwd)
+    if missing := {row["reason"] for row in made.rows if "not installed" in row["reason"]}:
+        cannot_run("; ".join(sorted(missing)))
+    return made
 
 
 def test_ends_well(visit: Visit) -> None:

@@ -1,4 +1,4 @@
-"""``trace`` and ``watch`` as a user meets them: exports, exit codes, one-line errors, Ctrl-C, a terminal."""
+"""``trace`` as a user meets it: exports, exit codes, one-line errors, Ctrl-C, a terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import backends
 import pytest
-from command import Finished, on_terminal, run, run_inside, started, wait_for, without_escapes
-from conftest import cannot_run, try_backend
+from command import Finished, on_terminal, run, started, wait_for, without_escapes
 
 from c10k_probe.observe.processes import is_alive
 
@@ -33,9 +33,7 @@ while True:
 
 @pytest.fixture
 def bcc() -> None:
-    trial = try_backend("bcc")
-    if not trial.works:
-        cannot_run(f"bcc does not work here: {trial.reason}; {trial.lift}")
+    backends.require("bcc")
 
 
 @pytest.fixture
@@ -79,10 +77,16 @@ def test_csv_and_json_of_a_command(bcc: None, tmp_path: Path) -> None:
     parts = [row for row in rows if row["span"] == "interval" and row["call"] == ""]
     whole = next(row for row in rows if row["span"] == "whole" and row["call"] == "")
     assert len(parts) >= 3
-    assert sum(int(row["count"]) for row in parts) <= int(whole["count"])
+    for name in (
+        "count",
+        "forks_count",
+        "voluntary_switches_count",
+    ):  # also of the last part
+        assert sum(int(row[name]) for row in parts) == int(whole[name])
+    assert all(float(row["interval_s"]) > 0 for row in parts)
     assert int(whole["forks_count"]) == 16
     assert int(whole["exits_count"]) == 17
-    assert int(whole["dropped_count"]) == 0
+    assert (whole["dropped_tasks_count"], whole["dropped_events_count"]) == ("0", "0")
     assert whole["cpu_s"] == ""  # bcc does not know
     calls = [row for row in rows if row["span"] == "whole" and row["call"]]
     assert sum(int(row["count"]) for row in calls) == int(whole["count"])
@@ -97,19 +101,17 @@ def test_the_commands_own_output_and_exit_code_are_left_alone(bcc: None, tmp_pat
     """And no row of it is in it; the command's failure is told, and is not ours."""
     finished = run("trace", "--quiet", "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 3", cwd=tmp_path)
     assert (finished.code, finished.stdout, finished.stderr) == (0, "out\n", "err\n")
-    finished = run("trace", "--trace", "proc", "--", "/bin/sh", "-c", "exit 3", cwd=tmp_path)
+    finished = run("trace", "--", "/bin/sh", "-c", "exit 3", cwd=tmp_path)
     assert finished.code == 0
     assert "the command ended with exit code 3" in finished.stderr
-    finished = run("trace", "--trace", "proc", "--", "/bin/sh", "-c", "kill -9 $$", cwd=tmp_path)
+    finished = run("trace", "--", "/bin/sh", "-c", "kill -9 $$", cwd=tmp_path)
     assert "the command ended by signal 9" in finished.stderr
 
 
 def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, int], tmp_path: Path) -> None:
     pid, port = server
-    with started(
-        "trace", "--port", port, "--duration", "2s", "--interval", "200ms", "--csv", "-", cwd=tmp_path
-    ) as command:
-        command.until(lambda: "0.2 s:" in command.stderr, "the first interval")
+    with started("trace", "--port", port, "--duration", "2s", "--csv", "-", cwd=tmp_path) as command:
+        command.until(lambda: f"(pid {pid})" in command.stderr, "it is traced")
         clients = [socket.create_connection((host, port)) for host in ("127.0.0.1", "::1", "127.0.0.1")]
         finished = command.finish()
         for client in clients:
@@ -123,28 +125,25 @@ def test_a_port_is_traced_and_its_server_lives_on(bcc: None, server: tuple[int, 
 
 
 def test_a_process_that_ends_early_keeps_its_data_and_says_so(bcc: None, tmp_path: Path) -> None:
-    finished = trace_until_it_ends(tmp_path, "--duration", "1min", "--csv", "-")
-    assert finished.code == 3
-    assert "all its processes ended" in finished.stderr
-    assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
-    assert trace_until_it_ends(tmp_path).code == 0
-
-
-def trace_until_it_ends(cwd: Path, *arguments: object) -> Finished:
-    """Trace a process that ends once it is watched."""
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as cat:
-        assert cat.stdin is not None
-        with started("trace", "--pid", cat.pid, "--interval", "200ms", *arguments, cwd=cwd) as command:
-            command.until(lambda: "0.2 s:" in command.stderr, "the first interval")
-            cat.stdin.close()
-            return command.finish()
+    for options, code in ((("--duration", "1min"), 3), ((), 0)):
+        with (
+            subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as reader,
+            started("trace", "--pid", reader.pid, *options, "--csv", "-", cwd=tmp_path) as command,
+        ):
+            command.until(lambda: "(pid " in command.stderr, "it is traced")
+            assert reader.stdin is not None
+            reader.stdin.close()
+            finished = command.finish()
+        assert finished.code == code, finished.stderr
+        assert "all its processes ended" in finished.stderr
+        assert any(row["call"] == "exit_group" for row in rows_of(finished.stdout))
 
 
 @pytest.mark.parametrize("backend", ["auto", "perf", "strace", "proc"])
 def test_ctrl_c_ends_with_a_summary(backend: str, tmp_path: Path) -> None:
     """Also of the command that was started, which nobody would end otherwise."""
-    if backend != "auto" and not (trial := try_backend(backend)).works:
-        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    if backend != "auto":
+        backends.require(backend)
     arguments = ("trace", "--trace", backend, "--csv", "-", "--", "/bin/sleep", "600")
     with started(*arguments, cwd=tmp_path) as command:
         command.until(lambda: any(is_sleep(pid) for pid in command.living()), "the command runs")
@@ -173,8 +172,7 @@ def test_a_duration_ends_the_command_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["proc", "strace"])
 def test_a_duration_ends_what_the_command_started_too(backend: str, tmp_path: Path) -> None:
-    if not (trial := try_backend(backend)).works:
-        cannot_run(f"{backend} does not work here: {trial.reason}; {trial.lift}")
+    backends.require(backend)
     line = f"sleep 600 & echo $! > {tmp_path / 'pid'}; sleep 600; true"
     finished = run("trace", "--trace", backend, "--duration", "500ms", "--", "sh", "-c", line, cwd=tmp_path)
     assert finished.code == 0
@@ -214,19 +212,18 @@ def test_proc_keeps_what_descendants_did_that_nobody_waited_for(tmp_path: Path) 
     ],
 )
 def test_bad_input_is_one_line_and_2(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run_inside("trace", *arguments, cwd=tmp_path), 2, *words)
+    assert_refused(run("trace", *arguments, cwd=tmp_path), 2, *words)
 
 
 def test_a_port_nobody_listens_on(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    for name in ("trace", "watch"):
-        assert_refused(run_inside(name, "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
+    assert_refused(run("trace", "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
 
 
 def test_a_table_on_a_terminal_with_the_commands_lines_above(bcc: None, tmp_path: Path) -> None:
-    script = "for i in 1 2 3 4; do echo line $i of the command; sleep 0.2; done"
-    with on_terminal("trace", "--interval", "200ms", "--", "/bin/sh", "-c", script, cwd=tmp_path) as terminal:
+    script = "for i in 1 2 3 4; do echo line $i of the command; sleep 0.4; done"
+    with on_terminal("trace", "--interval", "300ms", "--", "/bin/sh", "-c", script, cwd=tmp_path) as terminal:
         code, output = terminal.finish()
     text = without_escapes(output)
     assert code == 0, text
@@ -235,86 +232,6 @@ def test_a_table_on_a_terminal_with_the_commands_lines_above(bcc: None, tmp_path
     last = text[text.rindex("voluntary switches") :]
     assert "execve" in last or "openat" in last
     assert "all its processes ended, bcc" in last
-
-
-# --- watch ------------------------------------------------------------------------------------------------------------
-
-
-def test_watch_counts_connections_of_both_families(server: tuple[int, int], tmp_path: Path) -> None:
-    pid, port = server
-    with started("watch", "--port", port, "--interval", "300ms", "--csv", "-", cwd=tmp_path) as command:
-        command.until(lambda: "connections 0" in command.stderr, "the first look")
-        clients = [socket.create_connection((host, port)) for host in ("127.0.0.1", "::1", "127.0.0.1")]
-        command.until(lambda: "connections 3" in command.stderr, "a look with the connections")
-        command.signal(signal.SIGINT)
-        finished = command.finish()
-        for client in clients:
-            client.close()
-    assert finished.code == 130
-    assert f"(pid {pid})" in finished.stderr
-    rows = rows_of(finished.stdout)
-    assert rows[0]["connections_count"] == "0"
-    assert rows[-1]["connections_count"] == "3"
-    assert {row["backlog_count"] for row in rows} == {"16"}
-    assert {row["processes_count"] for row in rows} == {"1"}
-    assert rows[0]["cpu_pct"] == ""  # a rate needs two looks
-    assert float(rows[-1]["cpu_pct"]) >= 0
-    assert int(rows[-1]["private_bytes"]) > 0
-    assert {row["user_bytes_per_connection"] for row in rows} == {""}  # three tell nothing
-
-
-def test_watch_of_a_process_finds_its_ports_and_ends_with_it(server: tuple[int, int], tmp_path: Path) -> None:
-    pid, port = server
-    with (
-        socket.create_connection(("127.0.0.1", port)),
-        started("watch", "--pid", pid, "--interval", "300ms", "--csv", "-", cwd=tmp_path) as command,
-    ):
-        command.until(lambda: "connections 1" in command.stderr, "a look with the connection")
-        subprocess.run(["kill", "-9", str(pid)], check=True)
-        finished = command.finish()
-    assert finished.code == 0, finished.stderr
-    assert "the server has ended" in finished.stderr
-
-
-def test_watch_without_root_sees_the_connections_of_anothers_server(
-    server: tuple[int, int], require_root: None, require_tool: Callable[[str], str], tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o777)
-    _, port = server
-    wrapper = (require_tool("setpriv"), "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    arguments = ("watch", "--port", port, "--interval", "300ms", "--duration", "1s", "--csv", "-")
-    with socket.create_connection(("127.0.0.1", port)):
-        finished = run(*arguments, cwd=tmp_path, wrapper=wrapper)
-    assert finished.code == 0, finished.stderr
-    assert "this user cannot see" in finished.stderr
-    rows = rows_of(finished.stdout)
-    assert {row["connections_count"] for row in rows} == {"1"}
-    assert {row["processes_count"] for row in rows} == {""}
-
-
-def test_watch_on_a_terminal(server: tuple[int, int], tmp_path: Path) -> None:
-    _, port = server
-    arguments = ("watch", "--port", port, "--interval", "300ms", "--duration", "1500ms")
-    with on_terminal(*arguments, cwd=tmp_path) as terminal:
-        code, output = terminal.finish()
-    text = without_escapes(output)
-    assert code == 0, text
-    for word in ("connections", "history", "private memory", "time is up", "▁"):
-        assert word in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), ("--port PORT", "--pid PID")),
-        (("--pid", 1, "--port", 80), ("exclude each other",)),
-        (("--pid", 4_194_303), ("no process",)),
-        (("--port", 1, "--csv", "/no/such/folder/x.csv"), ("--port",)),
-        (("--interval", "1ms", "--pid", 1), ("--interval", "at least 200ms")),
-    ],
-)
-def test_bad_input_of_watch(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run_inside("watch", *arguments, cwd=tmp_path), 2, *words)
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

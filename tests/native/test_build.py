@@ -13,7 +13,7 @@ from conftest import cannot_run
 
 from c10k_probe import native
 from c10k_probe.servers import REFERENCE_MODELS
-from native.driving import Server, echo, holding, reset
+from native.driving import Server, echo, few_workers, holding, reset
 
 CORE = Path(__file__).resolve().parents[2] / "c10k_probe" / "_core"
 FLAGS = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
@@ -94,7 +94,7 @@ def test_memcheck_holder(under_valgrind: Callable[[str], None]) -> None:
 @pytest.mark.parametrize("model", REFERENCE_MODELS)
 def test_memcheck_server(model: str, under_valgrind: Callable[[str], None]) -> None:
     under_valgrind("reference_server")
-    with Server(model) as server:
+    with Server(model, *few_workers(model)) as server:
         hold(server)
         mine = server.connect_served(2)
         assert echo(mine[0], bytes(10_000)) == bytes(10_000)

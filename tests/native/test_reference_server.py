@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import re
@@ -17,13 +18,15 @@ from pathlib import Path
 import pytest
 
 from c10k_probe import native
-from c10k_probe.servers import REFERENCE_MODELS
+from c10k_probe.servers import BASIC_MODELS, REFERENCE_MODELS
 from native.driving import (
+    FEW_WORKERS,
     Foster,
     Server,
     become_another_user,
     connect,
     echo,
+    few_workers,
     is_closed_by_peer,
     receive_exactly,
     reset,
@@ -43,8 +46,24 @@ from native.kernel_view import (
 )
 
 MODELS = tuple(REFERENCE_MODELS)
-ONE_PROCESS = tuple(model for model in MODELS if model != "fork")  # its descriptors are spread over processes
+MANY_PROCESSES = ("fork", "prefork", "epoll-reuseport", "epoll-exclusive")
+ONE_PROCESS = tuple(model for model in MODELS if model not in MANY_PROCESSES)
 COUNT = 23
+DESCRIPTORS = 40
+
+
+BUILDS = [
+    (model, linking)
+    for model in MODELS
+    for linking in native.LINKINGS
+    if linking == "dynamic" or model in (*BASIC_MODELS, "prefork")
+]
+"""Every model, and of each kind of linking what differs most: one thread, threads, processes."""
+
+
+def start(model: str, *arguments: object, linking: str = "dynamic") -> Server:
+    """A server with few workers, where it has any."""
+    return Server(model, *few_workers(model), *arguments, linking=linking)
 
 
 @pytest.fixture(params=MODELS)
@@ -56,7 +75,7 @@ def model(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(model: str) -> Iterator[Server]:
     """A server of each model."""
-    with Server(model) as running:
+    with start(model) as running:
         yield running
 
 
@@ -71,10 +90,10 @@ def test_the_models_are_those_of_the_helper() -> None:
 # --- echoes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("linking", native.LINKINGS)
+@pytest.mark.parametrize(("model", "linking"), BUILDS)
 def test_interleaved_connections_get_back_their_own_bytes(model: str, linking: str) -> None:
     dice = random.Random(23)
-    with Server(model, linking=linking) as server:
+    with start(model, linking=linking) as server:
         sockets = server.connect(8)
         for _ in range(10):
             sent = {connection: dice.randbytes(dice.randint(1, 20_000)) for connection in sockets}
@@ -128,7 +147,8 @@ def test_23_connections_are_23(server: Server, model: str, require_tool: Callabl
     query = [require_tool("ss"), "-Htn", "state", "established", f"sport = :{server.port}"]
     assert len(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()) == COUNT
     tasks = int(status_of(server.pid, "Threads")) + len(session_members(server.pid)) - 1
-    assert status["tasks_count"] == tasks == 1 + COUNT * REFERENCE_MODELS[model].per_connection.tasks_count
+    own = COUNT * REFERENCE_MODELS[model].per_connection.tasks_count
+    assert status["tasks_count"] == tasks == 1 + FEW_WORKERS.get(model, 0) + own
 
 
 def test_what_clients_close_is_closed(server: Server) -> None:
@@ -148,25 +168,28 @@ def test_what_clients_close_is_closed(server: Server) -> None:
 
 
 def test_descriptors_are_given_back(server: Server) -> None:
-    before = descriptors_of(server.pid)
+    def descriptors() -> int:
+        return sum(descriptors_of(pid) for pid in living_members(server.pid))
+
+    before = descriptors()
     for connection in server.connect_served(COUNT):
         reset(connection)
     server.wait_for_open(0)
 
-    wait_until(lambda: descriptors_of(server.pid) == before, "all descriptors are closed")
+    wait_until(lambda: descriptors() == before, "all descriptors are closed")
 
 
 def test_it_listens_on_loopback_only(server: Server) -> None:
     listeners = server_ends(server.port, "LISTEN")
 
-    assert [row.local for row in listeners] == [("127.0.0.1", server.port)]
+    assert {row.local for row in listeners} == {("127.0.0.1", server.port)}
     assert not listens_on_ipv6(server.port)
 
 
 def test_the_backlog_is_the_one_in_force(model: str, require_tool: Callable[[str], str]) -> None:
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
     for asked in (10, 65_535):
-        with Server(model, "--backlog", asked) as server:
+        with start(model, "--backlog", asked) as server:
             query = [require_tool("ss"), "-Hltn", f"sport = :{server.port}"]
             answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
             assert server.ready["backlog"] == min(asked, most) == int(answer[2])
@@ -175,11 +198,20 @@ def test_the_backlog_is_the_one_in_force(model: str, require_tool: Callable[[str
 # --- walls ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ONE_PROCESS)
-def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(server: Server) -> None:
-    limit_count = 40
-    room = limit_count - descriptors_of(server.pid)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit_count, limit_count))
+@pytest.fixture(params=ONE_PROCESS)
+def limited_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One that starts with few descriptors: a request to accept has the limit of the time when it was made."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(subprocess.Popen, preexec_fn=limit))
+    with start(str(request.param)) as running:
+        yield running
+
+
+def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(limited_server: Server) -> None:
+    server, room = limited_server, DESCRIPTORS - descriptors_of(limited_server.pid)
     held = server.connect_served(room)
     waiting = server.connect(5)
     for connection in waiting:
@@ -188,7 +220,7 @@ def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(server: Server) 
     wall = server.helper.expect("wall")
     assert (wall["call"], wall["name"], wall["open_count"]) == ("accept4", "EMFILE", room)
     assert server.status()["open_count"] == room
-    assert descriptors_of(server.pid) == limit_count
+    assert descriptors_of(server.pid) == DESCRIPTORS
     assert all(echo(connection, b"held") == b"held" for connection in held)
 
     for connection, next_one in zip(held, waiting, strict=False):
@@ -198,11 +230,9 @@ def test_emfile_keeps_the_held_ones_and_is_over_when_one_closes(server: Server) 
     assert server.helper.walls() == [], "a wall is told once"
 
 
-@pytest.mark.parametrize("model", ONE_PROCESS)
-def test_no_busy_loop_at_the_wall(server: Server) -> None:
-    limit_count = descriptors_of(server.pid) + 1
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit_count, limit_count))
-    server.connect_served()
+def test_no_busy_loop_at_the_wall(limited_server: Server) -> None:
+    server = limited_server
+    server.connect_served(DESCRIPTORS - descriptors_of(server.pid))
     server.connect()
     server.helper.expect("wall")
     wait_until(lambda: state_of(server.pid) == "S", "it sleeps")
@@ -244,10 +274,10 @@ def test_no_more_tasks(task_model: str, call: str, monkeypatch: pytest.MonkeyPat
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("linking", native.LINKINGS)
+@pytest.mark.parametrize(("model", "linking"), BUILDS)
 @pytest.mark.parametrize("how", ["quit", "end of file"])
 def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
-    with Server(model, linking=linking) as server:
+    with start(model, linking=linking) as server:
         sockets = server.connect_served(5)
         if how == "quit":
             server.helper.send("quit")
@@ -259,27 +289,29 @@ def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
         assert remains_of(server.port) == [], "resets leave no FIN_WAIT2 and no TIME_WAIT"
 
 
-@pytest.mark.parametrize("linking", native.LINKINGS)
+@pytest.mark.parametrize(("model", "linking"), BUILDS)
 def test_it_dies_with_its_parent(model: str, linking: str) -> None:
-    with Foster("reference_server", "--model", model, linking=linking) as foster:
+    with Foster("reference_server", "--model", model, *few_workers(model), linking=linking) as foster:
         port = int(foster.receive("ready")["port"])
         with contextlib.ExitStack() as stack:
             sockets = [stack.enter_context(connect(port)) for _ in range(5)]
             assert all(echo(connection, b"served") == b"served" for connection in sockets)
-            assert len(living_members(foster.pid)) == (1 if model in ONE_PROCESS else 6)
+            workers = 5 if model == "fork" else FEW_WORKERS[model] if model in MANY_PROCESSES else 0
+            assert len(living_members(foster.pid)) == 1 + workers
 
             foster.kill_starter()
             assert all(is_closed_by_peer(connection) for connection in sockets)
         wait_until(lambda: not server_ends(port, "LISTEN"), "nobody listens")
 
 
-def test_killing_the_server_kills_its_children() -> None:
-    with Server("fork") as server:
-        server.connect_served(12)
-        assert len(living_members(server.pid)) == 13
+@pytest.mark.parametrize("model", MANY_PROCESSES)
+def test_killing_the_server_kills_its_children(server: Server) -> None:
+    sockets = server.connect_served(12)
+    assert len(living_members(server.pid)) > 1
 
-        os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: not living_members(server.pid), "the children are gone", deadline_s=2)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: not living_members(server.pid), "the children are gone", deadline_s=2)
+    assert all(is_closed_by_peer(connection) for connection in sockets)
 
 
 def test_a_child_holds_its_connection_and_nothing_else() -> None:

@@ -66,6 +66,7 @@ LIBRARIES: dict[str, str] = {
     "plotext": "charts",
     "jinja2": "charts",
     "bcc": "tracing",
+    "tornado": "servers",
     "liburing": "",
 }
 # Private modules of experiments -> the experiment that may import them; those of one experiment know each other.
@@ -74,6 +75,7 @@ PRIVATE: dict[str, str] = {
     "_connection_": "connections",
     "_readiness_": "readiness",
     "_scheduling_": "scheduling",
+    "_trace_": "trace_overhead",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late

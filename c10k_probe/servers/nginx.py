@@ -1,0 +1,125 @@
+"""nginx: one worker, since one thread of a load generator cannot keep more of them busy.
+
+Besides the common answer, out of its configuration, ``nginx`` has ``PATH_FILE``: a file of 4 KiB, four system calls a
+request more, which is its trade and keeps it busier than one thread of a load generator. ``nginx-php-fpm`` stands in
+front of PHP. Keep-alive without end, no logs.
+
+Sources: nginx's documentation of ngx_core_module, ngx_http_core_module, ngx_http_stub_status_module,
+ngx_http_fastcgi_module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from c10k_probe.limits import Needs
+from c10k_probe.servers import php_fpm
+from c10k_probe.servers.guarded import Recipe
+from c10k_probe.servers.real import BODY, Page, Place, RealModel, Told, find_parts
+
+PATH_FILE: Final = "/file"
+BODY_FILE: Final = "c10k-probe 4 KiB" * 256
+_CONFIGURATION: Final = """\
+daemon off;
+worker_processes WORKERS;
+pid {folder}/pid;
+error_log stderr crit;
+events { worker_connections CONNECTIONS; }
+http {
+    access_log off;
+    default_type text/plain;
+    keepalive_timeout 1h;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {
+        listen 127.0.0.1:PORT backlog=BACKLOG;
+        location = /TOKEN { stub_status; }
+        LOCATIONS
+    }
+}
+"""
+_STATIC: Final = f"""\
+location = / {{ return 200 {json.dumps(BODY)}; }}
+        location = {PATH_FILE} {{ root {{folder}}; }}"""
+_PHP: Final = f"""\
+location / {{
+            root {{folder}};
+            fastcgi_pass unix:{php_fpm.SOCKET};
+            fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_index index.php;
+        }}"""
+_LEAST_COUNT: Final = 4096
+_SPARE_COUNT: Final = 16  # worker_connections holds the listener and our own, too
+_STATUS: Final = re.compile(
+    r"Active connections: (?P<open>\d+)\s+server accepts handled requests\s+"
+    r"(?P<accepted>\d+) (?P<handled>\d+) (?P<requests>\d+)"
+)
+
+
+def configuration(place: Place, locations: str = _STATIC) -> str:
+    """The configuration file; ``{folder}`` stands for the folder that it, and everything nginx writes, is in."""
+    values: Mapping[str, object] = {
+        "PORT": place.port,
+        "BACKLOG": place.backlog_count,
+        "CONNECTIONS": max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT,
+        "WORKERS": place.workers_count or 1,
+        "TOKEN": place.token,
+        "LOCATIONS": locations,
+    }
+    text = _CONFIGURATION
+    for name, value in values.items():
+        text = text.replace(name, str(value))
+    return text
+
+
+def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
+    return (paths["nginx"], "-c", "{folder}/nginx.conf", "-p", "{folder}", "-e", "stderr")
+
+
+def _recipe_with_php(paths: Mapping[str, str], place: Place) -> Recipe:
+    """Workers are those of the pool."""
+    text = configuration(dataclasses.replace(place, workers_count=None), _PHP)
+    return php_fpm.behind(_command(paths), {"nginx.conf": text}, paths["php-fpm"], place)
+
+
+def _recipe(paths: Mapping[str, str], place: Place) -> Recipe:
+    return Recipe(_command(paths), {"nginx.conf": configuration(place), PATH_FILE.strip("/"): BODY_FILE})
+
+
+def _told(page: Page) -> Told | None:
+    """Of stub_status."""
+    found = _STATUS.search(page.body)
+    if found is None:
+        return None
+    accepted, handled, requests, opened = (int(found[name]) for name in ("accepted", "handled", "requests", "open"))
+    return Told(accepted, opened, requests, accept_errors_count=accepted - handled)
+
+
+NGINX: Final = RealModel(
+    name="nginx",
+    summary="an event loop for each worker, one worker",
+    find=find_parts("nginx"),
+    recipe=_recipe,
+    read=_told,
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
+    fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
+    takes=frozenset({"workers", "capacity"}),
+)
+NGINX_PHP: Final = dataclasses.replace(
+    NGINX,
+    name="nginx-php-fpm",
+    summary="nginx's event loop before a pool of PHP processes (php-fpm)",
+    find=find_parts("nginx", "php-fpm"),
+    recipe=_recipe_with_php,
+    runtime=("PHP", php_fpm.VERSION_PATH),
+    fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=9, memory_bytes=60 << 20),
+)
