@@ -27,7 +27,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fork-latency --method fork,vfork,fork", ("--method", "twice")),
     ("fork-latency --linking loose", ("--linking", "'loose'", "dynamic, static")),
     ("fork-latency --placement two-cpu", ("--placement", "'two-cpu'", "one-cpu, any-cpu")),
-    ("connections --model select", ("--model", "'select'", "epoll, thread, fork")),
+    ("connections --model spoon", ("--model", "'spoon'", "epoll", "fork", "asyncio")),
     ("connections --model epoll,epoll", ("--model", "twice")),
     ("fork-latency --csv missing/rows.csv", ("--csv", "missing/rows.csv", "No such file or directory", "folder")),
     ("fork-latency --csv a-folder", ("--csv", "a-folder", "Is a directory")),
