@@ -38,7 +38,7 @@ SMALL = (
         "--trials",
         5,
     ),
-    *("--share", "100ms", "--fairness", "500ms", "--repeats", 5),
+    *("--share", "100ms", "--fairness", "200ms", "--repeats", 5),
 )
 # What each measure has numbers for, by the columns' first words; everything else is empty.
 TOLD: Mapping[str, set[str]] = {
@@ -337,7 +337,7 @@ def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, nu
 
 
 def test_trials_that_the_time_suffices_for_are_kept(tmp_path: Path) -> None:
-    finished = run("scheduling", "--measure", "fresh", "--timeout", "3s", *TRIALS, cwd=tmp_path)
+    finished = run("scheduling", "--measure", "fresh", "--timeout", "2s", *TRIALS, cwd=tmp_path)
     assert finished.code == 3, finished.stderr
     assert fresh_of(tmp_path)["status"] == "interrupted"
 

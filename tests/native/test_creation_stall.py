@@ -30,15 +30,15 @@ def stall(method: str, rate: int, *arguments: object, duration_ms: int = 200, **
 @pytest.mark.parametrize("linking", native.LINKINGS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_tick_and_every_creation(method: str, linking: str) -> None:
-    outcome = stall(method, 100, "--rss", 4 << 20, linking=linking)
+    outcome = stall(method, 100, "--rss", 4 << 20, linking=linking, duration_ms=100)
 
     assert [message["type"] for message in outcome.messages] == ["hello", "facts", "stall", "end"]
     found = outcome.only("stall")
     assert (found["method"], found["rate_per_s"]) == (method, 100)
-    assert len(found["tick_late_ns"]) == 200
+    assert len(found["tick_late_ns"]) == 100
     assert all(late >= 0 for late in found["tick_late_ns"])
     spawned = found["spawned_count"]
-    assert 0 < spawned <= 20  # fewer where the machine did not keep up
+    assert 0 < spawned <= 10  # fewer where the machine did not keep up
     for name in ("return_ns", "started_ns", "exec_ns"):
         assert (found[name] is not None) == (name in present(method)), name
         assert found[name] is None or (len(found[name]) == spawned and min(found[name]) > 0)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,10 @@ def strace_difference(require: Callable[[str], str], folder: Path, *arguments: o
 
     def counts(passes: int) -> dict[str, int]:
         command = [*PROGRAM, *map(str, arguments), "--passes", str(passes), "--warmup", "0", "--budget-ms", "60000"]
-        return strace_counts(require("strace"), command, folder / "counts")
+        return strace_counts(require("strace"), command, folder / f"counts-{passes}")
 
-    few, many = counts(3), counts(3 + EXTRA_COUNT)
+    with ThreadPoolExecutor(2) as pool:
+        few, many = pool.map(counts, (3, 3 + EXTRA_COUNT))
     return {name: many[name] - few.get(name, 0) for name in many}
 
 

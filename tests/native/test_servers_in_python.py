@@ -200,6 +200,42 @@ def test_http(model: str, require_tool: Callable[[str], str]) -> None:
             assert int(facts.get("Keep-Alive requests", 0)) == (count if options else 0)
 
 
+HOST = b"\r\nHost: a\r\n"
+REQUESTS = (
+    b"\r\nGET / HTTP/1.1" + HOST + b"\r\n",
+    b"HEAD / HTTP/1.1" + HOST + b"\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"POST / HTTP/1.1" + HOST + b"Content-Length: 3\r\n\r\nabcGET / HTTP/1.1" + HOST + b"Connection: close\r\n\r\n",
+    b"POST / HTTP/1.1" + HOST + b"Transfer-Encoding: chunked\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/2.0" + HOST + b"\r\n",
+    b"BREW / HTTP/1.1" + HOST + b"\r\n",
+    b"nonsense\r\n\r\n",
+)
+
+
+def test_the_answers_are_those_of_the_server_in_c() -> None:
+    """Byte for byte, but for the time: so that what a load tool measures is the model."""
+
+    def answers(model: str) -> list[bytes]:
+        with MODELS[model].start(ServerOptions(protocol="http")) as server:
+            return [answer_to(server.port, request) for request in REQUESTS]
+
+    in_c = answers("epoll")
+    assert [int(answer.split()[1]) for answer in in_c] == [200] * 5 + [501, 400, 505, 501, 400]
+    for model in PYTHON_MODELS:
+        assert answers(model) == in_c
+
+
+def answer_to(port: int, request: bytes) -> bytes:
+    """All that comes for it on a connection of its own, with no time in it."""
+    with connect(port) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return re.sub(rb"Date: [^\r]+", b"Date: then", receive_exactly(connection, 1 << 16))
+
+
 def test_wrk_fails_on_no_request(require_tool: Callable[[str], str]) -> None:
     """One for each model, all in the one second that is its shortest."""
     with contextlib.ExitStack() as stack:
