@@ -32,7 +32,8 @@ def trace(creations: int, backend: str = "bcc", dropped: int | None = 0, notes: 
         runqueue=Histogram((0,), 0),
         runqueue_wait_s=creations * 5e-6 + 0.1,
         page_faults_count=20 * creations + 300,
-        dropped_count=dropped,
+        dropped_events_count=dropped,
+        dropped_tasks_count=None if dropped is None else 0,
         notes=notes,
     )
 
@@ -204,7 +205,7 @@ def test_the_loop_cannot_be_traced() -> None:
 def ramped(opened: int, backend: str = "bcc", dropped: int = 0) -> Trace:
     """Each connection takes one accept4, and each step one that fails."""
     calls = {"accept4": Call("accept4", opened + 1, 1), "sendto": Call("sendto", opened, 0)}
-    return Trace(backend, 1.0, calls, 2 * opened + 1, voluntary_switches_count=opened, dropped_count=dropped)
+    return Trace(backend, 1.0, calls, 2 * opened + 1, voluntary_switches_count=opened, dropped_events_count=dropped)
 
 
 def counter(*steps: int, **how: object) -> connections._Counter:

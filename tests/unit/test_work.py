@@ -176,10 +176,11 @@ for line in sys.stdin:
 
 
 def read_asleep(process: subprocess.Popen[str]) -> Reading:
-    """A reading during which it did not run: it waits for the next line."""
+    """A reading during which it did not run and had one thread: join() returns before the kernel has ended the other."""
     while True:
         reading = read(process)
-        ended_ns = reading.processes[process.pid].ended_threads_ns
+        found = reading.processes[process.pid]
+        ended_ns = found.ended_threads_ns
         assert ended_ns is not None
-        if ended_ns[0] == ended_ns[1] and processes.stat_fields(process.pid)[0] == b"S":
+        if len(found.tasks) == 1 and ended_ns[0] == ended_ns[1] and processes.stat_fields(process.pid)[0] == b"S":
             return reading
