@@ -176,7 +176,7 @@ for line in sys.stdin:
 
 
 def read_asleep(process: subprocess.Popen[str]) -> Reading:
-    """A reading during which it did not run and had one thread: join() returns before the kernel has ended the other."""
+    """Read while it does not run and has one thread: join() returns before the kernel has ended the other."""
     while True:
         reading = read(process)
         found = reading.processes[process.pid]
