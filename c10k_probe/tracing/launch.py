@@ -98,12 +98,16 @@ class Launched:
         _started.add(pid)
 
     @classmethod
-    def suspended(cls, command: Sequence[str], output: int | None = None, *, apart: bool = False) -> Launched:
+    def suspended(
+        cls, command: Sequence[str], output: int | None = None, *, apart: bool = False, is_tracer: bool = False
+    ) -> Launched:
         """Fork; the child executes the command when ``release`` is called. Raises ``UsageError``.
 
         output: descriptor for what it would write to a terminal of ours.
         apart: a tool of ours, not the user's command: in a session of its own, which Ctrl-C does not reach,
         interrupted when this process ends, with output in place of ours, terminal or not; its orphans are not ours.
+        is_tracer: a tool of ours that starts the user's command: killed when this process is, so that the command runs
+        on as it does under the others. strace(1) blocks every other signal that would end it.
         """
         path = find_program(command[0])
         outlet, gate = os.pipe()
@@ -112,6 +116,8 @@ class Launched:
         if pid == 0:
             if apart:
                 _live_apart()
+            elif is_tracer:
+                _end_with_parent(signal.SIGKILL)
             for descriptor in (1, 2):
                 if output is not None and (apart or os.isatty(descriptor)):
                     os.dup2(output, descriptor)
@@ -228,7 +234,11 @@ def _listed_children() -> set[int]:
 
 def _live_apart() -> None:
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    _end_with_parent(signal.SIGINT)
+
+
+def _end_with_parent(number: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _become(path: str, command: Sequence[str], ours: tuple[int, int], others: tuple[int, int]) -> None:

@@ -86,7 +86,7 @@ class ToolTracer(Tracer):
         if refused:
             raise TracerUnavailable(self.name, f"ptrace(2) is refused: {refused}", self.lift())
         command = [*self.command_line(), "--", *self.target.command]
-        self._tool = self.launched = Launched.suspended(command, self.target.output)
+        self._tool = self.launched = Launched.suspended(command, self.target.output, is_tracer=True)
         self.started_s = time.monotonic()
         self._tool.release()
         deadline = time.monotonic() + READY_PATIENCE_S

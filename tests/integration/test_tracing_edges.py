@@ -13,12 +13,13 @@ from pathlib import Path
 
 import backends
 import pytest
-from command import run, wait_for
+from command import run, started, wait_for
 from conftest import cannot_run
 
 import c10k_probe
 from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
+from c10k_probe.observe.procfs import read_status
 from c10k_probe.tracing import bcc_backend
 from c10k_probe.tracing.base import Options, Target
 from c10k_probe.tracing.choose import open_tracer
@@ -186,6 +187,20 @@ def test_strace_is_ready_when_the_command_is_there(require_backend: Callable[[st
         assert tracer.launched is not None
         assert processes.children_of(tracer.launched.pid)
     assert not processes.is_alive(tracer.launched.pid)
+
+
+def test_a_killed_run_leaves_its_command_untraced(require_backend: Callable[[str], None], tmp_path: Path) -> None:
+    """strace, which started the command and blocks signals, must not hold it on."""
+    require_backend("strace")
+    told = tmp_path / "pid"
+    script = f"echo $$ >{told}.new; mv {told}.new {told}; exec sleep 600"
+    with started("trace", "--trace", "strace", "--", "/bin/sh", "-c", script, cwd=tmp_path) as command:
+        command.until(told.exists, "the command runs")
+        pid = int(told.read_text())
+        assert read_status(pid=pid)["TracerPid"] != "0"
+        command.signal(signal.SIGKILL)
+        wait_for(lambda: read_status(pid=pid).get("TracerPid") == "0", "nobody traces the command")
+        wait_for(lambda: set(command.living()) == {pid}, "the command alone lives on")
 
 
 def test_perf_leaves_nothing_and_counts_nothing_of_its_idle_process(require_backend: Callable[[str], None]) -> None:
