@@ -23,7 +23,8 @@ TRACEPOINT_PROBE(sock, inet_sock_set_state)
     if (args->protocol != TCP_PROTOCOL) {
         return PASS_ON;
     }
-    if (args->newstate == TCP_LISTEN_STATE && current_task() && ports.update(&port, &yes)) {
+    /* listen(2) without bind(2) has no port yet, as every socket in its SYN_SENT: that of strangers too */
+    if (args->newstate == TCP_LISTEN_STATE && port && current_task() && ports.update(&port, &yes)) {
         count(DROPPED_EVENTS);
     }
     if (args->newstate == TCP_SYN_SENT_STATE && current_task() && sockets.update(&socket, &yes)) {
