@@ -3,18 +3,20 @@
 Needs no root for one's own processes. Slows calls down by an order of magnitude or two, so that times are not shown:
 they would be strace's own. Tells at the end only. Sees no switches, faults or waits, and no call that has not returned
 at its end or never does (exit_group).
-Source: strace(1), -c.
+Sources: strace(1), -c; Documentation/admin-guide/LSM/Yama.rst.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Final
 
 from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
-from c10k_probe.observe.procfs import read_status
+from c10k_probe.observe.procfs import read_int, read_status
 from c10k_probe.tracing import syscalls
 from c10k_probe.tracing.lift import lift_by_root
 from c10k_probe.tracing.result import Call, Trace, add_known
@@ -24,6 +26,8 @@ _NOTES: Final = (
     "strace stops every task at every call: rates and times under it are not those without it",
     "strace counts calls when they return: exit_group and calls in progress are not among them",
 )
+PTRACE_SCOPE: Final = Path("/proc/sys/kernel/yama/ptrace_scope")
+_RESTRICTED: Final = 1  # 2: root alone; 3: nobody, and no way back (Yama.rst)
 _COMPAT_TABLE: Final = "summary for 32 bit mode"
 _COLUMNS_COUNT: Final = 5  # % time, seconds, usecs/call, calls, [errors,] syscall
 
@@ -45,9 +49,12 @@ class StraceTracer(ToolTracer):
         return bool(tids) and all(read_status(pid=tid).get("TracerPid", "0") != "0" for tid in tids)
 
     def lift(self) -> str:
-        """Another user's process, or a machine where only a parent may trace."""
+        """Root for another user's process; for an own one the setting by which only a parent may trace, if it is on."""
         by_root = lift_by_root()
-        return f"{by_root}, or sudo sysctl kernel.yama.ptrace_scope=0" if by_root else ""
+        is_own = self.target.pids and all(_owner_of(pid) == os.geteuid() for pid in self.target.pids)
+        if by_root and is_own and read_int(PTRACE_SCOPE) == _RESTRICTED:
+            return f"{by_root}, or sudo sysctl kernel.yama.ptrace_scope=0"
+        return by_root
 
     def snapshot(self) -> Trace | None:
         """Nothing before the end."""
@@ -89,6 +96,12 @@ def parse_summary(text: str) -> dict[str, Call]:
             errors_count = int(numbers[1]) if len(numbers) > 1 else 0
             calls[name] = Call(name, before.count + int(numbers[0]), (before.errors_count or 0) + errors_count)
     return calls
+
+
+def _owner_of(pid: int) -> int | None:
+    """Its effective user; None when it has ended."""
+    words = read_status(pid=pid).get("Uid", "").split()
+    return int(words[1]) if len(words) > 1 else None
 
 
 def accepted(calls: dict[str, Call]) -> int | None:

@@ -17,7 +17,7 @@ from c10k_probe.cli import follow
 from c10k_probe.exits import UsageError, UserError
 from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
-from c10k_probe.tracing import lift, perf, proc
+from c10k_probe.tracing import lift, perf, proc, strace
 from c10k_probe.tracing.base import Options, Target, TracerUnavailable
 from c10k_probe.tracing.bcc_backend import BccTracer
 from c10k_probe.tracing.bcc_follow import Follower
@@ -307,6 +307,26 @@ def test_perf_refuses_a_call_that_it_cannot_name_and_leaves_out_only_its_own_cho
     assert chosen == ["call read"]
     with pytest.raises(UsageError, match="perf cannot count write by name"):
         perf.counters(tmp_path, ("read", "write"))
+
+
+@pytest.mark.parametrize(
+    ("scope", "owner", "helps"),
+    [("1\n", 1000, True), ("1\n", 0, False), ("2\n", 1000, False), (None, 1000, False)],
+)
+def test_strace_names_the_setting_only_where_that_is_what_forbids(
+    scope: str | None, owner: int, helps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only for an own process, and only where the kernel has the setting and it is on."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(strace, "PTRACE_SCOPE", tmp_path / "ptrace_scope")
+    monkeypatch.setattr(strace, "_owner_of", lambda pid: owner)
+    if scope is not None:
+        write(tmp_path / "ptrace_scope", scope)
+    tracer = strace.StraceTracer(Target(pids=[os.getpid()]), Options())
+    assert tracer.lift().startswith("sudo ")
+    assert ("ptrace_scope=0" in tracer.lift()) is helps
+    tracer.close()
+    assert "ptrace_scope" not in strace.StraceTracer(Target(command=("true",)), Options()).lift()
 
 
 def test_the_command_that_helps_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
