@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from c10k_probe.cli.trace_export import write
 from c10k_probe.observe.serving import Look, as_values, per_connection_bytes
 from c10k_probe.results import Value, csv_line
 from c10k_probe.sinks.exports import Target
@@ -330,7 +331,7 @@ class CsvRows:
         shown = [name for figure in FIGURES for name in _columns(figure)]
         more = [name for name in as_values(Look(0.0)) if name not in (*shown, "time_s")]
         self._names = ["at_s", *shown, *more]
-        target.write(csv_line(self._names))
+        write(target, csv_line(self._names))
 
     def look(self, look: Look) -> None:
         """One row."""
@@ -342,7 +343,7 @@ class CsvRows:
             values |= dict.fromkeys(_columns(figure)[1:], value)
             if not hasattr(look, figure.column):  # what is one of the look's own figures is there already
                 values[figure.column] = None if figure.is_least(looks) else value
-        self._target.write(csv_line(values.get(name) for name in self._names))
+        write(self._target, csv_line(values.get(name) for name in self._names))
 
     def end(self, ending: str) -> None:
         """Nothing more."""
