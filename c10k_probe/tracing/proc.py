@@ -115,7 +115,6 @@ class ProcTracer(Tracer):
 
     def _summed(self, changes: Collection[_Figures], wait_ns: int | None) -> Trace:
         cpu_ns = _total(changes, "cpu_ns")
-        notes = (f"{self._ended_count} ended tasks are counted up to the last look",) if self._ended_count else ()
         return Trace(
             backend=self.name,
             elapsed_s=time.monotonic() - self._started_s,
@@ -125,8 +124,17 @@ class ProcTracer(Tracer):
             page_faults_count=_total(changes, "faults"),
             cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
             tasks_count=self._tasks_count,
-            notes=notes,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What the figures leave out: of a command that has ended only what the kernel did not charge it with."""
+        if not self._ended_count:
+            return ()
+        many = f"{self._ended_count} ended task{'s' * (self._ended_count > 1)}"
+        if self.launched is not None and self.launched.exit_code is not None and not self._tasks_count:
+            return (f"{many}: waits for a CPU, and all of what no parent waited for, counted up to the last look",)
+        return (f"{many}: counted up to the last look",)
 
 
 def _difference(now: _Figures, before: _Figures | None) -> _Figures:
