@@ -233,7 +233,9 @@ def _tasks_text(whole: Trace) -> str:
     ended = ((whole.forks_count, "forks"), (whole.threads_count, "new threads"), (whole.exits_count, "exits"))
     words = [f"{_short(count)} {title}" for count, title in ended if count is not None]
     words += [] if whole.dropped_count is None else [f"{dropped_text(whole)} dropped"]
-    tasks = [] if whole.tasks_count is None else [f"{_short(whole.tasks_count)} tasks now"]
+    tasks = (
+        [] if whole.tasks_count is None else [f"{_short(whole.tasks_count)} task{'s' * (whole.tasks_count != 1)} now"]
+    )
     return "; ".join([*tasks, *([f"{_IN_ALL} {', '.join(words)}"] if words else [])])
 
 

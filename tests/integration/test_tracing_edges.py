@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from c10k_probe.native import HelperError
 from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import read_status
 from c10k_probe.tracing import bcc_backend
-from c10k_probe.tracing.base import Options, Target
+from c10k_probe.tracing.base import Options, Target, Tracer
 from c10k_probe.tracing.choose import open_tracer
 from c10k_probe.tracing.syscalls import COMPAT
 
@@ -38,6 +39,7 @@ _start:
     xor %ebx, %ebx
     int $0x80
 """
+LISTENS_WITHOUT_A_PORT = "import signal, socket; server = socket.socket(); server.listen(); signal.pause()"
 # the helper meets a new task in /proc before its tracepoint: here by knowing its number beforehand
 MET_AT_ONCE = """
 import os, sys
@@ -219,19 +221,52 @@ def test_perf_leaves_nothing_and_counts_nothing_of_its_idle_process(require_back
     assert set(processes.children_of(os.getpid())) <= before | {sleeper.pid}
 
 
-def test_an_export_that_cannot_be_written_is_one_line_and_1(tmp_path: Path) -> None:
-    for option in ("--csv", "--json"):
-        finished = run("trace", "--trace", "proc", option, "/dev/full", "--", "/bin/true", cwd=tmp_path)
-        lines = finished.stderr.splitlines()
-        assert finished.code == 1
-        assert len(lines) == 1, lines
-        assert lines[0].startswith("c10k-probe: /dev/full cannot be written: No space left on device; ")
+def test_connections_of_strangers_are_not_those_of_a_listener_that_has_no_port_yet(
+    require_backend: Callable[[str], None],
+) -> None:
+    """listen(2) without bind(2) comes before the port, as connect(2) does."""
+    require_backend("bcc")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        open_tracer("bcc", Target(command=("/usr/bin/python3", "-ISc", LISTENS_WITHOUT_A_PORT))) as tracer,
+    ):
+        assert tracer.launched is not None
+        wait_for(lambda: listens(tracer), "the command listens")
+        for _ in range(3):
+            socket.create_connection(server.getsockname()).close()
+        trace = tracer.stop()
+        tracer.launched.end()
+    assert trace.tcp("CLOSE>LISTEN") == 0
+    assert trace.tcp("CLOSE>SYN_SENT") == 0
+
+
+def listens(tracer: Tracer) -> bool:
+    trace = tracer.snapshot()
+    return trace is not None and "listen" in (trace.calls or {}) and "pause" in (trace.calls or {})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trace", "--trace", "proc", "--csv", "/dev/full", "--", "/bin/true"),
+        ("trace", "--trace", "proc", "--json", "/dev/full", "--", "/bin/true"),
+        ("watch", "--pid", os.getpid(), "--duration", "200ms", "--csv", "/dev/full", "--quiet"),
+    ],
+)
+def test_an_export_that_cannot_be_written_is_one_line_and_1(arguments: tuple[object, ...], tmp_path: Path) -> None:
+    finished = run(*arguments, cwd=tmp_path)
+    lines = finished.stderr.splitlines()
+    assert finished.code == 1
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("c10k-probe: /dev/full cannot be written: No space left on device; ")
 
 
 def test_a_command_of_many_lines_has_a_title_of_one(tmp_path: Path) -> None:
     finished = run("trace", "--trace", "proc", "--", "/bin/sh", "-c", "true\ntrue", cwd=tmp_path)
     assert finished.code == 0
     assert finished.stderr.splitlines()[0] == r"tracing /bin/sh -c true\ntrue"
+    note = "1 ended task: waits for a CPU, and all of what no parent waited for, counted up to the last look"
+    assert f"note: {note}\n" in finished.stderr  # the rest is charged to the command by the kernel
 
 
 def test_calls_that_are_named_are_shown_alone_by_every_backend(
