@@ -15,7 +15,7 @@ from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import Ledger, Reading, difference, whole
 from c10k_probe.servers import CLIENT_END, POOLS, Server
 
-from ._connection_design import BACKLOGGED, IDLE, ConnectionsParameters, chosen, server_options
+from ._connection_design import BACKLOGGED, IDLE, USED, ConnectionsParameters, chosen, server_options
 from ._connection_price import price_of_one_end
 from ._connection_walls import Stop, WallWatch, guarded, stop_of
 
@@ -65,7 +65,8 @@ class Launch:
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
         holder.drop()
         server.wait_until_idle()
-        self.ledger = Ledger(price_of_one_end(holder), sends=self.state != IDLE, is_pool=self.model in POOLS)
+        # answers that lie unread hold the pages of the tasks that sent them, and are counted as data
+        self.ledger = Ledger(price_of_one_end(holder), sends=self.state == USED, is_pool=self.model in POOLS)
         self.watch = WallWatch(server.session)
         self.ledger.readings.append(self._read(0))
         self._is_filled = False

@@ -21,7 +21,7 @@ class TraceOverheadRow(Row):
     """One server, traced by one backend. Latencies and rates are those under that tracer."""
 
     server: str = column("system under test", key=True)
-    traced_by: str = column("who traced the server while this row was measured; off: nobody", key=True)
+    tracer: str = column("who traced the server while this row was measured; off: nobody", key=True)
     server_version: str | None = column("what the server says it is, with its version; empty for the project's own")
     header_bytes: int | None = column("status line and headers of an HTTP answer")
     body_bytes: int | None = column("body of an HTTP answer")
@@ -80,7 +80,7 @@ CHARTS = (
     Chart(
         "throughput",
         "Throughput while traced, over untraced",
-        "traced_by",
+        "tracer",
         "throughput_over_off_ratio",
         "throughput_over_off_lo_ratio",
         "throughput_over_off_hi_ratio",
@@ -89,7 +89,7 @@ CHARTS = (
     Chart(
         "latency",
         "Median latency while traced, over untraced",
-        "traced_by",
+        "tracer",
         "p50_over_off_ratio",
         "p50_over_off_lo_ratio",
         "p50_over_off_hi_ratio",
@@ -106,7 +106,7 @@ def rows(samples: Sequence[Samples], seed: int) -> list[TraceOverheadRow]:
     """One row for each server and backend that has launches; off first, then from little to much."""
     cells: dict[tuple[str, str], list[Samples]] = {}
     for item in samples:
-        cells.setdefault((str(item.key["server"]), str(item.key["traced_by"])), []).append(item)
+        cells.setdefault((str(item.key["server"]), str(item.key["tracer"])), []).append(item)
     order = (OFF, *BACKENDS)
     names = sorted(cells, key=lambda name: (name[0], order.index(name[1])))
     made = [_row(name, cells[name], cells.get((name[0], OFF), []), seed) for name in names]
@@ -123,7 +123,7 @@ def _row(name: tuple[str, str], launches: Sequence[Samples], base: Sequence[Samp
     same: dict[str, Any] = {key: launches[0].facts[key] for key in _SAME}
     return TraceOverheadRow(
         server=name[0],
-        traced_by=name[1],
+        tracer=name[1],
         launches_count=len(launches),
         throughput_per_s=_interval("throughput_per_s", launches, seed),
         throughput_over_off_ratio=throughput_ratio,
@@ -165,8 +165,8 @@ def _grade(
 
 def _with_base_grade(row: TraceOverheadRow, made: Sequence[TraceOverheadRow]) -> TraceOverheadRow:
     """A ratio is void when what it is compared with is."""
-    base = next((other for other in made if (other.server, other.traced_by) == (row.server, OFF)), None)
-    if row.traced_by == OFF or row.grade == "void" or (base is not None and base.grade != "void"):
+    base = next((other for other in made if (other.server, other.tracer) == (row.server, OFF)), None)
+    if row.tracer == OFF or row.grade == "void" or (base is not None and base.grade != "void"):
         return row
     reason = "; ".join(part for part in (row.grade_reason, "there is no valid untraced row to compare with") if part)
     return dataclasses.replace(row, grade="void", grade_reason=reason)
@@ -176,8 +176,8 @@ def findings(made: Sequence[TraceOverheadRow]) -> Iterator[Finding]:
     """What each backend costs in throughput; none for void rows."""
     for row in made:
         ratio = row.throughput_over_off_ratio
-        if row.traced_by != OFF and row.grade != "void" and ratio is not None:
-            yield Finding(f"{row.server} traced by {row.traced_by}", "throughput_cost_pct", cost_pct(ratio), _note(row))
+        if row.tracer != OFF and row.grade != "void" and ratio is not None:
+            yield Finding(f"{row.server} traced by {row.tracer}", "throughput_cost_pct", cost_pct(ratio), _note(row))
 
 
 def cost_pct(ratio: stats.Interval) -> stats.Interval:

@@ -154,7 +154,7 @@ _CHARTS = (
 class ShortConnections(Experiment[ShortConnectionsParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = ShortConnectionsParameters
     row_type = ShortConnectionsRow
     views = _VIEWS

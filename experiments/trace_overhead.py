@@ -106,18 +106,18 @@ class TraceOverhead(Experiment[TraceOverheadParameters]):
         """Each server with each backend, and without."""
         command, names = parameters.server_command, dict.fromkeys((OFF, *parameters.backend))
         return [
-            Cell({"server": server, "traced_by": name}, needs(model_of(server, command), parameters.connections))
+            Cell({"server": server, "tracer": name}, needs(model_of(server, command), parameters.connections))
             for server in resolve(parameters.server, command)
             for name in names
         ]
 
     def measure(self, parameters: TraceOverheadParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, a tracer, a window of load."""
-        server, traced_by = str(cell.key["server"]), str(cell.key["traced_by"])
+        server, tracer = str(cell.key["server"]), str(cell.key["tracer"])
         ask = Ask(
             parameters.connections, parameters.duration // _NS_PER_S, parameters.answer, parameters.server_command
         )
-        traced = measure(server, traced_by, ask, bench.remaining_s)
+        traced = measure(server, tracer, ask, bench.remaining_s)
         yield Samples(cell.key, bench.block, traced.values(), traced.facts())
 
     def summarise(self, parameters: TraceOverheadParameters, samples: Sequence[Samples], seed: int) -> list[Row]:

@@ -32,8 +32,8 @@
  * Descriptors: RLIMIT_NOFILE bounds a table of descriptors. With --tables N there may be N of them, each with a
  * thread; they are filled in the order of their numbers, and a command goes from one to the next (`probe` and
  * closing run in all at once). /proc/PID/fd shows the first one only. --lanes: how many are filled at a time
- * where there is much to open; the threads of the first lane run on the CPUs of this process, those of the
- * others on any while they open.
+ * where there is much to open; the threads of the first lane run on the CPUs of this process, those of
+ * another lane on the others (those of the server, if there are no more) while they open.
  * Connections come from 127.(16+K).a.b, with --ports ports from 32768 on of each address. They are named to
  * bind(2): the kernel's search for a free one takes the longer the fewer are left.
  * Every socket has SO_LINGER 0 from the start: closing sends a reset and leaves no TIME_WAIT, also after

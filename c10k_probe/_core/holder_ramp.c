@@ -52,19 +52,31 @@ static struct table *take_table(struct lane *lane)
     return taken;
 }
 
-/* The threads of the second lane may run where the server does, as it leaves much of its CPU: else the
- * client alone decides the rate. */
+/* All that this process may have at most, without its own; false where there is no other. */
+static bool find_other_cpus(const cpu_set_t *own, cpu_set_t *others)
+{
+    const size_t bytes = HELPER_CPU_SETS * sizeof *own;
+    memset(others, 0xff, bytes);
+    CHECK(sched_setaffinity(0, bytes, others)); /* the kernel takes away what is not there, or not allowed */
+    CHECK(sched_getaffinity(0, bytes, others));
+    CPU_XOR_S(bytes, others, others, own);
+    return CPU_COUNT_S(bytes, others) > 0;
+}
+
+/* The threads of a further lane run where the client does not, beside the server, which leaves much of its CPU: else
+ * the client alone decides the rate. Left to itself the scheduler does not move them, as the server's pauses are
+ * short. */
 static void fill_table(struct table *table, void *argument)
 {
     struct lane *lane = argument;
-    cpu_set_t own[HELPER_CPU_SETS], all[HELPER_CPU_SETS];
-    if (lane->is_anywhere) {
-        memset(all, 0xff, sizeof all);
+    cpu_set_t own[HELPER_CPU_SETS], others[HELPER_CPU_SETS];
+    if (lane->is_elsewhere) {
         CHECK(sched_getaffinity(0, sizeof own, own));
-        CHECK(sched_setaffinity(0, sizeof all, all));
+        const bool has_others = find_other_cpus(own, others);
+        CHECK(sched_setaffinity(0, sizeof own, has_others ? others : own));
     }
     lane_fill(table, lane);
-    if (lane->is_anywhere) {
+    if (lane->is_elsewhere) {
         CHECK(sched_setaffinity(0, sizeof own, own));
     }
 }
@@ -108,7 +120,7 @@ static int64_t prepare_lanes(int64_t missing_count, bool is_idle)
     ramp.window_count = window_in_force(lanes_count);
     ramp.is_idle = is_idle;
     for (int64_t i = 0; i < lanes_count; i++) {
-        lanes[i] = (struct lane){.is_anywhere = i > 0, .connect_ns = samples_new(room_count)};
+        lanes[i] = (struct lane){.is_elsewhere = i > 0, .connect_ns = samples_new(room_count)};
     }
     ramp.start_ns = now_ns();
     return lanes_count;

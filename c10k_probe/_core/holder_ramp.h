@@ -24,7 +24,7 @@ struct ramp {
 
 struct lane {
     pthread_t thread;
-    bool is_anywhere; /* on any CPU, and not only on those of this process */
+    bool is_elsewhere; /* on other CPUs than those of this process */
     int64_t taken_count; /* to open, of what was left */
     int64_t opened_count;
     struct samples connect_ns; /* of those that came to count as open, in the order of opening */

@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import pty
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,9 +22,15 @@ from pathlib import Path
 
 from c10k_probe import native
 from c10k_probe.cli import run
+from c10k_probe.limits import memory_guard
+from c10k_probe.load import Holder, Ramped
+from c10k_probe.servers import MODELS, Server, ServerOptions
 
 COMMAND = (sys.executable, "-m", "c10k_probe")
 PAIRS = 15
+RAMPS = 5
+PAIR_BYTES = 12_000  # of the kernel, for both ends of a connection
+AGAINST_WRK = 10_000
 
 
 def main() -> None:
@@ -35,6 +42,8 @@ def main() -> None:
         rows = connections_wall()
         epoll_helper(rows)
         client_memory(rows)
+        opening_rates()
+        opening_against_wrk()
         display_share()
 
 
@@ -84,6 +93,79 @@ def client_memory(rows: list[dict[str, str]]) -> None:
     steps = [(int(row["open_count"]), int(row["client_user_bytes"])) for row in rows if row["model"] == "epoll"]
     (few, small), (many, large) = steps[0], steps[-1]
     say("client: user memory per connection", f"{(large - small) / (many - few):.1f} bytes", "at most 256 bytes")
+
+
+def opening_rates() -> None:
+    """One server and one client process, each connection with its first echo; a million where memory allows."""
+    for count, target in ((10_000, "40,000 a second"), (100_000, "50,000 a second"), (1_000_000, "in under 30 s")):
+        if (refusal := memory_guard(count * PAIR_BYTES)) is not None:
+            print(f"opening {count:,}: left out, {refusal}")
+            continue
+        with MODELS["epoll"].start(ServerOptions(capacity_count=count)) as server, Holder(server.port, count) as holder:
+            holder.ramp(1)
+            user_bytes = private_bytes(holder)
+            ramps = [opened(server, holder, count) for _ in range(1 if count == 1_000_000 else RAMPS)]
+            spans = sorted(ramp.ramp_s or 0.0 for ramp in ramps)
+            rates = [f"{count / span:,.0f}" for span in (statistics.median(spans), spans[-1], spans[0])]
+            value = f"{rates[0]}/s ({rates[1]} to {rates[2]})" if len(spans) > 1 else f"{spans[0]:.1f} s, {rates[0]}/s"
+            say(
+                f"opening {count:,} in one process on each end",
+                value,
+                f"at least {target}" if "sec" in target else target,
+            )
+            holder.ramp(count)
+            share = (private_bytes(holder) - user_bytes) / count
+            say(f"  user memory of the client for each of {count:,}", f"{share:.1f} bytes", "at most 64 bytes")
+
+
+def opened(server: Server, holder: Holder, count: int) -> Ramped:
+    """A ramp from nothing."""
+    holder.drop()
+    server.wait_until_idle(60)
+    ramped = holder.ramp(count)
+    assert (ramped.open_count, ramped.failure) == (count, None)
+    return ramped
+
+
+def private_bytes(holder: Holder) -> int:
+    """Memory of the client's process that it shares with nobody."""
+    text = Path(f"/proc/{holder.sessions[0]}/smaps_rollup").read_text(encoding="ascii")
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Private_"))
+
+
+def opening_against_wrk() -> None:
+    """``wrk`` opens as many connections and sends on each; how soon the server has them, in turn with ours."""
+    if shutil.which("wrk") is None:
+        print("opening against wrk: left out, wrk is missing")
+        return
+    ratios = sorted(theirs_s() / ours_s() for _ in range(RAMPS))
+    value = f"{statistics.median(ratios):.2f}× ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    say(f"opening {AGAINST_WRK:,}: our rate over that of wrk -c", value, "at least 1.5×")
+
+
+def ours_s() -> float:
+    """The time from the first connection to the last echo."""
+    options = ServerOptions(capacity_count=AGAINST_WRK)
+    with MODELS["epoll"].start(options) as server, Holder(server.port, AGAINST_WRK) as holder:
+        return opened(server, holder, AGAINST_WRK).ramp_s or 0.0
+
+
+def theirs_s() -> float:
+    """The time from the first connection that the server has to the last one; what wrk does before is not counted."""
+    options = ServerOptions(capacity_count=AGAINST_WRK)
+    with MODELS["epoll"].start(options) as server:
+        command = ["wrk", "-t", "2", "-c", str(AGAINST_WRK), "-d", "3s", f"http://127.0.0.1:{server.port}/"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                while not server.status()["open_count"]:
+                    pass
+                start = time.perf_counter()
+                while server.status()["open_count"] < AGAINST_WRK:
+                    assert process.poll() is None, "wrk ended before it had opened all"
+                    time.sleep(0.001)
+                return time.perf_counter() - start
+            finally:
+                process.kill()
 
 
 class Waiting:

@@ -141,7 +141,7 @@ def test_caches_by_name_are_the_slab(to_400: Rows, model: str, require_root: Non
     sizes = list(map(int, caches.values()))
     assert sizes == sorted(sizes, reverse=True)
     assert {"TCP", "sock_inode_cache"} <= caches.keys()
-    assert ("task_struct" in caches) == (model != "epoll")
+    assert model == "epoll" or "task_struct" in caches  # tasks of other programs come and go beside a loop, too
 
 
 @pytest.mark.parametrize("model", TASKS)

@@ -86,15 +86,15 @@ class Visit:
 
 
 def smallest(experiment: AnyExperiment) -> list[str]:
-    """Every parameter that has a minimum, at it; one that the experiment refuses alone counts only beside another."""
-    arguments = []
+    """Every parameter that has a minimum, at it, but for those that the experiment refuses beside the others."""
+    given: dict[str, str | None] = {}
     for name, _, option in options_of(experiment.parameters_type):
         if option.minimum is not None:
-            text = units.format_exact(option.minimum, option.dimension)
+            more = given | {name: units.format_exact(option.minimum, option.dimension)}
             with contextlib.suppress(UsageError):
-                experiment.check(build_parameters(experiment.parameters_type, {name: text}, quick=True))
-                arguments += [option_name(name), text]
-    return arguments
+                experiment.check(build_parameters(experiment.parameters_type, more, quick=True))
+                given = more
+    return [word for name, text in given.items() for word in (option_name(name), str(text))]
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)

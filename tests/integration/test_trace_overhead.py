@@ -44,7 +44,7 @@ def test_every_backend_once(every_backend: None, require_parts: Callable[..., No
     out = tmp_path / "run.jsonl"
     finished = run(*SMALL, "--server", "nginx", "--json", out, cwd=tmp_path)
     assert finished.code == 0, finished.stderr
-    rows = {row["traced_by"]: row for row in rows_of(finished.stdout)}
+    rows = {row["tracer"]: row for row in rows_of(finished.stdout)}
     assert set(rows) == {"off", *TRACERS}
     for name, row in rows.items():
         assert (row["server"], row["status"], row["launches_count"], row["failed_count"]) == ("nginx", "ok", "1", "0")
@@ -73,7 +73,7 @@ def test_the_reference_models(tmp_path: Path) -> None:
     servers = "epoll,fork"
     finished = run(*SMALL, "--server", servers, "--backend", tracer, cwd=tmp_path)
     assert finished.code == 0, finished.stderr
-    rows = {(row["server"], row["traced_by"]): row for row in rows_of(finished.stdout)}
+    rows = {(row["server"], row["tracer"]): row for row in rows_of(finished.stdout)}
     assert set(rows) == {(server, name) for server in servers.split(",") for name in ("off", tracer)}
     for (_, name), row in rows.items():
         assert (row["status"], row["failed_count"]) == ("ok", "0")
@@ -101,7 +101,7 @@ def test_a_missing_backend_is_a_skipped_row_that_names_its_package(
     changes = path_with(tmp_path / "bin", "wrk")
     finished = run(*SMALL, "--server", "nginx", "--backend", "perf,strace", cwd=tmp_path, changes=changes)
     assert finished.code == 0, finished.stderr
-    rows = {row["traced_by"]: row for row in rows_of(finished.stdout)}
+    rows = {row["tracer"]: row for row in rows_of(finished.stdout)}
     assert {name: row["status"] for name, row in rows.items()} == {
         "off": "ok",
         "perf": "skipped",
@@ -145,7 +145,7 @@ def test_without_root_what_needs_it_is_skipped(
     tmp_path.chmod(0o777)
     finished = run(*SMALL, "--server", "nginx", "--backend", "proc,bcc", cwd=tmp_path, wrapper=wrapper)
     assert finished.code == 0, finished.stderr
-    rows = {row["traced_by"]: row for row in rows_of(finished.stdout)}
+    rows = {row["tracer"]: row for row in rows_of(finished.stdout)}
     assert {name: row["status"] for name, row in rows.items()} == {"off": "ok", "proc": "ok", "bcc": "skipped"}
     assert "sudo" in rows["bcc"]["reason"]
 

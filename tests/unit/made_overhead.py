@@ -5,11 +5,11 @@ from __future__ import annotations
 from c10k_probe.experiment import Samples
 
 
-def launch(traced_by: str, block: int, per_s: int, *, server: str = "nginx", **facts: float | str | None) -> Samples:
+def launch(tracer: str, block: int, per_s: int, *, server: str = "nginx", **facts: float | str | None) -> Samples:
     """A launch with this throughput; the rest follows from it, or is usual unless named."""
     values = {name: [round(10**9 * 64 / per_s)] for name in ("p50_ns", "p90_ns", "p99_ns")}
     values |= {"throughput_per_s": [per_s], "cpu_per_request_ns": [10**9 // per_s]}
-    traced = traced_by not in ("off", "proc")
+    traced = tracer not in ("off", "proc")
     usual = {
         "server_version": f"{server}/1.2",
         "header_bytes": 200,
@@ -20,12 +20,12 @@ def launch(traced_by: str, block: int, per_s: int, *, server: str = "nginx", **f
         "server_cpu_pct": 99.0,
         "calls_per_request_count": 6.0 if traced else None,
         "switches_per_request_count": None,
-        "dropped_count": 0 if traced_by.startswith("bcc") else None,
-        "tracer_cpu_pct": None if traced_by == "off" else 0.5,
+        "dropped_count": 0 if tracer.startswith("bcc") else None,
+        "tracer_cpu_pct": None if tracer == "off" else 0.5,
         "tracer_peak_rss_bytes": 1 << 20 if traced else None,
-        "ready_s": None if traced_by == "off" else 0.4,
+        "ready_s": None if tracer == "off" else 0.4,
     }
-    return Samples({"server": server, "traced_by": traced_by}, block, values, usual | facts)
+    return Samples({"server": server, "tracer": tracer}, block, values, usual | facts)
 
 
 def run(rates: dict[str, list[int]], **facts: float | str | None) -> list[Samples]:

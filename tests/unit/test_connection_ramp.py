@@ -114,6 +114,7 @@ def test_the_first_connection_and_the_first_reading_come_before_the_ramp(both: B
 def test_the_order_of_two_steps(both: Both, state: str, first: list[str], last: list[str]) -> None:
     """What is read is what the state's name says, and at the end every connection has shown that it lives."""
     ramp = launch(both, state, unread=500)
+    assert ramp.ledger.sends == (state == "used")  # a page of each task's own; of the unread ones it holds the data
     both.log.clear()
     steps = [ramp.step(10, is_last=False), ramp.step(20, is_last=True)]
     assert both.log == [*first, *last]

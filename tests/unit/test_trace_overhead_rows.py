@@ -18,7 +18,7 @@ RATES = {
 
 
 def by_name(samples: list[Samples]) -> dict[str, TraceOverheadRow]:
-    return {row.traced_by: row for row in rows(samples, 1)}
+    return {row.tracer: row for row in rows(samples, 1)}
 
 
 def test_rows_stand_from_little_to_much_with_ratios_over_off() -> None:
@@ -57,7 +57,7 @@ def test_each_server_is_compared_with_itself() -> None:
         for name, rate in (("off", 50_000), ("bcc", 25_000))
         for block in range(5)
     ]
-    made = {(row.server, row.traced_by): row.throughput_over_off_ratio for row in rows(samples, 1)}
+    made = {(row.server, row.tracer): row.throughput_over_off_ratio for row in rows(samples, 1)}
     assert made["epoll", "bcc"] == Interval(0.5, 0.5, 0.5)
     assert made["nginx", "bcc"] != made["epoll", "bcc"]
 
