@@ -123,7 +123,18 @@ def test_the_kernels_count_decides() -> None:
 
 
 def test_a_busy_client_lowers_the_grade_of_a_rate() -> None:
-    assert measured(client_cpu_pct=81.0).grade == "shaky"
+    row = measured(client_cpu_pct=81.0)
+    assert (row.grade, row.client_lanes_count) == ("shaky", 1)
+    assert row.grade_reason == "the rate is the client's own: it used over 80 % of its CPU"
+
+
+def test_two_lanes_may_use_two_cpus() -> None:
+    two = Ramped(MOST, 1_000, 0.5, [5] * 1_000, None, lanes_count=2)
+    row = measured(ramped=two, client_cpu_pct=159.0)
+    assert (row.grade, row.client_lanes_count, row.client_cpu_pct) == ("ok", 2, 159.0)
+    busy = measured(ramped=two, client_cpu_pct=161.0)
+    assert busy.grade == "shaky"
+    assert "over 80 % of the 2 CPUs that it opens on" in busy.grade_reason
 
 
 def test_a_refused_step_has_no_numbers_but_its_wall() -> None:
