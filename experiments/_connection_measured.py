@@ -55,6 +55,7 @@ def row_of(launch: Launch, step: Step, prediction: Prediction, bench: Bench) -> 
         **_ramp(step),
         **_echoes(step.echoes),
         **_probe(step.probed, step.probe_rate_per_s),
+        "server_cpus_count": len(launch.server.cpus),
         **_server(launch.ledger, step.now),
         **_work(step),
         **_slopes(launch.ledger),
