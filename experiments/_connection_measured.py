@@ -55,6 +55,7 @@ def row_of(launch: Launch, step: Step, prediction: Prediction, bench: Bench) -> 
         **_ramp(step),
         **_echoes(step.echoes),
         **_probe(step.probed, step.probe_rate_per_s),
+        "server_cpus_count": len(launch.server.cpus),
         **_server(launch.ledger, step.now),
         **_work(step),
         **_slopes(launch.ledger),
@@ -92,6 +93,7 @@ def _ramp(step: Step) -> dict[str, Any]:
         "connect_p50_ns": stats.median(ramped.connect_ns),
         "connect_p99_ns": stats.quantile(ramped.connect_ns, 0.99),
         "client_cpu_pct": step.client_cpu_pct,
+        "client_lanes_count": ramped.lanes_count,
     }
 
 
@@ -239,9 +241,17 @@ def _grade(ledger: Ledger, step: Step) -> stats.Grade:
     if not now.server.is_complete:
         grade = grade.worse("shaky", "memory of some processes could not be read")
     grade = _grade_of_memory(grade, ledger, now)
-    if (step.client_cpu_pct or 0) > BUSY_CLIENT_PCT and step.ramped.opened_count > SMALLEST_RATE_COUNT:
-        grade = grade.worse("shaky", f"the rate is the client's own: it used over {BUSY_CLIENT_PCT} % of its CPU")
-    return _grade_of_probe(grade, step.probed)
+    return _grade_of_probe(_grade_of_rate(grade, step), step.probed)
+
+
+def _grade_of_rate(grade: stats.Grade, step: Step) -> stats.Grade:
+    """By the CPUs that the client's lanes may use, one each: where it fills all of them, it decides the rate."""
+    lanes_count = step.ramped.lanes_count
+    is_busy = (step.client_cpu_pct or 0) > BUSY_CLIENT_PCT * lanes_count
+    if not is_busy or step.ramped.opened_count <= SMALLEST_RATE_COUNT:
+        return grade
+    whose = "its CPU" if lanes_count == 1 else f"the {lanes_count} CPUs that it opens on, the server's among them"
+    return grade.worse("shaky", f"the rate is the client's own: it used over {BUSY_CLIENT_PCT} % of {whose}")
 
 
 def _grade_of_memory(grade: stats.Grade, ledger: Ledger, now: Reading) -> stats.Grade:

@@ -21,7 +21,7 @@ from ._connection_walls import Stop, WallWatch, guarded, stop_of
 
 ECHO_ALL_UP_TO: Final = 10_000
 ECHO_ALL_AT_END_UP_TO: Final = 100_000
-BUFFERS_UP_TO: Final = 200_000  # sockets whose data is asked for one by one
+BUFFERS_UP_TO: Final = 200_000  # sockets whose data is asked for one by one, where nothing should lie in them
 SETTLE_S: Final = 10.0
 GUARD_MARGIN: Final = 1.25
 
@@ -66,7 +66,12 @@ class Launch:
         holder.drop()
         server.wait_until_idle()
         # answers that lie unread hold the pages of the tasks that sent them, and are counted as data
-        self.ledger = Ledger(price_of_one_end(holder), sends=self.state == USED, is_pool=self.model in POOLS)
+        self.ledger = Ledger(
+            price_of_one_end(holder),
+            sends=self.state == USED,
+            is_pool=self.model in POOLS,
+            holds_data=self.state == BACKLOGGED,
+        )
         self.watch = WallWatch(server.session)
         self.ledger.readings.append(self._read(0))
         self._is_filled = False
@@ -146,14 +151,14 @@ class Launch:
         return self._holder.backlog(self._asked.unread_bytes)
 
     def _read(self, open_count: int) -> Reading:
-        has_few = open_count <= BUFFERS_UP_TO
+        is_asked = open_count <= BUFFERS_UP_TO or self.state == BACKLOGGED
         return Reading(
             open_count,
             tree.read_tree(self.server.session),
             tuple(tree.read_tree(session) for session in self._holder.sessions),
             memory.read_kernel_memory(),
-            sockets.read_buffers(self.server.port) if has_few else None,
-            sockets.read_buffers(self.server.port, remote=True) if has_few else None,
+            sockets.read_buffers(self.server.port) if is_asked else None,
+            sockets.read_buffers(self.server.port, remote=True) if is_asked else None,
         )
 
     def _rest(self, duration_s: float) -> Rest:

@@ -66,7 +66,7 @@ class ConnectionsRow(Row):
     block: int = column("which repetition of the ramp, from 0", key=True)
     cpu_run_s: float | None = column("the server's CPU time in this step by the scheduler's own account")
     unnamed_bytes: int | None = column("growth of pages that no counter names, such as each sending task's page")
-    client_cpu_pct: float | None = column("the client's CPU time over the ramp, of one CPU")
+    client_cpu_pct: float | None = column("the client's CPU time over ramp_s, of one CPU: up to 100 for each lane")
     echo_asked_count: int | None = column("held connections that were asked for an echo")
     echo_max_ns: float | None = column("send() to the whole answer, longest")
     established_count: int | None = column("the kernel's own count of established sockets of the server")
@@ -80,6 +80,7 @@ class ConnectionsRow(Row):
     work_s: float | None = column("ramp, echoes and scheduled echoes: what CPU time and switches of this step are of")
     server_cpu_pct: float | None = column("cpu_run_s over work_s, of one CPU")
     switches_per_s: float | None = column("the server's context switches of both kinds over work_s")
+    client_lanes_count: int | None = column("client threads that opened at a time: a second is on the server's CPU")
 
     server_private_bytes_per_connection: stats.Interval | None = _part(SERVER_PARTS["private"], "private user memory")
     server_shared_bytes_per_connection: stats.Interval | None = _part(

@@ -63,7 +63,7 @@ class WallWatch:
     def used(self) -> str:
         """``descriptors=9..10009/20000 pids=..``: before, now and the limit, of each limit that has a use.
 
-        Descriptors are those of the table that the server's first thread has.
+        Descriptors are those of the fullest table that a thread of the server has: the limit is of each table.
         """
         texts = [
             f"{wall.name}={self._before[wall.name]}..{wall.used_count}/{wall.limit_count or 'none'}"

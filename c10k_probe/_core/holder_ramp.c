@@ -126,8 +126,8 @@ static int64_t prepare_lanes(int64_t missing_count, bool is_idle)
     return lanes_count;
 }
 
-/* All of them end; a lane that cannot be started is done without. */
-static void run_lanes(int64_t lanes_count)
+/* All of them end; a lane that cannot be started is done without. Returns how many there were. */
+static int64_t run_lanes(int64_t lanes_count)
 {
     int64_t started_count = 1;
     for (; started_count < lanes_count; started_count++) {
@@ -140,6 +140,7 @@ static void run_lanes(int64_t lanes_count)
     for (int64_t i = 1; i < started_count; i++) {
         CHECK_PTHREAD(pthread_join(lanes[i].thread, NULL));
     }
+    return started_count;
 }
 
 /* The lanes' results become those of the first one. */
@@ -157,13 +158,14 @@ static void add_up(int64_t lanes_count)
     }
 }
 
-static void emit_ramped(const struct lane *sum, int64_t target_count)
+static void emit_ramped(const struct lane *sum, int64_t target_count, int64_t lanes_count)
 {
     const int64_t open_count = tables_held_count();
     const double ramp_s = (double)(sum->last_ns - ramp.start_ns) / 1e9;
     emit_begin("{\"type\":\"ramped\",\"target_count\":%" PRId64 ",\"open_count\":%" PRId64
-               ",\"opened_count\":%" PRId64 ",\"tables_count\":%" PRId64 ",\"window_count\":%" PRId64,
-               target_count, open_count, sum->opened_count, tables_count, ramp.window_count);
+               ",\"opened_count\":%" PRId64 ",\"tables_count\":%" PRId64 ",\"lanes_count\":%" PRId64
+               ",\"window_count\":%" PRId64,
+               target_count, open_count, sum->opened_count, tables_count, lanes_count, ramp.window_count);
     if (sum->opened_count > 0) {
         const double rate_per_s = (double)sum->opened_count / ramp_s;
         emit_part(",\"ramp_s\":%.9f,\"connect_rate_per_s\":%.3f", ramp_s, rate_per_s);
@@ -182,12 +184,12 @@ void command_ramp(const int64_t *arguments)
     const int64_t missing_count = target_count > held_count ? target_count - held_count : 0;
     const int64_t lanes_count = prepare_lanes(missing_count, arguments[1] != 0);
     struct lane *sum = &lanes[0];
-    run_lanes(lanes_count);
+    const int64_t run_count = run_lanes(lanes_count);
     add_up(lanes_count);
     if (tables_held_count() < target_count && sum->failure.call == NULL) {
         note_failure(&sum->failure, "socket", EMFILE);
     }
-    emit_ramped(sum, target_count);
+    emit_ramped(sum, target_count, run_count);
     totals.samples_count += sum->opened_count;
     totals.dropped_count += sum->failure.call != NULL;
     for (int64_t i = 0; i < lanes_count; i++) {

@@ -38,7 +38,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Ramped:
-    """One step of a ramp. ``connect_ns``: the connect() call of one in ``connect_samples_every`` new connections."""
+    """One step of a ramp. ``connect_ns``: the connect() call of one in ``connect_samples_every`` new connections.
+
+    ``lanes_count``: client threads that opened connections at a time, each with the time of at most one CPU; the first
+    on the client's CPU, another on the server's.
+    """
 
     open_count: int
     opened_count: int
@@ -46,6 +50,7 @@ class Ramped:
     connect_ns: Sequence[int]
     failure: Failure | None
     connect_samples_every: int = 1
+    lanes_count: int = 1
 
 
 @dataclass(frozen=True)
@@ -326,6 +331,7 @@ def _ramped(parts: Sequence[dict[str, Any]]) -> Ramped:
         connect_ns=[value for part in parts for value in part["connect_ns"]],
         failure=_failure(parts[-1], open_count),
         connect_samples_every=max(int(part["connect_samples_every"]) for part in parts),
+        lanes_count=max(int(part["lanes_count"]) for part in parts),  # the processes open one after another
     )
 
 

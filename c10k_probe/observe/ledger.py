@@ -73,13 +73,15 @@ class Ledger:
     """The readings of one ramp, from no connection on, and the price of one end.
 
     ``sends``: whether the server has sent on its connections, as after an echo. ``is_pool``: whether tasks that were
-    there before serve one connection each. ``at_rest``: the kernel's memory before the server was started.
+    there before serve one connection each. ``holds_data``: whether answers lie unread, so that a client's data that
+    could not be asked for is unknown and not none. ``at_rest``: the kernel's memory before the server was started.
     """
 
     end_bytes: stats.Interval | None
     readings: list[Reading] = field(default_factory=list)
     sends: bool = True
     is_pool: bool = False
+    holds_data: bool = False
     at_rest: memory.KernelMemory | None = None
 
     # --- slopes ---------------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ class Ledger:
             difference(now.unnamed_bytes, first.unnamed_bytes),
         )
         user = reading.server.pss_bytes if reading.server.is_complete else None
-        clients = self.end_bytes.middle * reading.open_count + (_charged(reading.client_buffers) or 0)
+        clients = total(self.end_bytes.middle * reading.open_count, self._client_data(reading))
         return whole(difference(total(user, self.page_tables(reading), kernel), clients))
 
     def closing(self, reading: Reading) -> Closing:
@@ -218,8 +220,7 @@ class Ledger:
 
     def _server_pages(self, reading: Reading) -> float | None:
         """Pages that no counter names, less those whose data is charged to the client's sockets."""
-        charged = _charged(reading.client_buffers)
-        return difference(self.grown(reading, "unnamed_bytes"), charged or 0)
+        return difference(self.grown(reading, "unnamed_bytes"), self._client_data(reading))
 
     def _server_bytes(self, reading: Reading) -> float | None:
         return total(*(read(reading) for read in self._server_parts().values()))
@@ -228,7 +229,12 @@ class Ledger:
         users = [total(client.pss_bytes, client.page_table_bytes) for client in reading.clients]
         if self.end_bytes is None:
             return None
-        return total(*users, self.end_bytes.middle * reading.open_count, _charged(reading.client_buffers) or 0)
+        return total(*users, self.end_bytes.middle * reading.open_count, self._client_data(reading))
+
+    def _client_data(self, reading: Reading) -> int | None:
+        """What is charged to the client's sockets; where they were not asked, none of those that have read all."""
+        charged = _charged(reading.client_buffers)
+        return 0 if charged is None and not self.holds_data else charged
 
     def _new_tasks(self, reading: Reading) -> int:
         return reading.server.tasks_count - self.readings[0].server.tasks_count

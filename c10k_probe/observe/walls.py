@@ -158,13 +158,28 @@ def _entries_count(folder: Path) -> int | None:
         return None
 
 
+def _fullest_table_count(folder: Path) -> int | None:
+    """Descriptors in the fullest of the tables that a process's threads have, since the limit bounds each table.
+
+    The size of an ``fd`` folder is how many are open (fs/proc/fd.c, since Linux 6.2): so a thread costs one call and
+    not a listing. Before that it is 0, and the table of the first thread is all that is told.
+    """
+    counts = [_entries_count(folder / "fd")]
+    for task in folder.glob("task/*/fd"):
+        try:
+            counts.append(task.stat().st_size)
+        except OSError:
+            continue  # it has ended, or is not ours to look at
+    return max((count for count in counts if count is not None), default=None)
+
+
 def _descriptors(machine: _Machine) -> _Level | None:
     """The hard limit counts, since a helper raises its own soft limit to it."""
     if "nofile" not in machine.rlimits:
         return None
     hard, most = machine.rlimits["nofile"][1], machine.sysctl("fs.nr_open")
     limit = min((bound for bound in (hard, most) if bound is not None), default=None)
-    used = _STANDARD_DESCRIPTORS_COUNT if machine.pid is None else _entries_count(machine.folder / "fd")
+    used = _STANDARD_DESCRIPTORS_COUNT if machine.pid is None else _fullest_table_count(machine.folder)
     return _Level(limit, used, "RLIMIT_NOFILE (hard)", _descriptors_lift(machine, limit, most))
 
 

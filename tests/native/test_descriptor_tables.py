@@ -104,6 +104,7 @@ def test_two_lanes_share_what_is_to_be_opened(server: Server) -> None:
         held = server.status()["open_count"]
 
         assert MANY <= ramped["open_count"] == held < many
+        assert ramped["lanes_count"] == 2
         assert ramped["failure"]["at_count"] == held
         assert 50 <= len(ramped["connect_ns"]) <= 100
         assert len(ramped["connect_ns"]) == pytest.approx(held / ramped["connect_samples_every"], abs=3)
@@ -111,7 +112,9 @@ def test_two_lanes_share_what_is_to_be_opened(server: Server) -> None:
         assert [wall["name"] for wall in server.helper.walls()] == ["EMFILE"], "the server says what stopped it"
         holder.ask("close", "closed")
         server.wait_for_open(0)
-        assert holder.ask(f"ramp {MANY}", "ramped")["open_count"] == MANY, "it accepts again when there is room"
+        ramped = holder.ask(f"ramp {MANY}", "ramped")
+        assert ramped["open_count"] == MANY, "it accepts again when there is room"
+        assert ramped["lanes_count"] == 1, "so few take one"
 
 
 def test_the_tables_of_the_holder_are_a_wall(server: Server) -> None:

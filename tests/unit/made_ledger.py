@@ -49,6 +49,7 @@ def reading(count: int, **buffers: int) -> Reading:
         kernel_stack_bytes=16_000 + count * KERNEL_STACK_BYTES,
         page_tables_bytes=10**6 + count * TABLES,
         percpu_bytes=5_000,
+        tcp_bytes=data,
         unnamed_bytes=70_000 + count * TASK_FRAGMENT_BYTES + data,
         spare_bytes=10**9 - used - data - count * (8 + ELSEWHERE),
         slab_caches=objects,

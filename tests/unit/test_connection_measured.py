@@ -13,8 +13,10 @@ from c10k_probe.experiments._connection_rows import ConnectionsRow
 from c10k_probe.experiments._connection_walls import Stop
 from made_ledger import COUNTS, PRIVATE, TCP, ledger
 
+from c10k_probe.experiment import flatten
 from c10k_probe.limits import Prediction, Wall
-from c10k_probe.load import Echoes, Probed, Ramped
+from c10k_probe.load import Backlogged, Echoes, Probed, Ramped
+from c10k_probe.observe.ledger import Reading
 
 MOST = COUNTS[-1]
 WALL = Wall("pids", "administrative", 100, 99, "tasks", "machine", "made up", "lift it")
@@ -55,7 +57,9 @@ def measured(**changes: Any) -> ConnectionsRow:
         rest=None,
     )
     watch = SimpleNamespace(refused=lambda name: 3 if name == "ListenDrops" else 0, used=lambda: "pids=1..9/99")
-    launch: Any = SimpleNamespace(model="thread", state="used", ledger=held, watch=watch)
+    launch: Any = SimpleNamespace(
+        model="thread", state="used", ledger=held, watch=watch, server=SimpleNamespace(cpus={0, 2})
+    )
     bench: Any = SimpleNamespace(block=4)
     return row_of(launch, dataclasses.replace(step, **changes), Prediction(100, WALL), bench)
 
@@ -73,6 +77,46 @@ def test_a_good_step() -> None:
     assert row.slab_caches is not None and row.slab_caches.startswith(f"TCP={TCP} ")
     assert (row.predicted_count, row.predicted_wall, row.wall) == (100, "pids", None)
     assert (row.listen_drops_count, row.walls_used) == (3, "pids=1..9/99")
+
+
+# Columns of a search and of a traced ramp.
+ELSEWHERE = {"budget_bytes", "latency_bound_ns", "taken_bytes", "fits", "calls", "done_calls", "trace_dropped_count"}
+ELSEWHERE |= {
+    f"{name}{end}{unit}"
+    for name, unit in (
+        *((f"{name}", "_per_connection") for name in ("calls", "accepts", "page_faults")),
+        *((f"{name}_switches", "_per_connection") for name in ("voluntary", "involuntary")),
+        ("runqueue_wait", "_ns"),
+    )
+    for end in ("", "_lo", "_hi")
+}
+
+
+def worked(cpu_s: float, switches_count: int) -> Reading:
+    """The end of the ramp, by a server that has worked so much, with what TCP has charged."""
+    last = ledger().readings[-1]
+    work = {"cpu_user_s": cpu_s, "cpu_system_s": cpu_s, "cpu_run_s": cpu_s}
+    work |= {f"{kind}voluntary_switches_count": switches_count for kind in ("", "in")}
+    return dataclasses.replace(last, server=dataclasses.replace(last.server, **work))
+
+
+def test_every_column_is_of_some_step() -> None:
+    """A column that nothing fills is one that a judge asks for in vain."""
+    rows = [
+        measured(),
+        measured(
+            echoes=Echoes(5_000, 5_000, 0, [7] * 5_000),
+            probed=probed(5_000),
+            rest=Rest(10.0, 0.02, 7),
+            stop=Stop("pids: it broke", WALL),
+            backlogged=Backlogged(MOST, 64 << 10, 0, 128 << 10, None),
+            before=worked(0.0, 0),
+            now=worked(0.5, 9),
+        ),
+    ]
+    flat = [flatten(row) for row in rows]
+    assert {name for name in flat[0] if all(row[name] is None for row in flat)} - ELSEWHERE == set()
+    assert (rows[0].server_cpus_count, rows[1].receive_buffer_bytes) == (2, 128 << 10)
 
 
 def test_quantiles_that_the_count_supports() -> None:
@@ -123,7 +167,18 @@ def test_the_kernels_count_decides() -> None:
 
 
 def test_a_busy_client_lowers_the_grade_of_a_rate() -> None:
-    assert measured(client_cpu_pct=81.0).grade == "shaky"
+    row = measured(client_cpu_pct=81.0)
+    assert (row.grade, row.client_lanes_count) == ("shaky", 1)
+    assert row.grade_reason == "the rate is the client's own: it used over 80 % of its CPU"
+
+
+def test_two_lanes_may_use_two_cpus() -> None:
+    two = Ramped(MOST, 1_000, 0.5, [5] * 1_000, None, lanes_count=2)
+    row = measured(ramped=two, client_cpu_pct=159.0)
+    assert (row.grade, row.client_lanes_count, row.client_cpu_pct) == ("ok", 2, 159.0)
+    busy = measured(ramped=two, client_cpu_pct=161.0)
+    assert busy.grade == "shaky"
+    assert "over 80 % of the 2 CPUs that it opens on" in busy.grade_reason
 
 
 def test_a_refused_step_has_no_numbers_but_its_wall() -> None:

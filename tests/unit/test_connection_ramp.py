@@ -198,6 +198,19 @@ def test_what_does_not_answer_is_not_held(both: Both) -> None:
     assert step.now.open_count == 98  # a connection that did not answer is closed
 
 
+@pytest.mark.parametrize(("state", "times"), [("used", 0), ("backlogged", 2)])
+def test_unread_data_is_asked_for_at_any_count(
+    both: Both, monkeypatch: pytest.MonkeyPatch, state: str, times: int
+) -> None:
+    """Both ends, also of more sockets than are asked where nothing should lie in them."""
+    ramp = launch(both, state, probe_rate=0)
+    asked: list[int] = []
+    monkeypatch.setattr(ramp_module.sockets, "read_buffers", lambda port, **_: asked.append(port))
+    assert ramp.ledger.holds_data == (state == "backlogged")
+    ramp.step(ramp_module.BUFFERS_UP_TO + 1, is_last=False)
+    assert asked == times * [both.port]
+
+
 def test_what_cannot_be_left_unread_is_told(both: Both) -> None:
     ramp = launch(both, "backlogged")
     both.unfilled = 4

@@ -109,6 +109,18 @@ def test_without_each_sockets_data_the_sum_that_tcp_keeps_is_taken() -> None:
     assert held.closing(held.readings[-1]).unexplained_bytes == ELSEWHERE * COUNTS[-1]
 
 
+def test_data_that_was_not_asked_for_is_unknown_where_it_lies_and_none_elsewhere() -> None:
+    """Beyond some count sockets are not asked one by one: unread data would then look like the server's pages."""
+    held = ledger(client=65_536)
+    held.readings[-1] = dataclasses.replace(held.readings[-1], client_buffers=None)
+    held.holds_data = True
+    assert held.client_slope() is held.server_slope() is held.server_parts()["socket_page"] is None
+    empty = ledger()
+    whole = empty.server_slope()
+    empty.readings[-1] = dataclasses.replace(empty.readings[-1], client_buffers=None)
+    assert empty.server_slope() == whole and empty.client_slope() is not None
+
+
 def test_tasks_that_never_sent_have_no_page_of_their_own() -> None:
     pool = dataclasses.replace(ledger(), is_pool=True)
     pool.readings[0] = dataclasses.replace(pool.readings[0], server=pool.readings[-1].server)  # all there before

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from conftest import cannot_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -351,6 +352,36 @@ def run_into(program: str) -> tuple[list[Wall], list[Wall], int, str]:
         print(file=process.stdin, flush=True)
         process.stdin.close()
     return before, after, count, errno.errorcode.get(number, "OK")
+
+
+IN_A_TABLE_OF_ITS_OWN = """
+import ctypes, threading
+import os
+opened, done = threading.Event(), threading.Event()
+def run():
+    ctypes.CDLL(None, use_errno=True).unshare(0x400)  # CLONE_FILES
+    input()
+    for _ in range(50): os.dup(0)
+    opened.set()
+    done.wait()
+thread = threading.Thread(target=run)
+thread.start()
+print(flush=True)
+opened.wait()
+print(50, 0, flush=True)
+input()
+done.set()
+"""
+
+
+def test_descriptors_used_are_those_of_the_fullest_table() -> None:
+    """A thread with a table of its own has descriptors that the first thread's folder does not show."""
+    if Path("/proc/self/fd").stat().st_size == 0:
+        cannot_run("a kernel whose /proc/PID/fd has a size (Linux 6.2)")
+    before, after, count, _ = run_into(IN_A_TABLE_OF_ITS_OWN)
+    used = [next(wall for wall in walls if wall.name == "descriptors").used_count for walls in (before, after)]
+    assert used[0] is not None and used[0] < 20
+    assert used[1] == used[0] + count
 
 
 def test_descriptors_end_where_predicted() -> None:
