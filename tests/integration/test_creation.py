@@ -325,7 +325,7 @@ def test_a_state_that_an_interpreter_is_not_measured_in_is_a_skipped_row(tmp_pat
 
 
 def test_a_budget_that_is_far_too_small_is_in_the_grade(tmp_path: Path) -> None:
-    """One warm-up and three samples of a parent of 64 MiB; without a copy the same parent has all of its own."""
+    """One warm-up and three samples of a parent of 64 MiB; without a copy the same parent has nearly all of its own."""
     arguments = ["--rss", "64MiB", "--linking", "static", "--n", 200, "--repeats", 5, "--budget", "10ms"]
     rows = measured(tmp_path, *arguments, "--method", "fork,vfork")
     forked, shared = only(rows, method="fork"), only(rows, method="vfork")
@@ -333,7 +333,7 @@ def test_a_budget_that_is_far_too_small_is_in_the_grade(tmp_path: Path) -> None:
     assert "half of the warm-ups" in forked["grade_reason"] and "quarter of the samples" in forked["grade_reason"]
     assert int(forked["n_count"]) < 50
     assert "budget" not in shared["grade_reason"]
-    assert shared["n_count"] == "200"
+    assert 4 * int(forked["n_count"]) < int(shared["n_count"]) <= 200
 
 
 def first_wall(named: tuple[str, ...]) -> Callable[[str], bool]:
