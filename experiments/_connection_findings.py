@@ -89,6 +89,14 @@ def number(value: Scalar) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def ramp_time(last: FlatRow, steps: Sequence[FlatRow]) -> tuple[float, int]:
+    """Seconds that the steps of one ramp took, and how many connections were opened in steps that are not there."""
+    parts = [(number(step["ramp_s"]) or 0.0, number(step["connect_rate_per_s"])) for step in steps]
+    opened = [took_s * rate for took_s, rate in parts if rate is not None]
+    missing_count = _int(last["open_count"]) - round(sum(opened)) if len(opened) == len(parts) else 0
+    return sum(took_s for took_s, _ in parts), max(0, missing_count)
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from ._connection_findings import (
     interval_of,
     last_rows,
     number,
+    ramp_time,
     ratio_subject,
 )
 
@@ -184,13 +185,15 @@ def judge_c20(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     wall = _wall_of(made, "epoll")
     if row is None or (_open(row) < IBM and not wall[0]):
         return Verdict("C20", restated, rule, NOT_MEASURED, "needs --model epoll --to 100k")
-    ramps = [number(step["ramp_s"]) for step in _of(rows, "epoll", USED) if step["block"] == row["block"]]
-    took_s = sum(part or 0.0 for part in ramps)
+    took_s, untimed_count = ramp_time(row, [step for step in _of(rows, "epoll", USED) if step["block"] == row["block"]])
     told = f"{row['processes_count']} process held {_open(row):,}, each with an echo, in {_text('x_s', took_s)}"
     if _open(row) < IBM:
         return Verdict("C20", restated, rule, *_limited(wall, f"F1 fails: {told}"))
     is_live = row["echo_failed_count"] == 0 and row["processes_count"] == 1 and took_s <= IBM_S
     told += f"; {row['echo_asked_count']:,} asked again at the end, {row['echo_failed_count']} failed"
+    if is_live and untimed_count:
+        told += f"; the steps that opened {untimed_count:,} of them are void, and so their time is not in it"
+        return Verdict("C20", restated, rule, "INCONCLUSIVE", f"F1 is open: {told}; F2 is open")
     return Verdict("C20", restated, rule, "PARTLY" if is_live else "REFUTED", f"F1 {_yes(is_live)}: {told}; F2 is open")
 
 

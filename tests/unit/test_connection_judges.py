@@ -78,6 +78,19 @@ def test_c20_adds_up_the_ramps_of_one_repetition() -> None:
     assert judged([row(open_count=50_000, ramp_s=40.0, block=1), rows[1]], "C20").verdict == "PARTLY"
 
 
+def test_c20_does_not_take_a_part_of_the_ramp_for_all_of_it() -> None:
+    """A void step is not there for the judge, and neither is the time that it took."""
+    steps = [
+        row(open_count=50_000, ramp_s=30.0, connect_rate_per_s=50_000 / 30),
+        row(open_count=100_000, ramp_s=20.0, connect_rate_per_s=2_500.0),
+    ]
+    assert judged(steps, "C20").verdict == "PARTLY"
+    verdict = judged([{**steps[0], "grade": "void"}, steps[1]], "C20")
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert "opened 50,000 of them are void" in verdict.evidence
+    assert judged([{**steps[0], "grade": "void"}, {**steps[1], "ramp_s": 61.0}], "C20").verdict == "REFUTED"
+
+
 def test_a_setting_refutes_nothing_and_memory_does() -> None:
     by_setting = judged([stopped("epoll", 19_000, "descriptors")], "C20")
     assert by_setting.verdict == "INCONCLUSIVE"
