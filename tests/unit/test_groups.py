@@ -72,6 +72,6 @@ def test_a_plain_line_has_the_first_group_that_has_a_value() -> None:
     for name, text in {"timed": "value 5.50 ns", "counted": "number 77", "both": "value 6.50 ns"}.items():
         assert f"{name}: {text}" in lines
     assert "counts: both: number 88" in lines
-    assert sum("77" in line for line in lines) == 1
+    assert sum("number 77" in line for line in lines) == 1  # a seed may hold those digits too
     (broken,) = [line for line in lines if line.startswith("broken: ")]
     assert "failed, gone" in broken
