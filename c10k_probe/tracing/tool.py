@@ -90,10 +90,18 @@ class ToolTracer(Tracer):
         self.started_s = time.monotonic()
         self._tool.release()
         deadline = time.monotonic() + READY_PATIENCE_S
-        while not self._tool.has_ended() and not processes.children_of(self._tool.pid):
+        while not self._tool.has_ended() and not self._has_command():
             if time.monotonic() > deadline:
                 raise TracerUnavailable(self.name, f"not ready within {READY_PATIENCE_S:g} s")
             time.sleep(_POLL_S)
+
+    def _has_command(self) -> bool:
+        """Whether a child of the program is the command: those by which strace tries ptrace(2) bear its own words."""
+        assert self._tool is not None
+        children = processes.children_of(self._tool.pid)
+        own = processes.command_line(self._tool.pid)
+        others = ("", own, self.name)  # gone, such a child, the same as a zombie
+        return any(processes.command_line(pid) not in others for pid in children)
 
     def check(self) -> None:
         """Raises ``TracerUnavailable`` when the program is missing, or cannot work for this user."""
