@@ -23,8 +23,10 @@ _NAMED_WHERE_THERE = ("SwapCached", "SecPageTables", "Percpu", "Hugetlb")
 _SPARE_COUNTERS = ("MemFree", "Buffers", "Cached")
 _PROC_INODES = "proc_inode_cache"
 _PROC_COMPANIONS = ("dentry", "lsm_inode_cache")
-# Falling by less than this between two readings counts as having stopped.
-SETTLED_SHARE = 0.001
+# Falling by no more than this between two readings, so many times in a row, counts as having stopped. No share of all
+# slab: where other programs' files fill a gigabyte of it, a thousandth is more than a step of a ramp adds.
+SETTLED_BYTES = 64 << 10
+SETTLED_TIMES = 2
 
 
 @dataclass(frozen=True)
@@ -186,18 +188,20 @@ def settle(
     sessions: Collection[int] = (),
     proc_root: Path = PROC,
 ) -> Settled:
-    """Wait until slab has stopped falling: two readings `interval_s` apart within 0.1 %, or rising.
+    """Wait until slab has stopped falling: thrice `interval_s` apart, each time within 64 KiB of the last, or above.
 
     What the last cell freed must not be subtracted from the next one: sockets and tasks go back only after an
     RCU grace period and deferred work. Name the `sessions` of the last cell: orphans that nobody has reaped
     yet keep their kernel memory, and slab stands still until they are. Gives up after deadline_s.
     """
-    start_s, last = time.monotonic(), None
+    start_s, last, calm_count = time.monotonic(), None, 0
     while True:
         now = read_kernel_memory(proc_root).slab_active_bytes
         if now is None:
             return Settled(False, time.monotonic() - start_s, None)
-        if last is not None and last - now <= last * SETTLED_SHARE and not _any_left(sessions, proc_root):
+        is_calm = last is not None and last - now <= SETTLED_BYTES and not _any_left(sessions, proc_root)
+        calm_count = calm_count + 1 if is_calm else 0
+        if calm_count >= SETTLED_TIMES:
             return Settled(True, time.monotonic() - start_s, now)
         if time.monotonic() - start_s >= deadline_s:
             return Settled(False, time.monotonic() - start_s, now)

@@ -264,7 +264,18 @@ def test_settle_waits_while_slab_falls(monkeypatch: pytest.MonkeyPatch, tmp_path
     fake_slab(monkeypatch, 10_000_000, 8_000_000, 7_000_000, 6_999_000)
     settled = memory.settle(proc_root=tmp_path)
     assert (settled.is_settled, settled.slab_active_bytes) == (True, 6_999_000)
-    assert settled.waited_s == pytest.approx(0.3)
+    assert settled.waited_s == pytest.approx(0.4)
+
+
+def test_settle_goes_by_what_falls_and_not_by_how_much_slab_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A gigabyte of others' files hides no fall of half a megabyte; one calm reading amid a fall is chance."""
+    whole = 10**9
+    fake_slab(monkeypatch, whole, *(whole - 500_000 * step for step in (1, 2, 2, 3, 4, 4, 3)))
+    settled = memory.settle(proc_root=tmp_path)
+    assert (settled.is_settled, settled.slab_active_bytes) == (True, whole - 1_500_000)
+    assert settled.waited_s == pytest.approx(0.7)
 
 
 def test_settle_gives_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
