@@ -187,10 +187,10 @@ def _closings(rows: Sequence[FlatRow], seed: int) -> Iterator[Finding]:
 def _reached(rows: Sequence[FlatRow], seed: int) -> Iterator[Finding]:
     """Void rows count here: a step that was refused has no numbers, but a reason."""
     for group, own in groups_of(rows).items():
-        counts = [number(row["open_count"]) for row in last_rows(own)]
+        counts = [max(held) for held in _held_by_block(own).values()]
         stopped = [row for row in own if row["status"] == "failed"]
         row = stopped[0] if stopped else own[-1]
-        value = stats.median_interval([count for count in counts if count is not None], seed) if counts else None
+        value = stats.median_interval(counts, seed) if counts else None
         yield Reached(
             subject(group),
             REACHED,
@@ -201,6 +201,16 @@ def _reached(rows: Sequence[FlatRow], seed: int) -> Iterator[Finding]:
             wall=str(row["wall"] or ("unknown" if stopped else "")),
             wall_kind=str(row["wall_kind"] or ""),
         )
+
+
+def _held_by_block(rows: Sequence[FlatRow]) -> dict[int, list[float]]:
+    """How many were held at each step of each repetition; at the last none may be, as when the server has died."""
+    held: dict[int, list[float]] = {}
+    for row in rows:
+        count = number(row["open_count"])
+        if count is not None:
+            held.setdefault(_int(row["block"]), []).append(count)
+    return held
 
 
 def _why(row: FlatRow) -> str:

@@ -256,7 +256,8 @@ def _grade_of_rate(grade: stats.Grade, step: Step) -> stats.Grade:
 
 def _grade_of_memory(grade: stats.Grade, ledger: Ledger, now: Reading) -> stats.Grade:
     if ledger.end_bytes is None:
-        return grade.worse("shaky", "slab cannot be read: the ends cannot be told apart")
+        why = "slab cannot be read" if ledger.grown(now, "slab") is None else "the client could not open its own pairs"
+        return grade.worse("shaky", f"{why}: the ends cannot be told apart")
     price = stats.grade_interval(ledger.end_bytes, "price of one end")
     doubt = ledger.end_bytes.relative_half_width
     grade = grade.worse("void" if doubt is not None and doubt > WORTHLESS_PRICE else price.level, price.reason)

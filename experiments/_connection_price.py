@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from c10k_probe import native, stats
+from c10k_probe import stats
 from c10k_probe.load import Holder
 from c10k_probe.observe import memory
 
@@ -19,27 +19,27 @@ def price_of_one_end(holder: Holder) -> stats.Interval | None:
         width = price.relative_half_width if price else None
         if best is None or (width is not None and width < (best.relative_half_width or float("inf"))):
             best = price
-        if price is None or (width is not None and width <= GOOD_PRICE):
+        if width is not None and width <= GOOD_PRICE:
             break
     return best
 
 
 def _calibrate(holder: Holder) -> stats.Interval | None:
-    """Slab bytes of one end of a connection: half the slope over connections whose ends are both the client's."""
+    """Slab bytes of one end of a connection: half the slope over connections whose ends are both the client's.
+
+    None where no pair could be opened or slab cannot be read.
+    """
     points: list[tuple[int, int]] = []
     first = memory.read_kernel_memory()
-    try:
-        for count in CALIBRATION_PAIRS:
-            held = holder.pair(count) if count else 0
-            grown = memory.slab_growth(first, memory.read_kernel_memory()).bytes
-            if grown is None:
-                return None
-            points.append((held, grown))
-            if held < count:
-                break
-        holder.unpair()
-    except native.HelperCallFailed:
-        return None
+    for count in CALIBRATION_PAIRS:
+        held = holder.pair(count) if count else 0
+        grown = memory.slab_growth(first, memory.read_kernel_memory()).bytes
+        if grown is None:
+            break
+        points.append((held, grown))
+        if held < count:
+            break
+    holder.unpair()  # also those of a calibration that failed: what they take is no part of the ramp
     memory.settle()
     ends = [(2 * count, grown) for count, grown in points]
     return stats.slope([count for count, _ in ends], [grown for _, grown in ends])

@@ -72,7 +72,7 @@ class Launch:
             is_pool=self.model in POOLS,
             holds_data=self.state == BACKLOGGED,
         )
-        self.watch = WallWatch(server.session)
+        self.watch = WallWatch(server.session, selects=chosen(self.model).per_connection.select_count > 0)
         self.ledger.readings.append(self._read(0))
         self._is_filled = False
 

@@ -55,8 +55,10 @@ def _named(hit: dict[str, Any], pid: int, side: str, failure: Failure) -> Stop:
 class WallWatch:
     """The use of every limit and the kernel's counters of refusals, before the ramp and later."""
 
-    def __init__(self, server_pid: int) -> None:
+    def __init__(self, server_pid: int, *, selects: bool) -> None:
+        """Of a server that does not call select(2), its set of descriptors is no limit."""
         self._pid = server_pid
+        self._no_limits = () if selects else ("fd-setsize",)
         self._before = {wall.name: wall.used_count for wall in limits.walls(pid=server_pid)}
         self._refusals = counters.read_netstat()
 
@@ -69,6 +71,7 @@ class WallWatch:
             f"{wall.name}={self._before[wall.name]}..{wall.used_count}/{wall.limit_count or 'none'}"
             for wall in limits.walls(pid=self._pid)
             if wall.used_count is not None and self._before.get(wall.name) is not None
+            if wall.name not in self._no_limits
         ]
         return " ".join(texts)
 

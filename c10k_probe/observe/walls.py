@@ -192,10 +192,10 @@ def _descriptors_lift(machine: _Machine, limit: int | None, most: int | None) ->
     return f"{first}{machine.sudo}prlimit --pid $$ --nofile={wanted}:{wanted}"
 
 
-def _select_set(_: _Machine) -> _Level:
-    return _Level(
-        _SELECT_SET_COUNT, _STANDARD_DESCRIPTORS_COUNT, "FD_SETSIZE in sys/select.h, select(2)", None, "architectural"
-    )
+def _select_set(machine: _Machine) -> _Level:
+    """It bounds the number of a descriptor; the lowest that is free is given out, so that the use is how many are."""
+    used = _STANDARD_DESCRIPTORS_COUNT if machine.pid is None else _fullest_table_count(machine.folder)
+    return _Level(_SELECT_SET_COUNT, used, "FD_SETSIZE in sys/select.h, select(2)", None, "architectural")
 
 
 def _system_descriptors(machine: _Machine) -> _Level | None:

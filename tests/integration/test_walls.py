@@ -17,11 +17,11 @@ from c10k_probe import limits, results
 
 NOBODY = 65534
 DESCRIPTORS, TASKS = 200, 60
-# Where the server meets the wall, the client waits in vain for its last echo: 2 s of it, not 10.
+# Where the server meets the wall, the client waits in vain for its last echo: 1 s of it, not 10.
 IMPATIENT = (
     sys.executable,
     "-c",
-    "from c10k_probe import cli; from c10k_probe.load import holder; holder._TIMEOUT_MS = 2000; cli.main()",
+    "from c10k_probe import cli; from c10k_probe.load import holder; holder._TIMEOUT_MS = 1000; cli.main()",
 )
 Rows = list[dict[str, str]]
 

@@ -114,3 +114,14 @@ def test_a_search_that_went_all_the_way_says_so() -> None:
     most = found(rows, MOST)["epoll"]
     assert isinstance(most, Most)
     assert most.ended_by == ("--to",)
+
+
+def test_what_was_held_before_the_server_died_was_reached() -> None:
+    """At the last step nothing is held any more; the repetition that went on counts by its own end."""
+    dead = row("epoll", 0, target_count=20_000, status="failed", reason="it was killed at 15,275 connections")
+    rows = [row("epoll", 5_000), row("epoll", 10_000), dead]
+    reached = found(rows, REACHED)["epoll, used"]
+    assert reached.value is not None and reached.value.middle == 10_000
+    assert "it was killed at 15,275 connections" in reached.note
+    other = found([*rows, row("epoll", 20_000, block=1)], REACHED)["epoll, used"]
+    assert other.value is not None and other.value.middle == 15_000

@@ -11,11 +11,12 @@ from c10k_probe.experiments._connection_measured import refused_row, row_of
 from c10k_probe.experiments._connection_ramp import Rest, Step
 from c10k_probe.experiments._connection_rows import ConnectionsRow
 from c10k_probe.experiments._connection_walls import Stop
-from made_ledger import COUNTS, PRIVATE, TCP, ledger
+from made_ledger import COUNTS, END, PRIVATE, TCP, ledger
 
 from c10k_probe.experiment import flatten
 from c10k_probe.limits import Prediction, Wall
 from c10k_probe.load import Backlogged, Echoes, Probed, Ramped
+from c10k_probe.observe import memory
 from c10k_probe.observe.ledger import Reading
 
 MOST = COUNTS[-1]
@@ -39,7 +40,7 @@ def probed(count: int = 1_000, **changes: Any) -> Probed:
 
 def measured(**changes: Any) -> ConnectionsRow:
     """The row of the last step of a made-up ramp."""
-    held = ledger()
+    held = dataclasses.replace(ledger(), end_bytes=changes.pop("end_bytes", END))
     step = Step(
         target=MOST,
         ramped=Ramped(MOST, 1_000, 0.5, [5] * 1_000, None),
@@ -164,6 +165,15 @@ def test_the_kernels_count_decides() -> None:
     assert row.grade == "void"
     assert f"the kernel counts {MOST - 1:,} established, not {MOST:,}" in row.grade_reason
     assert measured(established=None).grade == "ok"
+
+
+def test_without_a_price_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slab that cannot be read, or a calibration that failed: one is a matter of rights, the other is not."""
+    row = measured(end_bytes=None)
+    assert (row.grade, row.server_bytes_per_connection) == ("shaky", None)
+    assert row.grade_reason == "the client could not open its own pairs: the ends cannot be told apart"
+    monkeypatch.setattr(memory, "slab_growth", lambda *_: memory.SlabGrowth(None, {}, None))
+    assert measured(end_bytes=None).grade_reason == "slab cannot be read: the ends cannot be told apart"
 
 
 def test_a_busy_client_lowers_the_grade_of_a_rate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -196,6 +197,16 @@ def test_what_does_not_answer_is_not_held(both: Both) -> None:
     assert step.stop is not None
     assert step.stop.reason == "it was killed; 2 of 50 scheduled echoes were not answered in time"
     assert step.now.open_count == 98  # a connection that did not answer is closed
+
+
+@pytest.mark.parametrize("selects", [False, True])
+def test_the_set_of_select_is_a_limit_of_who_calls_it(*, selects: bool) -> None:
+    """Its use is how many descriptors there are, which a loop of epoll may have any number of."""
+    watch = walls_module.WallWatch(os.getpid(), selects=selects)
+    used = dict(part.split("=") for part in watch.used().split())
+    assert ("fd-setsize" in used) == selects
+    if selects:
+        assert used["fd-setsize"].split("/")[0] == used["descriptors"].split("/")[0]
 
 
 @pytest.mark.parametrize(("state", "times"), [("used", 0), ("backlogged", 2)])

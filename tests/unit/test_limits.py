@@ -382,6 +382,8 @@ def test_descriptors_used_are_those_of_the_fullest_table() -> None:
     used = [next(wall for wall in walls if wall.name == "descriptors").used_count for walls in (before, after)]
     assert used[0] is not None and used[0] < 20
     assert used[1] == used[0] + count
+    select = [next(wall for wall in walls if wall.name == "fd-setsize").used_count for walls in (before, after)]
+    assert select == used
 
 
 def test_descriptors_end_where_predicted() -> None:
