@@ -166,4 +166,4 @@ class ConnectionsRow(Row):
     )
     page_faults_per_connection: stats.Interval | None = estimate("page_faults_per_connection", f"page faults {_EACH}")
     runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
-    trace_dropped_count: int | None = column("events that the tracer could not count")
+    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")

@@ -17,7 +17,7 @@ from c10k_probe.experiment import Bench, Cell, View
 from c10k_probe.load import Echoes, Holder, Ramped
 from c10k_probe.servers import CLIENT_END, MODELS, Server, ServerOptions
 from c10k_probe.tracing.base import Options, Tracer
-from c10k_probe.tracing.result import Trace
+from c10k_probe.tracing.result import Trace, lost_count
 
 from ._traced_launch import attached, call_count, calls_text, done_count, grade_counts, settle
 
@@ -119,7 +119,7 @@ class _Counter:
             after = self._tracer.snapshot()
             assert before is not None
             assert after is not None
-            return result, after.minus(before)
+            return result, after.since(before)
         with ExitStack() as stack:
             tracer = self._open(stack)
             result = work()
@@ -156,9 +156,8 @@ class _Counter:
         }
 
     def dropped_count(self) -> int | None:
-        """Events that could not be counted; None where the backend does not know."""
-        known = [trace.dropped_count for trace in self.traces if trace.dropped_count is not None]
-        return sum(known) if known else None
+        """Tasks and events that could not be counted; None where the backend does not know."""
+        return lost_count(self.traces)
 
     def _slope(self, value: Callable[[Trace], float | None]) -> stats.Interval | None:
         """Of what was counted until the end of each step, over the connections opened until then.
@@ -214,9 +213,9 @@ def _state(ramped: Ramped, echoes: Echoes, counter: _Counter) -> Mapping[str, st
         lost = f"{echoes.failed_count:,} of {echoes.asked_count:,} held connections gave no echo while traced"
         state = {"status": "failed", "reason": counter.server.death() or lost}
     grade = stats.Grade()
-    lost_count = counter.dropped_count()
-    if lost_count:
-        grade = grade.worse("void", f"{lost_count:,} events could not be counted")
+    missed_count = counter.dropped_count()
+    if missed_count:
+        grade = grade.worse("void", f"{missed_count:,} tasks or events could not be counted")
     notes = [note for trace in counter.traces[-1:] for note in trace.notes if trace.backend == "bcc"]
     for note in notes:
         grade = grade.worse("shaky", note)

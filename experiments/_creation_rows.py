@@ -102,7 +102,7 @@ class ForkLatencyRow(Row):
     traced_over_off_ratio: stats.Interval | None = estimate(
         "traced_over_off_ratio", "cycle while traced over untraced, block by block (return where there is no cycle)"
     )
-    trace_dropped_count: int | None = column("events that the tracer could not count")
+    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
 
 
 _TICKS, _AFTER_SPAWN = "the parent's ticks are late by", "the first tick after a creation is late by"

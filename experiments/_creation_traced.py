@@ -99,7 +99,7 @@ def _grade(
     grade = stats.Grade()
     lost = _sum(launches, "trace_dropped_count")
     if lost:
-        grade = grade.worse("void", f"{lost:,} events could not be counted")
+        grade = grade.worse("void", f"{lost:,} tasks or events could not be counted")
     if any(item.facts["is_cut"] for item in launches):
         grade = grade.worse("shaky", CUT)
     if len(launches) < stats.MINIMUM_LAUNCHES:

@@ -99,7 +99,7 @@ def _columns(launches: Sequence[Samples], base: Sequence[Samples], n: int, seed:
 def _grade(launches: Sequence[Samples], lost: int, counts: dict[str, stats.Interval | None]) -> stats.Grade:
     grade = stats.Grade()
     if lost:
-        grade = grade.worse("void", f"{lost:,} events could not be counted")
+        grade = grade.worse("void", f"{lost:,} tasks or events could not be counted")
     missed = [str(item.facts["notes"]) for item in launches if item.traced_by == "bcc" and item.facts["notes"]]
     if missed:
         grade = grade.worse("shaky", missed[0])

@@ -48,7 +48,7 @@ class TraceOverheadRow(Row):
     )
     calls_per_request_count: float | None = column("system calls that the tracer counted, for each request")
     switches_per_request_count: float | None = column("context switches that the tracer counted, for each request")
-    dropped_count: int | None = column("events that the tracer could not count, over all launches")
+    dropped_count: int | None = column("tasks and events that the tracer could not count, over all launches")
     ready_s: float | None = column("from opening the tracer until it counts, median of launches")
     tracer_cpu_pct: float | None = column("CPU that the tracer's own processes took, of one CPU, median of launches")
     tracer_peak_rss_bytes: float | None = column("most memory the tracer's own processes had (VmHWM), median")
@@ -157,7 +157,7 @@ def _grade(
     elif untraced_pct is not None and untraced_pct < FULL_PCT:  # a traced one may wait for its tracer
         grade = grade.worse("shaky", f"the untraced server used {untraced_pct:.0f} % of its CPU: not at full load")
     if sums["dropped_count"]:
-        grade = grade.worse("shaky", f"{sums['dropped_count']:,} events were dropped: counts are lower bounds")
+        grade = grade.worse("shaky", f"{sums['dropped_count']:,} tasks or events were dropped: counts are lower bounds")
     if sums["failed_count"]:
         grade = grade.worse("shaky", f"{sums['failed_count']:,} requests failed")
     return grade

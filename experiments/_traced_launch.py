@@ -23,7 +23,7 @@ from c10k_probe.experiment import Scalar
 from c10k_probe.observe import processes
 from c10k_probe.tracing.base import Options, Target, Tracer
 from c10k_probe.tracing.choose import open_tracer
-from c10k_probe.tracing.result import Trace
+from c10k_probe.tracing.result import Trace, lost_count
 
 # Says that it is there, waits for a line, and becomes the helper: one process, in which nothing of it has happened yet.
 # A pipe that is closed means that nobody wants it any more. What Python ignores, other programs do not.
@@ -126,7 +126,7 @@ def _in_one_session(
             after = tracer.stop() if helper is helpers[-1] else tracer.snapshot()
             assert before is not None
             assert after is not None
-            traces.append(after.minus(before))
+            traces.append(after.since(before))
             before = after
     return measured, traces
 
@@ -190,10 +190,8 @@ def per_one(small: Trace, large: Trace, more: int) -> Counted:
         "page_faults_count": _slope(small.page_faults_count, large.page_faults_count, more),
         "runqueue_wait_ns": None if wait_s is None else wait_s * 1e9,
     }
-    dropped = [trace.dropped_count for trace in (small, large)]
-    known = [count for count in dropped if count is not None]
     notes = tuple(dict.fromkeys(note for trace in (small, large) for note in trace.notes))
-    return Counted(large.backend, each, _calls(small, large, more), sum(known) if known else None, notes)
+    return Counted(large.backend, each, _calls(small, large, more), lost_count((small, large)), notes)
 
 
 def _slope(small: float | None, large: float | None, more: int) -> float | None:

@@ -113,7 +113,7 @@ class ContextSwitchesRow(Row):
     calls: str | None = column("system calls for one request, by name")
     latency_p50_ns: float | None = column("send() to the whole answer, untraced, median of launches' medians")
     client_cpu_pct: float | None = column("the client's CPU while it counted, of one CPU")
-    dropped_count: int | None = column("events that the tracer could not count")
+    dropped_count: int | None = column("tasks and events that the tracer could not count")
     failed_count: int | None = column("requests without a right answer")
     launches_count: int | None = column("fresh servers")
 
@@ -313,7 +313,7 @@ def _row(launches: Sequence[Samples], seed: int) -> ContextSwitchesRow:
         grade = grade.worse("shaky", f"the client used {client_pct:.0f} % of its CPU: the server could do more")
     dropped = sum(int(item.facts["dropped_count"] or 0) for item in launches)
     if dropped:
-        grade = grade.worse("void", f"{dropped:,} events could not be counted")
+        grade = grade.worse("void", f"{dropped:,} tasks or events could not be counted")
     return ContextSwitchesRow(
         **launches[0].key,  # type: ignore[arg-type]
         requests_per_s=stats.interval_of_all((float(item.values["rate"][0]) for item in launches), seed),

@@ -101,7 +101,7 @@ class ShortConnectionsRow(Row):
     traced_over_off_ratio: stats.Interval | None = estimate(
         "traced_over_off_ratio", "connections a second while traced over untraced, block by block"
     )
-    trace_dropped_count: int | None = column("events that the tracer could not count")
+    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
 
 
 def judge_c21(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:

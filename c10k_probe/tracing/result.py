@@ -149,6 +149,10 @@ class Trace:
                 changes[item.name] = new - old
         return dataclasses.replace(self, **changes)
 
+    def since(self, earlier: Self) -> Self:
+        """As ``minus``, but a task that was dropped before the first reading is lacking after it, too."""
+        return dataclasses.replace(self.minus(earlier), dropped_tasks_count=self.dropped_tasks_count)
+
     def per_s(self, count: int | None) -> float | None:
         """A count as a rate; None when unknown or nothing elapsed."""
         return None if count is None or self.elapsed_s <= 0 else count / self.elapsed_s
@@ -169,6 +173,12 @@ def _call_change(new: Call, old: Call | None) -> Call:
 
 def _minus(new: int | None, old: int | None) -> int | None:
     return None if new is None or old is None else new - old
+
+
+def lost_count(parts: Sequence[Trace]) -> int | None:
+    """Tasks and events dropped over the parts that ``Trace.since`` gave, in turn: events add up, tasks stay dropped."""
+    tasks = [part.dropped_tasks_count for part in parts if part.dropped_tasks_count is not None]
+    return add_known([max(tasks, default=None), *(part.dropped_events_count for part in parts)])
 
 
 def add_known(values: Sequence[int | None]) -> int | None:

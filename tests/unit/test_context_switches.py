@@ -56,7 +56,7 @@ def test_what_a_backend_cannot_see_stays_empty() -> None:
 @pytest.mark.parametrize(
     ("facts", "grade", "words"),
     [
-        ({"dropped_count": 3}, "void", "15 events could not be counted"),
+        ({"dropped_count": 3}, "void", "15 tasks or events could not be counted"),
         ({"client_cpu_pct": 95.0}, "shaky", "the client used 95 % of its CPU"),
     ],
 )

@@ -178,7 +178,7 @@ def test_untraced_rows_are_the_same_beside_traced_ones() -> None:
 @pytest.mark.parametrize(
     ("change", "grade", "reason"),
     [
-        ({"dropped": 3}, "void", "30 events could not be counted"),
+        ({"dropped": 3}, "void", "30 tasks or events could not be counted"),
         ({"small": 40}, "shaky", creation.CUT),
         ({"notes": ("5 wake-ups were missed",)}, "shaky", "5 wake-ups were missed"),
     ],

@@ -16,7 +16,7 @@ from c10k_probe.tracing import bcc_kernel, choose, syscalls
 from c10k_probe.tracing.base import Options, Target, Tracer, TracerUnavailable
 from c10k_probe.tracing.launch import find_program
 from c10k_probe.tracing.perf import read_report
-from c10k_probe.tracing.result import Call, Histogram, Trace
+from c10k_probe.tracing.result import Call, Histogram, Trace, lost_count
 from c10k_probe.tracing.strace import accepted, parse_summary
 
 UNISTD = ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm/unistd_64.h")
@@ -118,6 +118,19 @@ def test_a_difference_takes_everything_apart_and_leaves_the_unknown_unknown() ->
     assert part.voluntary_switches_count is None
     assert part.per_s(part.calls_count) == 2.0
     assert part.per_s(None) is None
+
+
+def test_a_task_that_was_never_followed_stays_lacking() -> None:
+    """What was dropped before the first reading is missing in every part; what was dropped later counts once."""
+    before, middle, after = (
+        trace(calls_count=calls, dropped_tasks_count=tasks, dropped_events_count=events)
+        for calls, tasks, events in ((5, 3, 10), (7, 3, 10), (9, 4, 12))
+    )
+    assert (middle.minus(before).dropped_count, middle.since(before).dropped_count) == (0, 3)
+    parts = [middle.since(before), after.since(middle)]
+    assert [part.calls_count for part in parts] == [2, 2]
+    assert lost_count(parts) == 4 + 2
+    assert lost_count([trace(), trace()]) is None
 
 
 def test_what_nobody_knows_is_none_and_never_0() -> None:
