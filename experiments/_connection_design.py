@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,15 +142,6 @@ def geometric_steps(to: int, steps: int) -> list[int]:
     """About ``steps`` counts up to ``to``, each about twice the last; exact at the end, each once."""
     ratio = min(2.0, to ** (1 / max(1, steps - 1)))
     return sorted({max(1, round(to / ratio**back)) for back in range(steps)})
-
-
-def doublings(first: int, most: int) -> Iterator[int]:
-    """``first``, twice that, and so on, and ``most``."""
-    count = first
-    while count < most:
-        yield count
-        count *= 2
-    yield most
 
 
 def chosen(model: str) -> ServerModel:

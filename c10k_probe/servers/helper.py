@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from c10k_probe import native
+from c10k_probe.limits import Needs
+from c10k_probe.servers.base import PROTOCOLS
 
 _FAREWELL_S: Final = 10.0  # every connection is closed, and every process of a server with many reaped
+
+
+@dataclass(frozen=True)
+class HelperModel:
+    """One way of a helper to serve a connection, and what a connection takes of each limit.
+
+    The figures are for predictions only (``doctor``, the memory guard's first step); a run measures its own.
+    """
+
+    name: str
+    summary: str
+    per_connection: Needs
+    fixed: Needs
+    takes: frozenset[str] = frozenset()
+    protocols: frozenset[str] = frozenset(PROTOCOLS)
 
 
 class HelperServer(native.Helpers):

@@ -8,23 +8,14 @@ from typing import Final
 
 from c10k_probe import native
 from c10k_probe.limits import Needs
-from c10k_probe.servers.base import PROTOCOLS, ServerOptions
-from c10k_probe.servers.helper import HelperServer
+from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.helper import HelperModel, HelperServer
 
 
 @dataclass(frozen=True)
-class PythonModel:
-    """One way of a Python program to serve a connection, and what a connection takes of each limit.
+class PythonModel(HelperModel):
+    """One way of a Python program to serve a connection. module: what it needs besides the standard library."""
 
-    The figures are for predictions only (``doctor``, the memory guard's first step); a run measures its own.
-    """
-
-    name: str
-    summary: str
-    per_connection: Needs
-    fixed: Needs
-    takes: frozenset[str] = frozenset()
-    protocols: frozenset[str] = frozenset(PROTOCOLS)
     module: str = ""
 
     @property

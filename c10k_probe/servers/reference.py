@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe.limits import Needs
-from c10k_probe.servers.base import PROTOCOLS, ServerOptions
-from c10k_probe.servers.helper import HelperServer
+from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.helper import HelperModel, HelperServer
 
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
 _TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
@@ -21,18 +21,9 @@ _ONE_TASK: Final = Needs(descriptors_count=_OWN_DESCRIPTORS, system_descriptors_
 
 
 @dataclass(frozen=True)
-class ReferenceModel:
-    """One way of the reference server to serve a connection, and what a connection takes of each limit.
+class ReferenceModel(HelperModel):
+    """One way of the reference server to serve a connection."""
 
-    The figures are for predictions only (``doctor``, the memory guard's first step); a run measures its own.
-    """
-
-    name: str
-    summary: str
-    per_connection: Needs
-    fixed: Needs
-    takes: frozenset[str] = frozenset()
-    protocols: frozenset[str] = frozenset(PROTOCOLS)
     missing: str = ""
 
     def start(self, options: ServerOptions) -> ReferenceServer:
