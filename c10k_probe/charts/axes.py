@@ -148,8 +148,8 @@ def _linear_places(low: float, high: float, most: int, dimension: str) -> list[f
     scale = _scale(dimension, max(abs(low), abs(high)))
     factor = float(scale.factor) if scale else 1.0
     power = math.floor(math.log10((high - low) / factor / most))
-    if dimension == "count":
-        power = max(0, power)  # there is no half a thread
+    if dimension == "count" and math.floor(high) >= math.ceil(low):
+        power = max(0, power)  # there is no half a thread, unless nothing whole lies on the axis: a mean of counts
     for step in (part * 10.0**ten * factor for ten in count(power) for part in (1, 2, 5)):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first < most:

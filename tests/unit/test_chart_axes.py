@@ -17,6 +17,8 @@ from c10k_probe.charts.axes import make_axis, stem, value_text
 )
 @example("a_count", [1.0], 5, False)
 @example("a_ns", [1e9, 1e9 + 1], 8, True)
+@example("a_count", [0.25], 3, True)
+@example("a_count", [1.49, 1.51], 5, True)
 def test_ticks_are_few_ordered_within_the_axis_and_told_apart(
     column: str, values: list[float], most: int, log: bool
 ) -> None:
