@@ -92,22 +92,25 @@ struct steps {
     size_t count; /* all of them */
 };
 
-/* A turn of the loop takes some 0.1 us; where one took a quarter of a tick, something else ran. */
+/* A turn of the loop takes some 0.1 us; where one took a quarter of a tick, something else ran. The clock is
+ * read between the two ends of its turn: a task put off before or after that reading is seen either way. */
 static void watch(int64_t end_ns, struct steps *steps)
 {
     int64_t gap_ns = coarse_resolution_ns() / 4;
     int64_t step_from_ns = coarse_now_ns();
     bool is_whole = false; /* the first is seen from its middle on */
-    for (int64_t last_ns = now_ns(), turn_ns; (turn_ns = now_ns()) < end_ns; last_ns = turn_ns) {
+    for (int64_t last_ns = now_ns(), turn_ns = last_ns; turn_ns < end_ns; last_ns = turn_ns) {
         int64_t coarse_ns = coarse_now_ns();
-        is_whole = is_whole && turn_ns - last_ns < gap_ns;
+        turn_ns = now_ns();
+        bool is_unbroken = turn_ns - last_ns < gap_ns;
+        is_whole = is_whole && is_unbroken;
         if (coarse_ns != step_from_ns) {
             if (is_whole && steps->kept_count < STEPS_MAX) {
                 steps->ns[steps->kept_count++] = coarse_ns - step_from_ns;
             }
             steps->count++;
             step_from_ns = coarse_ns;
-            is_whole = true;
+            is_whole = is_unbroken; /* put off after the reading: the next change is of several ticks */
         }
     }
 }

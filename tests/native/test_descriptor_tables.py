@@ -106,7 +106,7 @@ def test_two_lanes_share_what_is_to_be_opened(server: Server) -> None:
         assert MANY <= ramped["open_count"] == held < many
         assert ramped["lanes_count"] == 2
         assert ramped["failure"]["at_count"] == held
-        assert 50 <= len(ramped["connect_ns"]) <= 100
+        assert 25 <= len(ramped["connect_ns"]) <= 100, "a lane that opened nearly all halved its 50 last"
         assert len(ramped["connect_ns"]) == pytest.approx(held / ramped["connect_samples_every"], abs=3)
         assert outcome(holder.ask("echo 0 1", "echoed")) == (held, 0)
         assert [wall["name"] for wall in server.helper.walls()] == ["EMFILE"], "the server says what stopped it"
