@@ -12,6 +12,8 @@ tracing did to it. ``switches_per_s`` is switches per request times the untraced
 on one CPU, that hand a token on at that rate, against the same work without switches (see ``scheduling``). Not timed:
 starting the server, opening connections, a warm-up of each window. Clock: CLOCK_MONOTONIC in the C client.
 
+A pool (``prefork``, ``thread-pool``) has a worker for each connection here, or more.
+
 Known bias: a closed loop, so the rate is what client and server reach together; client and server are pinned apart
 where there are two CPUs, and a client at its limit is graded. The tracer starts and stops some milliseconds outside of
 the window that the client counts, while the server is idle. Traced figures are counts, which tracing does not
@@ -49,7 +51,7 @@ from c10k_probe.experiment import (
 from c10k_probe.limits import Needs
 from c10k_probe.load import Holder, Pumped
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import BASIC_MODELS, MODELS, Server, ServerOptions
+from c10k_probe.servers import BASIC_MODELS, MODELS, Server, to_hold
 from c10k_probe.tracing.base import Target
 from c10k_probe.tracing.choose import OFF, open_tracer
 from c10k_probe.tracing.result import Trace
@@ -209,7 +211,7 @@ class ContextSwitches(Experiment[ContextSwitchesParameters]):
         """A fresh server and its connections; a traced and an untraced window, which of them first by turns."""
         model, count = str(cell.key["model"]), int(cell.key["concurrency_count"])
         with (
-            MODELS[model].start(ServerOptions()) as server,
+            MODELS[model].start(to_hold(model, count)[0]) as server,
             Holder(server.port, count, count, bench.remaining_s) as holder,
         ):
             _open(holder, count)
@@ -228,7 +230,7 @@ class ContextSwitches(Experiment[ContextSwitchesParameters]):
 
 
 def _cell(model: str, count: int, window_ns: int) -> Cell:
-    needs = MODELS[model].fixed.plus(MODELS[model].per_connection.times(count))
+    needs = MODELS[model].fixed.plus(MODELS[model].per_connection.times(count)).plus(to_hold(model, count)[1])
     return Cell(
         {"model": model, "concurrency_count": count},
         needs.plus(Needs(descriptors_count=32, memory_bytes=250 << 20)),

@@ -9,15 +9,13 @@
 #include "readiness_uring.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #if C10K_HAVE_URING
 enum { BUFFERS_LEAST = 16, BUFFERS_MOST = 32768 };
 
-static struct io_uring_buf_ring *buffers;
+static struct ring_buffers buffers;
 static char *memory;
-static uint16_t buffers_count, tail;
 
 static void prepare(struct io_uring_sqe *sqe)
 {
@@ -29,25 +27,22 @@ static void prepare(struct io_uring_sqe *sqe)
 
 static void put_buffer(uint16_t number)
 {
-    struct io_uring_buf *buffer = &buffers->bufs[tail++ & (buffers_count - 1)];
-    buffer->addr = (uintptr_t)(memory + (size_t)number * READ_BYTES);
-    buffer->len = READ_BYTES;
-    buffer->bid = number;
+    ring_put_buffer(&buffers, number, memory + (size_t)number * READ_BYTES, READ_BYTES);
 }
 
 static void give_back(void)
 {
-    __atomic_store_n(&buffers->tail, tail, __ATOMIC_RELEASE);
+    ring_give_buffers(&buffers);
 }
 
 /* Bytes that are no tokens do not count. */
 static uint32_t take(const struct io_uring_cqe *cqe)
 {
     uint32_t tokens_count = 0;
-    if ((cqe->flags & IORING_CQE_F_BUFFER) == 0) {
+    if (!ring_has_buffer(cqe)) {
         return 0;
     }
-    const uint16_t number = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+    const uint16_t number = ring_buffer_number(cqe);
     const char *bytes = memory + (size_t)number * READ_BYTES;
     for (int i = 0; i < cqe->res; i++) {
         tokens_count += bytes[i] == TOKEN;
@@ -64,24 +59,16 @@ static const struct uring_kind kind = {
     .give_back = give_back,
 };
 
-static size_t ring_bytes(void)
-{
-    return buffers_count * sizeof(struct io_uring_buf);
-}
-
 static void open_mechanism(void)
 {
-    buffers_count = BUFFERS_LEAST;
-    while (buffers_count < sockets.active_count && buffers_count < BUFFERS_MOST) {
-        buffers_count = (uint16_t)(buffers_count * 2);
+    uint16_t count = BUFFERS_LEAST;
+    while (count < sockets.active_count && count < BUFFERS_MOST) {
+        count = (uint16_t)(count * 2);
     }
     uring_open(&kind);
-    buffers = CHECK_POINTER(mmap(NULL, ring_bytes(), PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
-    memory = touched_memory((size_t)buffers_count * READ_BYTES);
-    struct io_uring_buf_reg group = {.ring_addr = (uintptr_t)buffers, .ring_entries = buffers_count};
-    uring_register(IORING_REGISTER_PBUF_RING, &group, 1);
-    for (uint16_t number = 0; number < buffers_count; number++) {
+    uring_open_buffers(&buffers, count);
+    memory = touched_memory((size_t)count * READ_BYTES);
+    for (uint16_t number = 0; number < count; number++) {
         put_buffer(number);
     }
     give_back();
@@ -90,7 +77,7 @@ static void open_mechanism(void)
 static void close_mechanism(void)
 {
     uring_close();
-    munmap(buffers, ring_bytes());
+    ring_close_buffers(&buffers);
     free(memory);
 }
 #else

@@ -1,6 +1,6 @@
 /*
- * readiness_uring.h - what the three ways to use io_uring share: the two rings by raw system calls, a request for
- * each watched position, and their completions. Sources: io_uring(7), io_uring_setup(2), io_uring_enter(2).
+ * readiness_uring.h - what the three ways to use io_uring share: a ring (ring.h), a request for each watched position,
+ * and their completions. Sources: io_uring(7), io_uring_enter(2).
  *
  * A mechanism has one kind of request. Its position is armed from then on until a completion comes without
  * IORING_CQE_F_MORE; uring_rearm() arms again what is not.
@@ -9,17 +9,7 @@
 #define C10K_READINESS_URING_H
 
 #include "readiness.h"
-
-#if __has_include(<linux/io_uring.h>)
-#include <linux/io_uring.h>
-#endif
-
-/* With headers older than Linux 6.1 all of this is left out, and the mechanisms say so at run time. */
-#ifdef IORING_SETUP_DEFER_TASKRUN
-#define C10K_HAVE_URING 1
-#else
-#define C10K_HAVE_URING 0
-#endif
+#include "ring.h"
 
 struct io_uring_sqe;
 struct io_uring_cqe;
@@ -43,7 +33,9 @@ int uring_wait(struct event *events, uint32_t room);
 void uring_rearm(const struct event *events, uint32_t count);
 void uring_close(void);
 
-/* io_uring_register(2) of this ring; an EINVAL is `unsupported`. */
-void uring_register(unsigned operation, void *argument, unsigned count);
+#if C10K_HAVE_URING
+/* A ring of buffers for this ring; a kernel without them is `unsupported`. */
+void uring_open_buffers(struct ring_buffers *buffers, uint16_t count);
+#endif
 
 #endif

@@ -1,19 +1,19 @@
 /*
- * reference_server.c - the same echo server in three models: one thread with epoll, a thread for each
- * connection, a process for each connection. It is the system under test: what does one more held
- * connection cost, and which wall is met first?
+ * reference_server.c - one server in many models: the ways in which the literature on connection scaling serves a
+ * connection, with the same handler in each. It is the system under test: what does one more held connection cost,
+ * and which wall is met first?
  *
  * Timed: nothing in here. The client times connect() and the echo; observers read /proc from outside. The
  * server only counts, in connections and tasks.
  * Clock: CLOCK_MONOTONIC, read for `hello` only. Units: counts, and bytes for --stack.
  *
- * The handler is the same code in each model: receive what is there (at most 4 KiB), send all of it back,
- * close at the end of the stream or on an error. TCP_NODELAY is on. Listens on 127.0.0.1 only, at a port of
- * the kernel's choice.
- *   epoll:  level-triggered, non-blocking, one buffer for all; no user memory for a connection, except for
- *           one whose client does not read its echo (the rest of that echo is set aside, at most 4 KiB).
- *   thread: one detached thread each, the buffer is on its stack; default attributes unless --stack is given.
- *   fork:   one child each, the buffer is on its stack; the parent closes its copy of the descriptor.
+ * The handler (--protocol): `echo` receives what is there (at most 4 KiB) and sends all of it back; `http` answers each
+ * request with the same few bytes (server_http.h). It closes at the end of the stream or on an error. TCP_NODELAY is
+ * on. Listens on 127.0.0.1 only, at a port of the kernel's choice. The models (--model), each said in its own file:
+ *   epoll, select, poll, io_uring: one thread for all connections.
+ *   thread, fork: a thread or a process for each connection.
+ *   thread-pool, prefork: the same, but a fixed number (--workers) of them, made at the start.
+ *   epoll-reuseport, epoll-exclusive: some processes (--workers), each with an event loop.
  *
  * Commands, one a line on stdin: `status`, `quit` (or end of file).
  * A wall (no descriptor, no task, no memory) is printed once for each pair of call and error, and the server
@@ -24,22 +24,22 @@
  *   - thread: glibc keeps up to 40 MiB of stacks of ended threads for new ones, so memory after closing is an
  *     upper bound; touched pages of a stack are part of the price of a connection, by design.
  *   - fork: the parent's table of child pids (4 bytes each) is copied on write by the parent while it grows.
+ *   - prefork, thread-pool: the workers are there before the first connection, so a connection costs no task.
  *   - client and server share the machine, and its cores unless they are pinned apart.
  *
  * The parts: server.h (what they share), server_models.c (the table of models), server_model_NAME.c (one
- * each), server_accept.c, server_connections.c (the handler), server_walls.c, server_commands.c,
- * server_poll_loop.c and server_stalled.c (what only some models use).
+ * each), server_listener.c, server_accept.c, server_connections.c (the handler), server_http.c and
+ * server_http_request.c, server_walls.c, server_commands.c; and what only some models use: server_poll_loop.c,
+ * server_stalled.c, server_kept.c, server_stop_threads.c, server_workers.c, server_worker_epoll.c.
  *
- * Sources: epoll(7), tcp(7), socket(7), accept(2), listen(2), clone(2), pthread_create(3), signalfd(2),
- * eventfd(2), Documentation/networking/ip-sysctl.rst (somaxconn).
+ * Sources: tcp(7), socket(7), accept(2), listen(2), and those of each part.
  */
 #include "server.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <netinet/in.h>
-#include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -55,11 +55,11 @@ struct server server = {.backlog_asked_count = 4096, .listener_fd = -1, .self_st
 
 static void open_listener(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    server.listener_fd = (int)CHECK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    CHECK(bind(server.listener_fd, (struct sockaddr *)&address, sizeof address));
-    CHECK(listen(server.listener_fd, (int)server.backlog_asked_count));
+    server.listener_fd = server_bind(0, server.model->is_port_shared);
     server.port = server_local_port(server.listener_fd);
+    if (!server.model->is_port_shared) {
+        CHECK(listen(server.listener_fd, (int)server.backlog_asked_count));
+    }
 }
 
 /* First, so that nobody new comes while the others are closed. */
@@ -69,19 +69,11 @@ static void close_listener(void)
     server.listener_fd = -1;
 }
 
-/* What is in force: the kernel cuts the backlog at somaxconn without a word (listen(2)). */
-static int64_t backlog_in_force(void)
+static void refuse_useless(const char *option, const char *word, bool is_given)
 {
-    const int64_t asked_count = server.backlog_asked_count;
-    int64_t most_count = asked_count;
-    FILE *file = fopen("/proc/sys/net/core/somaxconn", "re");
-    if (file != NULL) {
-        if (fscanf(file, "%" SCNd64, &most_count) != 1) {
-            most_count = asked_count;
-        }
-        fclose(file);
+    if (is_given && strstr(server.model->takes, word) == NULL) {
+        usage("%s does nothing for the model %s; leave it out", option, server.model->name);
     }
-    return most_count < asked_count ? most_count : asked_count;
 }
 
 static void read_arguments(int argc, char **argv)
@@ -106,6 +98,10 @@ static void read_arguments(int argc, char **argv)
     }
     helper_parse("reference_server", argc, argv, options, ARRAY_COUNT(options));
     server.model = server_models[model];
+    refuse_useless("--stack", "stack", server.stack_bytes != 0);
+    refuse_useless("--workers", "workers", server.workers_count != 0);
+    refuse_useless("--edge", "edge", server.is_edge_triggered);
+    refuse_useless("--capacity", "capacity", server.capacity_count != 0);
 }
 
 int main(int argc, char **argv)
@@ -116,7 +112,7 @@ int main(int argc, char **argv)
     server.self_status_fd = (int)CHECK(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
     server.model->prepare();
     emit("{\"type\":\"ready\",\"port\":%u,\"backlog\":%" PRId64 ",\"pid\":%d,\"model\":\"%s\"}", server.port,
-         backlog_in_force(), getpid(), server.model->name);
+         server_backlog_in_force(), getpid(), server.model->name);
     server.model->loop();
     close_listener();
     server.model->stop();

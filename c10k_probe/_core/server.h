@@ -10,19 +10,26 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-enum { SERVER_BUFFER_BYTES = 4096 }; /* most that the handler receives at once */
+enum { SERVER_BUFFER_BYTES = 4096 }; /* most that the handler receives at once, and most that it answers to it */
+
+/* Workers of a pool that serves a connection with each, unless --workers says otherwise: as many as Apache's prefork
+ * has by default (MaxRequestWorkers). */
+enum { SERVER_POOL_COUNT = 256 };
 
 enum server_protocol { SERVER_ECHO, SERVER_HTTP };
 
 /* One way to serve connections. All of it runs in the main thread. */
 struct server_model {
     const char *name;                   /* as --model and `ready` have it */
+    const char *takes;                  /* of the options stack, workers, edge, capacity: those that it obeys */
     int accept_flags;                   /* of accept4, besides SOCK_CLOEXEC: 0 or SOCK_NONBLOCK */
+    bool is_port_shared;                /* it opens listeners of its own: server.listener_fd holds the port only */
     void (*prepare)(void);              /* once: the listener is open, `ready` is not yet printed */
     void (*loop)(void);                 /* accepts, serves and obeys until server.is_quitting */
     void (*serve)(int fd);              /* one just accepted: count it as open, or server_refuse() it */
     void (*watch_listener)(bool is_on); /* NULL where the loop asks server_is_paused() by itself */
-    int64_t (*count_tasks)(void);       /* processes and threads, the accepting one included */
+    int64_t (*count_tasks)(void);       /* processes and threads, all of the server's */
+    void (*emit_status)(void);          /* NULL, or: prints more parts of `status` */
     void (*stop)(void);                 /* the listener is closed: close, end and reap the rest */
 };
 
@@ -34,31 +41,60 @@ struct server {
     int64_t workers_count;                    /* of a pool; 0: as many as the model thinks fit */
     int64_t capacity_count;                   /* connections that it must be able to hold; 0: as it comes */
     int64_t is_edge_triggered, protocol;      /* protocol: enum server_protocol */
-    int listener_fd, self_status_fd, highest_fd;
+    int listener_fd, self_status_fd;
     uint16_t port;
-    bool is_quitting;
-    _Atomic int64_t open_count, closed_count;
-    int64_t accepted_count, dropped_count, accept_errors_count;
+    atomic_bool is_quitting;
+    atomic_int highest_fd;
+    _Atomic int64_t open_count, closed_count, accepted_count, dropped_count, accept_errors_count;
 };
 
 extern struct server server;
 
+/* ---- server_listener.c ---- */
+
+/* A socket at 127.0.0.1 and a port, 0 for any, with SO_REUSEPORT if several are to share it. Does not listen yet. What
+ * it accepts has its TCP_NODELAY. */
+int server_bind(uint16_t port, bool is_shared);
+
+/* What is in force: the kernel cuts the backlog at somaxconn without a word (listen(2)). */
+int64_t server_backlog_in_force(void);
+
 /* ---- server_accept.c ---- */
 
-/* Accepts what waits, up to a batch, and gives each to the model. */
-void server_accept_batch(void);
+/* Accepts what waits, up to a batch, and gives each to the model. False: none waits, or there is a wall. */
+bool server_accept_batch(void);
+
+/* The parts of it, for a model that does not call accept4: one was accepted; accepting failed (true: try again at
+ * once; closed_before: as for server_pause_accepting). */
+void server_accepted(int fd);
+bool server_accept_failed(int error_number, int64_t closed_before);
+
+/* The listener is to block: a request to accept that is handed to the kernel, or a task, waits there. */
+void server_let_listener_block(void);
 
 /* ---- server_walls.c ---- */
 
 /* No descriptor, task or memory: a reason to say so and go on. */
 bool server_is_wall(int error_number);
 
-/* Counts an error of accepting; prints a `wall` line for a new pair of call and error. */
+/* Prints a `wall` line; why: in words, NULL for the error's own message. */
+void server_tell(const char *call, int error_number, const char *why);
+
+/* The same, but only for a new pair of call and error. */
+void server_tell_wall(const char *call, int error_number, const char *why);
+
+/* Has walls told to somebody else: by a process that does not print. `call` is a constant. */
+void server_tell_walls_to(void (*teller)(const char *call, int error_number));
+
+/* Counts an error of accepting, and tells it. */
 void server_report_wall(const char *call, int error_number);
 
 /* Closes an accepted connection for which there is no task (or no watch): the client must see that. An error
  * that is no wall ends the server. */
 void server_refuse(int fd, const char *call, int error_number);
+
+/* The same for a wall of the model's own. */
+void server_refuse_because(int fd, const char *call, int error_number, const char *why);
 
 /* Leaves the listener alone until a connection closes. closed_before: server.closed_count as it was before
  * the call that failed. */
@@ -77,11 +113,35 @@ typedef bool (*server_keep_rest)(int fd, const char *bytes, size_t count);
 /* Bytes sent, fewer than asked only where a non-blocking socket is full; -1 when the connection is over. */
 ssize_t server_send_what_fits(int fd, const char *bytes, size_t count);
 
-/* One step of the handler: receive, send back. False when the connection is over. */
-bool server_echo_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest);
+/* What the handler gives back for what came; both are in the same buffer. */
+struct server_answer {
+    size_t count; /* 0: more must come first */
+    bool is_last; /* the connection is over when it has gone out */
+};
+
+/* The handler without its calls: `received` bytes that came on fd are in the buffer, the answer is put there. */
+struct server_answer server_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], size_t received);
+
+/* Most that may be received at once for server_answer. */
+size_t server_receive_bytes(void);
+
+/* What was kept of fd's requests; whoever closes fd without server_step having said that it is over calls it. */
+void server_forget(int fd);
+
+/* One step of the handler: receive, answer. False when the connection is over. */
+bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest);
 
 /* The handler for a task of its own (blocking socket); closes fd. */
-void server_echo_until_closed(int fd);
+void server_serve_until_closed(int fd);
+
+/* What an event loop has to wait for next. */
+enum server_interest { SERVER_OVER, SERVER_READ, SERVER_WRITE };
+
+/* One event on a non-blocking connection: goes on with a kept answer, or else one step of the handler. */
+enum server_interest server_on_event(int fd);
+
+/* One connection more. From any thread. */
+void server_count_opened(void);
 
 /* One connection fewer. From any thread. */
 void server_count_closed(void);
@@ -105,5 +165,13 @@ int64_t server_count_own_threads(void);
 /* The loop of a model whose connections are served by other tasks. wake_fd: non-blocking, readable when one
  * of them has something to say; it is emptied, then on_wake (may be NULL) is called. */
 void server_poll_loop(int wake_fd, void (*on_wake)(void));
+
+/* ---- server_stop_threads.c ---- */
+
+/* True when it is reached within 2 s or so. */
+bool server_wait_until(bool (*is_reached)(void));
+
+/* Has the threads that serve with blocking calls close all that is open; false: some did not. */
+bool server_stop_threads(void);
 
 #endif

@@ -4,8 +4,6 @@
  */
 #include "server.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -18,8 +16,8 @@ static bool is_client_waiting(void)
     return poll(&listener, 1, 0) > 0;
 }
 
-/* True: try again at once. The passing errors are the new connection's own (accept(2), "Error handling"). */
-static bool after_failed_accept(int error_number, int64_t closed_before)
+/* The passing errors are the new connection's own (accept(2), "Error handling"). */
+bool server_accept_failed(int error_number, int64_t closed_before)
 {
     static const int passing[] = {EINTR,     ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT,
                                   EHOSTDOWN, ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
@@ -28,7 +26,7 @@ static bool after_failed_accept(int error_number, int64_t closed_before)
     }
     for (size_t i = 0; i < ARRAY_COUNT(passing); i++) {
         if (error_number == passing[i]) {
-            server.accept_errors_count += error_number != EINTR;
+            atomic_fetch_add(&server.accept_errors_count, error_number != EINTR);
             return true;
         }
     }
@@ -40,23 +38,29 @@ static bool after_failed_accept(int error_number, int64_t closed_before)
     return false;
 }
 
+void server_accepted(int fd)
+{
+    atomic_fetch_add(&server.accepted_count, 1);
+    server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
+    server.model->serve(fd);
+}
+
 static bool accept_one(void)
 {
-    const int on = 1;
-    int64_t closed_before = atomic_load(&server.closed_count);
-    int fd = accept4(server.listener_fd, NULL, NULL, SOCK_CLOEXEC | server.model->accept_flags);
+    const int64_t closed_before = atomic_load(&server.closed_count);
+    const int fd = accept4(server.listener_fd, NULL, NULL, SOCK_CLOEXEC | server.model->accept_flags);
     if (fd < 0) {
-        return after_failed_accept(errno, closed_before);
+        return server_accept_failed(errno, closed_before);
     }
-    server.accepted_count++;
-    server.highest_fd = fd > server.highest_fd ? fd : server.highest_fd;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails only if it is reset already */
-    server.model->serve(fd);
+    server_accepted(fd);
     return true;
 }
 
-void server_accept_batch(void)
+bool server_accept_batch(void)
 {
-    for (int i = 0; i < ACCEPT_BATCH_COUNT && accept_one(); i++) {
+    int count = 0;
+    while (count < ACCEPT_BATCH_COUNT && accept_one()) {
+        count++;
     }
+    return count == ACCEPT_BATCH_COUNT;
 }

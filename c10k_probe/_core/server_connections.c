@@ -3,10 +3,14 @@
  * them. The contract is in server.h. Sources: tcp(7), socket(7) (SO_LINGER), recv(2), send(2).
  */
 #include "server.h"
+#include "server_http.h"
+#include "server_stalled.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+enum { GOODBYE_READS_MAX = 16 }; /* 64 KiB: nobody is served for ever by being ignored */
 
 ssize_t server_send_what_fits(int fd, const char *bytes, size_t count)
 {
@@ -24,26 +28,113 @@ ssize_t server_send_what_fits(int fd, const char *bytes, size_t count)
     return (ssize_t)sent_bytes;
 }
 
-bool server_echo_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest)
+/* ---- the handler ---- */
+
+struct server_answer server_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], size_t received)
 {
-    ssize_t received = recv(fd, buffer, SERVER_BUFFER_BYTES, 0);
-    if (received <= 0) {
-        return received < 0 && (errno == EINTR || errno == EAGAIN);
+    if (server.protocol == SERVER_HTTP) {
+        return http_answer(fd, buffer, received);
     }
-    ssize_t sent = server_send_what_fits(fd, buffer, (size_t)received);
+    return (struct server_answer){.count = received}; /* the echo: as it came */
+}
+
+size_t server_receive_bytes(void)
+{
+    return server.protocol == SERVER_HTTP ? HTTP_RECEIVE_BYTES : SERVER_BUFFER_BYTES;
+}
+
+void server_forget(int fd)
+{
+    if (server.protocol == SERVER_HTTP) {
+        http_forget(fd);
+    }
+}
+
+/* Our end of the stream, and then what has come after the last request: closing with unread bytes would send a reset,
+ * which may overtake the answer (RFC 9112, 9.6). */
+static void say_goodbye(int fd, char buffer[static SERVER_BUFFER_BYTES])
+{
+    (void)shutdown(fd, SHUT_WR);
+    for (int i = 0; i < GOODBYE_READS_MAX && recv(fd, buffer, SERVER_BUFFER_BYTES, MSG_DONTWAIT) > 0; i++) {
+    }
+}
+
+/* False when the connection is over, for whatever reason. */
+static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct server_answer answer,
+                        server_keep_rest keep_rest)
+{
+    const ssize_t sent = server_send_what_fits(fd, buffer, answer.count);
     if (sent < 0) {
         return false;
     }
-    return sent == received ||
-           (keep_rest != NULL && keep_rest(fd, buffer + sent, (size_t)(received - sent)));
+    const size_t rest = answer.count - (size_t)sent;
+    if (rest > 0) { /* never of a blocking socket */
+        if (keep_rest == NULL || !keep_rest(fd, buffer + sent, rest)) {
+            return false;
+        }
+        if (answer.is_last) {
+            stalled_close_after(fd);
+        }
+        return true;
+    }
+    if (answer.is_last) {
+        say_goodbye(fd, buffer);
+    }
+    return !answer.is_last;
 }
 
-void server_echo_until_closed(int fd)
+bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest)
+{
+    const ssize_t received = recv(fd, buffer, server_receive_bytes(), 0);
+    if (received < 0 && (errno == EINTR || errno == EAGAIN)) {
+        return true;
+    }
+    if (received > 0 && send_answer(fd, buffer, server_answer(fd, buffer, (size_t)received), keep_rest)) {
+        return true;
+    }
+    server_forget(fd);
+    return false;
+}
+
+void server_serve_until_closed(int fd)
 {
     char buffer[SERVER_BUFFER_BYTES];
-    while (server_echo_step(fd, buffer, NULL)) { /* blocking: a rest never stays */
+    while (server_step(fd, buffer, NULL)) {
     }
     close(fd);
+}
+
+static enum server_interest go_on_sending(int fd)
+{
+    switch (stalled_send(fd)) {
+    case STALLED_WAITING:
+        return SERVER_WRITE;
+    case STALLED_SENT:
+        return SERVER_READ;
+    case STALLED_OVER:
+        break;
+    }
+    server_forget(fd);
+    return SERVER_OVER;
+}
+
+enum server_interest server_on_event(int fd)
+{
+    static char buffer[SERVER_BUFFER_BYTES];
+    if (stalled_has(fd)) {
+        return go_on_sending(fd);
+    }
+    if (!server_step(fd, buffer, stalled_keep)) {
+        return SERVER_OVER;
+    }
+    return stalled_has(fd) ? SERVER_WRITE : SERVER_READ;
+}
+
+/* ---- counts and the end ---- */
+
+void server_count_opened(void)
+{
+    atomic_fetch_add(&server.open_count, 1);
 }
 
 void server_count_closed(void)

@@ -71,7 +71,7 @@ static void close_connection(int fd)
 static void serve_event(int fd)
 {
     static char buffer[SERVER_BUFFER_BYTES];
-    if (!(stalled_has(fd) ? send_rest(fd) : server_echo_step(fd, buffer, keep_rest))) {
+    if (!(stalled_has(fd) ? send_rest(fd) : server_step(fd, buffer, keep_rest))) {
         close_connection(fd);
     }
 }
@@ -127,6 +127,7 @@ static void stop(void)
 
 const struct server_model server_model_epoll = {
     .name = "epoll",
+    .takes = "edge capacity",
     .accept_flags = SOCK_NONBLOCK,
     .prepare = prepare,
     .loop = loop,

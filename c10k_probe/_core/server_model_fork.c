@@ -50,7 +50,7 @@ static _Noreturn void child_main(int fd)
     for (size_t i = 0; i < ARRAY_COUNT(parents); i++) {
         close(parents[i]);
     }
-    server_echo_until_closed(fd);
+    server_serve_until_closed(fd);
     _exit(0);
 }
 
@@ -116,6 +116,7 @@ static void stop(void)
 
 const struct server_model server_model_fork = {
     .name = "fork",
+    .takes = "",
     .prepare = prepare,
     .loop = loop,
     .serve = serve,

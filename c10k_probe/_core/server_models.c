@@ -4,10 +4,17 @@
  */
 #include "server.h"
 
-#define MODELS(ROW) \
-    ROW(epoll)      \
-    ROW(thread)     \
-    ROW(fork)
+#define MODELS(ROW)      \
+    ROW(epoll)           \
+    ROW(thread)          \
+    ROW(fork)            \
+    ROW(prefork)         \
+    ROW(thread_pool)     \
+    ROW(select)          \
+    ROW(poll)            \
+    ROW(epoll_reuseport) \
+    ROW(epoll_exclusive) \
+    ROW(io_uring)
 
 #define DECLARATION(name) extern const struct server_model server_model_##name;
 #define ADDRESS(name) &server_model_##name,

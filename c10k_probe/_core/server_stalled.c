@@ -1,52 +1,46 @@
 /*
- * server_stalled.c - a linked list of the rests of echoes; the contract is in server_stalled.h.
+ * server_stalled.c - the rests of answers; the contract is in server_stalled.h.
  */
 #include "server_stalled.h"
 
 #include "server.h"
+#include "server_kept.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct stalled {
-    struct stalled *next;
-    int fd;
+    struct kept kept;
     size_t used_bytes, total_bytes;
+    bool is_last; /* the connection is over then */
     char bytes[SERVER_BUFFER_BYTES];
 };
 
-static struct stalled *stalled_list;
+static _Thread_local struct kept_table rests;
 
 bool stalled_keep(int fd, const char *bytes, size_t count)
 {
-    struct stalled *stalled = malloc(sizeof *stalled);
+    struct stalled *stalled = (struct stalled *)kept_add(&rests, fd, sizeof *stalled);
     if (stalled == NULL) {
         return false;
     }
-    *stalled = (struct stalled){.next = stalled_list, .fd = fd, .total_bytes = count};
+    stalled->total_bytes = count;
     memcpy(stalled->bytes, bytes, count);
-    stalled_list = stalled;
     return true;
 }
 
-/* The pointer that points to it, or the one at the end of the list. */
-static struct stalled **find_link(int fd)
+void stalled_close_after(int fd)
 {
-    struct stalled **link = &stalled_list;
-    while (*link != NULL && (*link)->fd != fd) {
-        link = &(*link)->next;
-    }
-    return link;
+    ((struct stalled *)kept_find(&rests, fd))->is_last = true;
 }
 
 bool stalled_has(int fd)
 {
-    return *find_link(fd) != NULL;
+    return kept_find(&rests, fd) != NULL;
 }
 
 enum stalled_state stalled_send(int fd)
 {
-    struct stalled **link = find_link(fd), *stalled = *link;
+    struct stalled *stalled = (struct stalled *)kept_find(&rests, fd);
     ssize_t sent = server_send_what_fits(fd, stalled->bytes + stalled->used_bytes,
                                          stalled->total_bytes - stalled->used_bytes);
     if (sent >= 0) {
@@ -55,16 +49,12 @@ enum stalled_state stalled_send(int fd)
             return STALLED_WAITING;
         }
     }
-    *link = stalled->next;
-    free(stalled);
-    return sent < 0 ? STALLED_OVER : STALLED_SENT;
+    const bool is_over = sent < 0 || stalled->is_last;
+    kept_forget(&rests, fd);
+    return is_over ? STALLED_OVER : STALLED_SENT;
 }
 
 void stalled_forget_all(void)
 {
-    while (stalled_list != NULL) {
-        struct stalled *next = stalled_list->next;
-        free(stalled_list);
-        stalled_list = next;
-    }
+    kept_forget_all(&rests);
 }

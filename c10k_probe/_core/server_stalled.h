@@ -1,6 +1,7 @@
 /*
- * server_stalled.h - echoes whose client does not read, kept by a model with non-blocking sockets until the
- * socket takes the rest. While one is kept, the model waits until fd can be written, and reads nothing.
+ * server_stalled.h - answers whose client does not read, kept by a model with non-blocking sockets until the
+ * socket takes the rest. While one is kept, the model waits until fd can be written, and reads nothing. Each thread
+ * has its own.
  */
 #ifndef C10K_SERVER_STALLED_H
 #define C10K_SERVER_STALLED_H
@@ -17,7 +18,10 @@ enum stalled_state {
 /* Keeps at most SERVER_BUFFER_BYTES, one rest for each fd. False: no memory. */
 bool stalled_keep(int fd, const char *bytes, size_t count);
 
-/* The list is empty in all ordinary runs, so asking is cheap. */
+/* The connection is over when the rest kept for fd has gone out; there must be one. */
+void stalled_close_after(int fd);
+
+/* Nothing is kept in all ordinary runs, and then asking is cheap. */
 bool stalled_has(int fd);
 
 /* Sends what the socket takes of the rest kept for fd; there must be one. */

@@ -16,6 +16,7 @@ enum {
 static atomic_bool is_paused;
 static int64_t closed_at_pause_count;
 static int pause_errno;
+static void (*teller)(const char *call, int error_number);
 
 bool server_is_wall(int error_number)
 {
@@ -48,16 +49,44 @@ static bool is_first_time(const char *call, int error_number)
     return false;
 }
 
-void server_report_wall(const char *call, int error_number)
+void server_tell(const char *call, int error_number, const char *why)
 {
-    server.accept_errors_count++;
+    emit_begin("{\"type\":\"wall\",\"call\":\"%s\",\"errno\":%d,\"name\":\"%s\",\"message\":", call, error_number,
+               errno_name(error_number));
+    emit_string(why != NULL ? why : strerror(error_number));
+    emit_part(",\"open_count\":%" PRId64, atomic_load(&server.open_count));
+    emit_finish("}");
+}
+
+void server_tell_walls_to(void (*new_teller)(const char *call, int error_number))
+{
+    teller = new_teller;
+}
+
+void server_tell_wall(const char *call, int error_number, const char *why)
+{
     if (!is_first_time(call, error_number)) {
         return;
     }
-    emit_begin("{\"type\":\"wall\",\"call\":\"%s\",", call);
-    emit_errno(error_number);
-    emit_part(",\"open_count\":%" PRId64, atomic_load(&server.open_count));
-    emit_finish("}");
+    if (teller != NULL) {
+        teller(call, error_number);
+    } else {
+        server_tell(call, error_number, why);
+    }
+}
+
+void server_report_wall(const char *call, int error_number)
+{
+    atomic_fetch_add(&server.accept_errors_count, 1);
+    server_tell_wall(call, error_number, NULL);
+}
+
+void server_refuse_because(int fd, const char *call, int error_number, const char *why)
+{
+    close(fd);
+    atomic_fetch_add(&server.dropped_count, 1);
+    atomic_fetch_add(&server.accept_errors_count, 1);
+    server_tell_wall(call, error_number, why);
 }
 
 void server_refuse(int fd, const char *call, int error_number)
@@ -65,9 +94,7 @@ void server_refuse(int fd, const char *call, int error_number)
     if (!server_is_wall(error_number)) {
         fail_call(call, "for a new connection", error_number);
     }
-    close(fd);
-    server.dropped_count++;
-    server_report_wall(call, error_number);
+    server_refuse_because(fd, call, error_number, NULL);
 }
 
 static void set_paused(bool is_on)

@@ -343,7 +343,7 @@ _NO_ANSWER = ("connect:ETIMEDOUT", "connect:EINPROGRESS")
 # Of two walls that bind alike, the one that stands first is named.
 WALLS: tuple[WallRow, ...] = (
     WallRow("descriptors", "descriptors_count", "descriptors", "process", _descriptors, ("*:EMFILE",)),
-    WallRow("fd-setsize", "select_count", "descriptors", "process", _select_set, ()),
+    WallRow("fd-setsize", "select_count", "descriptors", "process", _select_set, ("select:EINVAL",)),
     WallRow(
         "descriptors-system",
         "system_descriptors_count",

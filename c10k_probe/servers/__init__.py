@@ -9,7 +9,7 @@ from c10k_probe.servers.command import command_model
 from c10k_probe.servers.nginx import NGINX
 from c10k_probe.servers.node import NODE
 from c10k_probe.servers.real import RealModel, RealServer
-from c10k_probe.servers.reference import CLIENT_END, REFERENCE_MODELS, ReferenceModel, ReferenceServer
+from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
 
 MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
@@ -27,6 +27,7 @@ __all__ = [
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",
+    "POOLS",
     "PROTOCOLS",
     "REAL_SERVERS",
     "REFERENCE_MODELS",
@@ -38,4 +39,5 @@ __all__ = [
     "ServerModel",
     "ServerOptions",
     "command_model",
+    "to_hold",
 ]

@@ -26,6 +26,7 @@ from native.kernel_view import living_members, session_members, wait_until
 RECEIVE_TIMEOUT_S = 10.0  # patience, not expectation
 DEATH_DEADLINE_S = 2.0
 ANOTHER_UID = 64_917  # belongs to nobody, so that RLIMIT_NPROC counts our processes only
+FEW_WORKERS = {"prefork": 40, "thread-pool": 40, "epoll-reuseport": 2, "epoll-exclusive": 2}
 Message = dict[str, Any]
 
 # Copies the helper's stdout to its own; the helper's stdin is the one it was given, so that the helper sees no end of
@@ -81,6 +82,11 @@ def run(name: str, *arguments: object, linking: str = "dynamic", commands: str =
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
+
+
+def few_workers(model: str) -> list[object]:
+    """Arguments that make a model with workers small enough for a test; none for the others."""
+    return ["--workers", FEW_WORKERS[model]] if model in FEW_WORKERS else []
 
 
 class Server:

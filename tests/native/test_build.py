@@ -11,7 +11,7 @@ from conftest import cannot_run
 
 from c10k_probe import native
 from c10k_probe.servers import MODELS
-from native.driving import Server, echo, holding, reset
+from native.driving import Server, echo, few_workers, holding, reset
 
 CORE = Path(__file__).resolve().parents[2] / "c10k_probe" / "_core"
 FLAGS = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
@@ -64,7 +64,7 @@ def test_memcheck_fork_latency(method: str) -> None:
 @pytest.mark.usefixtures("under_valgrind")
 @pytest.mark.parametrize("model", MODELS)
 def test_memcheck_server_and_holder(model: str) -> None:
-    with Server(model) as server:
+    with Server(model, *few_workers(model)) as server:
         with holding(server.port, "--timeout-ms", 20_000) as holder:
             assert holder.ask("ramp 10", "ramped")["open_count"] == 10
             assert holder.ask("echo", "echoed")["ok_count"] == 10

@@ -17,13 +17,15 @@ from pathlib import Path
 import pytest
 
 from c10k_probe import native
-from c10k_probe.servers import MODELS as DECLARED_MODELS
+from c10k_probe.servers import REFERENCE_MODELS
 from native.driving import (
+    FEW_WORKERS,
     Foster,
     Server,
     become_another_user,
     connect,
     echo,
+    few_workers,
     is_closed_by_peer,
     receive_exactly,
     reset,
@@ -42,9 +44,15 @@ from native.kernel_view import (
     wait_until,
 )
 
-MODELS = tuple(DECLARED_MODELS)
-ONE_PROCESS = tuple(model for model in MODELS if model != "fork")  # its descriptors are spread over processes
+MODELS = tuple(REFERENCE_MODELS)
+MANY_PROCESSES = ("fork", "prefork", "epoll-reuseport", "epoll-exclusive")
+ONE_PROCESS = tuple(model for model in MODELS if model not in MANY_PROCESSES)
 COUNT = 23
+
+
+def start(model: str, *arguments: object, linking: str = "dynamic") -> Server:
+    """A server with few workers, where it has any."""
+    return Server(model, *few_workers(model), *arguments, linking=linking)
 
 
 @pytest.fixture(params=MODELS)
@@ -56,7 +64,7 @@ def model(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(model: str) -> Iterator[Server]:
     """A server of each model."""
-    with Server(model) as running:
+    with start(model) as running:
         yield running
 
 
@@ -74,7 +82,7 @@ def test_the_models_are_those_of_the_helper() -> None:
 @pytest.mark.parametrize("linking", native.LINKINGS)
 def test_interleaved_connections_get_back_their_own_bytes(model: str, linking: str) -> None:
     dice = random.Random(23)
-    with Server(model, linking=linking) as server:
+    with start(model, linking=linking) as server:
         sockets = server.connect(8)
         for _ in range(10):
             sent = {connection: dice.randbytes(dice.randint(1, 20_000)) for connection in sockets}
@@ -128,7 +136,8 @@ def test_23_connections_are_23(server: Server, model: str, require_tool: Callabl
     query = [require_tool("ss"), "-Htn", "state", "established", f"sport = :{server.port}"]
     assert len(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()) == COUNT
     tasks = int(status_of(server.pid, "Threads")) + len(session_members(server.pid)) - 1
-    assert status["tasks_count"] == tasks == 1 + COUNT * DECLARED_MODELS[model].per_connection.tasks_count
+    own = COUNT * REFERENCE_MODELS[model].per_connection.tasks_count
+    assert status["tasks_count"] == tasks == 1 + FEW_WORKERS.get(model, 0) + own
 
 
 def test_what_clients_close_is_closed(server: Server) -> None:
@@ -148,25 +157,28 @@ def test_what_clients_close_is_closed(server: Server) -> None:
 
 
 def test_descriptors_are_given_back(server: Server) -> None:
-    before = descriptors_of(server.pid)
+    def descriptors() -> int:
+        return sum(descriptors_of(pid) for pid in living_members(server.pid))
+
+    before = descriptors()
     for connection in server.connect_served(COUNT):
         reset(connection)
     server.wait_for_open(0)
 
-    wait_until(lambda: descriptors_of(server.pid) == before, "all descriptors are closed")
+    wait_until(lambda: descriptors() == before, "all descriptors are closed")
 
 
 def test_it_listens_on_loopback_only(server: Server) -> None:
     listeners = server_ends(server.port, "LISTEN")
 
-    assert [row.local for row in listeners] == [("127.0.0.1", server.port)]
+    assert {row.local for row in listeners} == {("127.0.0.1", server.port)}
     assert not listens_on_ipv6(server.port)
 
 
 def test_the_backlog_is_the_one_in_force(model: str, require_tool: Callable[[str], str]) -> None:
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
     for asked in (10, 65_535):
-        with Server(model, "--backlog", asked) as server:
+        with start(model, "--backlog", asked) as server:
             query = [require_tool("ss"), "-Hltn", f"sport = :{server.port}"]
             answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
             assert server.ready["backlog"] == min(asked, most) == int(answer[2])
@@ -247,7 +259,7 @@ def test_no_more_tasks(task_model: str, call: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("linking", native.LINKINGS)
 @pytest.mark.parametrize("how", ["quit", "end of file"])
 def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
-    with Server(model, linking=linking) as server:
+    with start(model, linking=linking) as server:
         sockets = server.connect_served(5)
         if how == "quit":
             server.helper.send("quit")
@@ -261,25 +273,27 @@ def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
 
 @pytest.mark.parametrize("linking", native.LINKINGS)
 def test_it_dies_with_its_parent(model: str, linking: str) -> None:
-    with Foster("reference_server", "--model", model, linking=linking) as foster:
+    with Foster("reference_server", "--model", model, *few_workers(model), linking=linking) as foster:
         port = int(foster.receive("ready")["port"])
         with contextlib.ExitStack() as stack:
             sockets = [stack.enter_context(connect(port)) for _ in range(5)]
             assert all(echo(connection, b"served") == b"served" for connection in sockets)
-            assert len(living_members(foster.pid)) == (1 if model in ONE_PROCESS else 6)
+            workers = 5 if model == "fork" else FEW_WORKERS[model] if model in MANY_PROCESSES else 0
+            assert len(living_members(foster.pid)) == 1 + workers
 
             foster.kill_starter()
             assert all(is_closed_by_peer(connection) for connection in sockets)
         wait_until(lambda: not server_ends(port, "LISTEN"), "nobody listens")
 
 
-def test_killing_the_server_kills_its_children() -> None:
-    with Server("fork") as server:
-        server.connect_served(12)
-        assert len(living_members(server.pid)) == 13
+@pytest.mark.parametrize("model", MANY_PROCESSES)
+def test_killing_the_server_kills_its_children(server: Server) -> None:
+    sockets = server.connect_served(12)
+    assert len(living_members(server.pid)) > 1
 
-        os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: not living_members(server.pid), "the children are gone", deadline_s=2)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: not living_members(server.pid), "the children are gone", deadline_s=2)
+    assert all(is_closed_by_peer(connection) for connection in sockets)
 
 
 def test_a_child_holds_its_connection_and_nothing_else() -> None:
