@@ -128,6 +128,7 @@ PARTS: tuple[_Row, ...] = (
     ),
     _Row("php-fpm", "PHP in processes of its own", "php-fpm", _file("usr/sbin/php-fpm*"), ("trace-overhead",)),
     _Row("nginx", "server under test", "nginx", _executable("nginx"), ("trace-overhead",)),
+    _Row("cherokee", "server under test, rarely packaged", "cherokee", _executable("cherokee"), ("trace-overhead",)),
     _Row("node", "server under test", "nodejs", _executable("node", "nodejs"), ("trace-overhead",)),
     _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab"), ("the project's truth checks",)),
     _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk"), ("trace-overhead",)),

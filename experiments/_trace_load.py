@@ -81,11 +81,17 @@ def model_of(name: str, command: str) -> ServerModel:
 
 
 def resolve(chosen: tuple[str, ...], command: str) -> tuple[str, ...]:
-    """``auto`` is the user's own server if there is one; else nginx, and the reference model too where nginx or wrk is
-    missing: nginx's rows then say what is.
+    """Names without ``auto``; of all of them the user's own server is one only if there is one."""
+    if set(chosen) == {AUTO, *SERVERS, COMMAND}:
+        return (*SERVERS, COMMAND) if command else tuple(SERVERS)
+    names = [each for name in chosen for each in (_auto(command) if name == AUTO else (name,))]
+    return tuple(dict.fromkeys(names))
+
+
+def _auto(command: str) -> tuple[str, ...]:
+    """The user's own server if there is one; else nginx, and the reference model too where nginx or wrk is missing:
+    nginx's rows then say what is.
     """
-    if AUTO not in chosen:
-        return chosen
     if command:
         return (COMMAND,)
     try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import selectors
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 from c10k_probe.exits import ExitCode, UsageError, UserError
@@ -48,9 +50,27 @@ def find_roots(pid: str, port: str) -> list[int]:
     return processes.topmost(owners)
 
 
+def parse_port(text: str) -> int:
+    """The number of ``--port``. Raises ``UsageError``."""
+    return cast("int", parse_option("port", _PORT, text))
+
+
+def as_root(*arguments: str) -> str:
+    """The command line that runs this program as root, whose search path may be another."""
+    program = Path(sys.argv[0]).absolute()
+    is_module = program.name == "__main__.py"  # python -m
+    start = (sys.executable, "-m", "c10k_probe") if is_module else (str(program),)
+    return shlex.join(("sudo", *start, *arguments))
+
+
 def name_of_tree(roots: Sequence[int]) -> str:
-    """``nginx: master process (pid 123)``."""
-    return ", ".join(f"{processes.command_line(pid)} (pid {pid})" for pid in roots)
+    """``nginx: master process (pid 123)``; of a program's path the last part."""
+    return ", ".join(f"{_without_folder(processes.command_line(pid))} (pid {pid})" for pid in roots)
+
+
+def _without_folder(line: str) -> str:
+    program, space, rest = line.partition(" ")
+    return program[program.rfind("/") + 1 :] + space + rest if program.startswith("/") else line
 
 
 def is_terminal() -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from c10k_probe.cli import follow
-from c10k_probe.exits import ExitCode, UsageError, UserError
+from c10k_probe.exits import ExitCode, UsageError
+from c10k_probe.observe import processes
 from c10k_probe.observe.serving import Look, Server
 from c10k_probe.parameters import Parameters, parameter
 
@@ -42,25 +44,59 @@ def watch_command(texts: Mapping[str, Any]) -> int:
     if bool(options.pid) == bool(options.port):
         what = "--pid and --port exclude each other" if options.pid else "nothing to watch"
         raise UsageError(f"{what}; give one of --port PORT or --pid PID")
-    roots = _roots(options)
-    ports = [int(options.port)] if options.port else []
-    title = follow.name_of_tree(roots) if roots else f"port {ports[0]}, whose processes this user cannot see"
-    shows = _shows(options, title)
+    target = _target(options)
+    shows = _shows(options, target)
     try:
-        return _watch(Server(roots, ports), shows, options)
+        return _watch(Server(target.roots, target.ports), shows, options)
     finally:
         for show in shows:
             show.close()
 
 
-def _roots(options: WatchParameters) -> list[int]:
-    """Whom to watch; nobody, when only the port of another user's server can be seen."""
-    try:
-        return follow.find_roots(options.pid, options.port)
-    except UsageError:
-        raise
-    except UserError:
-        return []
+class _Target(NamedTuple):
+    """Whom to watch: processes (none, when this user can only see the port), ports, and what this user cannot see."""
+
+    roots: list[int]
+    ports: list[int]
+    title: str
+    notes: list[str]
+
+
+def _target(options: WatchParameters) -> _Target:
+    """Raises ``UsageError`` when nothing is there."""
+    if options.pid:
+        roots = follow.find_roots(options.pid, "")
+        for pid in roots:
+            if (process := processes.process_of(pid)) not in (None, pid):
+                raise UsageError(f"--pid: {pid} is a thread of process {process}; give --pid {process}")
+        return _Target(roots, [], follow.name_of_tree(roots), [])
+    port = follow.parse_port(options.port)
+    owners = processes.port_owners(port)
+    if not owners.sockets_count:
+        raise UsageError(
+            f"--port: nobody listens on TCP port {port} here; see ss -ltn, or name a server in a container with --pid"
+        )
+    if not owners.hidden_count:
+        roots = processes.topmost(owners.pids)
+        return _Target(roots, [port], follow.name_of_tree(roots), [])
+    lift = _lift(options)
+    if not owners.pids:
+        note = f"this user cannot see who listens on port {port}, only the connections; {lift}"
+        return _Target([], [port], f"port {port}", [note])
+    note = (
+        f"{owners.hidden_count} of {owners.sockets_count} sockets that listen on port {port} are of processes that this"
+        f" user cannot see: all connections are counted, processes only in part; {lift}"
+    )
+    roots = processes.topmost(owners.pids)
+    return _Target(roots, [port], follow.name_of_tree(roots), [note])
+
+
+def _lift(options: WatchParameters) -> str:
+    """What shows more."""
+    if os.geteuid() == 0:
+        return "root may not either: CAP_SYS_PTRACE is missing, or a security module forbids it"
+    name = ("--pid", options.pid) if options.pid else ("--port", options.port)
+    return f"all is shown by: {follow.as_root('watch', *name)}"
 
 
 def _watch(server: Server, shows: list[Show], options: WatchParameters) -> int:
@@ -103,8 +139,8 @@ def _look(server: Server, shows: list[Show]) -> Look:
     return look
 
 
-def _shows(options: WatchParameters, title: str) -> list[Show]:
-    """Targets are opened, and refused, before anything is looked at."""
+def _shows(options: WatchParameters, target: _Target) -> list[Show]:
+    """Files are opened, and refused, before anything is looked at."""
     from c10k_probe.cli import watch_show
     from c10k_probe.sinks.exports import Target
 
@@ -113,7 +149,7 @@ def _shows(options: WatchParameters, title: str) -> list[Show]:
         shows.append(watch_show.CsvRows(Target("--csv", options.csv)))
     mode = follow.show_mode(options.format, quiet=options.quiet)
     if mode == "plain":
-        shows.append(watch_show.PlainLines(sys.stderr, title))
+        shows.append(watch_show.PlainLines(sys.stderr, target.title, _lift(options), target.notes))
     elif mode == "live":
-        shows.append(watch_show.LiveTable(title))
+        shows.append(watch_show.LiveTable(target.title, _lift(options), target.notes))
     return shows

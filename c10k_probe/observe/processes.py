@@ -2,6 +2,7 @@
 
 A tree is named by its roots: it holds them, their living descendants, and what these start later. A descendant whose
 parents have ended was given another parent by the kernel and is found only by those who knew it before.
+Ports are those of a network namespace: a process in a container has others than we.
 Without root only one's own processes show their descriptors.
 Sources: proc_pid_stat(5), proc_pid_fd(5), proc_pid_net(5).
 """
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from c10k_probe.observe.procfs import PROC, read_raw
+from c10k_probe.observe.procfs import PROC, raw_field, read_raw, read_text
 
 _STAT_BYTES = 2048
 _PARENT, _THREADS = 1, 17  # position after the command name in /proc/PID/stat
@@ -75,6 +76,14 @@ def with_descendants(roots: Iterable[int], without: Collection[int] = (), proc_r
     return list(found)
 
 
+def process_of(tid: int, proc_root: Path = PROC) -> int | None:
+    """The process that a thread belongs to, itself for a first thread; None when it has gone."""
+    try:
+        return raw_field(read_raw(os.fsencode(proc_root / str(tid) / "status")), b"\nTgid:")
+    except OSError:
+        return None
+
+
 def threads_of(pid: int, proc_root: Path = PROC) -> list[int]:
     """Thread ids of a process; none when it has gone."""
     try:
@@ -87,7 +96,7 @@ def command_line(pid: int, proc_root: Path = PROC) -> str:
     """What the process was started as, in one line; its short name when it hides the rest."""
     with contextlib.suppress(OSError):
         words = read_raw(os.fsencode(proc_root / str(pid) / "cmdline")).split(b"\0")
-        if text := b" ".join(words).decode(errors="replace").strip():
+        if text := " ".join(b" ".join(words).decode(errors="replace").split()):  # a script may hold line breaks
             return text
         return read_raw(os.fsencode(proc_root / str(pid) / "comm")).decode(errors="replace").strip()
     return ""
@@ -120,33 +129,87 @@ def socket_inodes(pid: int, proc_root: Path = PROC) -> set[int]:
     return found
 
 
-def listening_ports(pids: Collection[int], proc_root: Path = PROC) -> set[int]:
-    """Ports on which one of these processes listens."""
-    found = set()
-    by_inode: dict[int, int] = {}
+def network_namespace(pid: int | str = "self", proc_root: Path = PROC) -> int | None:
+    """A number that two processes share when they share a network namespace; None when it cannot be told.
+
+    It is the inode of its own list of sockets: the link below ns/ that names the namespace needs privilege for the
+    processes of others, this file does not.
+    """
+    try:
+        return os.stat(f"{proc_root}/{pid}/net/tcp").st_ino  # noqa: PTH116 -- read by the thousand
+    except OSError:
+        return None
+
+
+class Held(NamedTuple):
+    """What processes listen on: network namespace -> (one process in it, the ports); and of how many it is hidden."""
+
+    ports: dict[int | None, tuple[int, set[int]]]
+    hidden_count: int
+
+
+def held_ports(pids: Collection[int], proc_root: Path = PROC) -> Held:
+    """Ports on which one of these processes listens, by network namespace."""
+    ports: dict[int | None, tuple[int, set[int]]] = {}
+    known: dict[int | None, dict[int, int]] = {}
+    hidden_count = 0
     for pid in pids:
+        try:
+            inodes = socket_inodes(pid, proc_root)
+        except PermissionError:
+            hidden_count += 1
+            continue
+        except OSError:
+            continue  # it has ended
+        space = network_namespace(pid, proc_root)
+        if space not in known:
+            known[space] = {item.inode: item.port for item in listeners(pid, proc_root)}
+        held = {known[space][inode] for inode in inodes & known[space].keys()}
+        if held:
+            ports.setdefault(space, (pid, set()))[1].update(held)
+    return Held(ports, hidden_count)
+
+
+def listening_ports(pids: Collection[int], proc_root: Path = PROC) -> set[int]:
+    """Ports on which one of these processes listens, in whatever network namespace."""
+    return {port for _, ports in held_ports(pids, proc_root).ports.values() for port in ports}
+
+
+class Owners(NamedTuple):
+    """Who holds the listening sockets of a port, as far as this user sees it.
+
+    sockets_count: listening sockets of the port; hidden_count: those of which no holder can be seen.
+    """
+
+    pids: list[int]
+    sockets_count: int
+    hidden_count: int
+
+
+def port_owners(port: int, proc_root: Path = PROC) -> Owners:
+    """Processes that hold a listening socket of this port of our network namespace."""
+    inodes = {item.inode for item in listeners(proc_root=proc_root) if item.port == port}
+    held: dict[int, set[int]] = {}
+    for pid in all_pids(proc_root) if inodes else ():
         with contextlib.suppress(OSError):
-            by_inode = by_inode or {item.inode: item.port for item in listeners(pid, proc_root)}
-            found |= {by_inode[inode] for inode in socket_inodes(pid, proc_root) if inode in by_inode}
-    return found
+            if own := inodes & socket_inodes(pid, proc_root):
+                held[pid] = own
+    return Owners(list(held), len(inodes), len(inodes.difference(*held.values())))
 
 
 def owners_of_port(port: int, proc_root: Path = PROC) -> tuple[list[int], bool]:
     """(processes that hold a listening socket of this port, whether anybody listens there at all)."""
-    inodes = {item.inode for item in listeners(proc_root=proc_root) if item.port == port}
-    return [pid for pid in all_pids(proc_root) if inodes and _holds(pid, inodes, proc_root)], bool(inodes)
-
-
-def _holds(pid: int, inodes: set[int], proc_root: Path) -> bool:
-    try:
-        return not inodes.isdisjoint(socket_inodes(pid, proc_root))
-    except OSError:
-        return False
+    owners = port_owners(port, proc_root)
+    return owners.pids, owners.sockets_count > 0
 
 
 def topmost(pids: Collection[int], proc_root: Path = PROC) -> list[int]:
-    """Those whose parent is not among them: the master of a server that forks."""
-    return [pid for pid in pids if _parent(pid, proc_root) not in pids]
+    """Those whose parent is not among them: the master of a server that forks.
+
+    systemd holds the sockets of servers that it starts (systemd.socket(5)) and is no part of them; alone, it is one.
+    """
+    servers = [pid for pid in pids if pid != 1 or read_text(proc_root / "1" / "comm") != "systemd"] or list(pids)
+    return [pid for pid in servers if _parent(pid, proc_root) not in servers]
 
 
 def _parent(pid: int, proc_root: Path) -> int:

@@ -95,8 +95,10 @@ def _netlink_dump(port: int, state: int, address: str | None, family: int) -> It
                     return
                 if kind == _NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", data, offset)[0], "sock_diag")
-                source = _ipv4_text(data[offset + _SOURCE_OFFSET_BYTES :][:16], family)
-                if _MESSAGE_HEAD.unpack_from(data, offset)[1] == state and address in (None, source):
+                if _MESSAGE_HEAD.unpack_from(data, offset)[1] != state:
+                    continue
+                start = offset + _SOURCE_OFFSET_BYTES
+                if address is None or address == _ipv4_text(data[start : start + 16], family):
                     yield struct.unpack_from("=II", data, offset + _QUEUES_OFFSET_BYTES)
 
 

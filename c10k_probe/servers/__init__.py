@@ -5,6 +5,7 @@ from typing import Final
 
 from c10k_probe.servers.apache import EVENT, PREFORK_PHP
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
+from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
 from c10k_probe.servers.nginx import NGINX
 from c10k_probe.servers.node import NODE
@@ -16,7 +17,7 @@ MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
 """Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
 
 REAL_SERVERS: Final[Mapping[str, RealModel]] = {
-    model.name: model for model in (NGINX, NODE, TORNADO, EVENT, PREFORK_PHP)
+    model.name: model for model in (NGINX, NODE, TORNADO, EVENT, PREFORK_PHP, CHEROKEE)
 }
 """Programs of others, by name; each speaks HTTP, and no echo."""
 

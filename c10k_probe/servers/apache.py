@@ -25,6 +25,8 @@ from c10k_probe.servers.real import BODY, Page, Place, RealModel, Told, find_par
 
 _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25
+_CHILDREN_COUNT: Final = 2
+_MAX_SPARE_COUNT: Final = 75
 _FPM_WORKERS_COUNT: Final = 5
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
@@ -69,9 +71,9 @@ LoadModule mpm_event_module {_MODULES}/mod_mpm_event.so
 LoadModule env_module {_MODULES}/mod_env.so
 LoadModule proxy_module {_MODULES}/mod_proxy.so
 LoadModule proxy_fcgi_module {_MODULES}/mod_proxy_fcgi.so
-StartServers 2
+StartServers CHILDREN
 MinSpareThreads 25
-MaxSpareThreads 75
+MaxSpareThreads SPARE
 ThreadLimit 64
 ThreadsPerChild {_THREADS_PER_CHILD}
 MaxRequestWorkers WORKERS
@@ -120,6 +122,10 @@ def _filled(text: str, place: Place, **values: object) -> str:
     return re.sub(r"\b[A-Z_]{4,}\b", lambda word: str({**common, **values}.get(word[0], word[0])), text)
 
 
+def _ceil(count: int, by: int) -> int:
+    return -(-count // by)
+
+
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
     """A connection takes a process, so as many as are to be held at once."""
     workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
@@ -129,12 +135,21 @@ def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
 
 
 def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
-    """A thread takes one request at a time; of idle connections as many as the factor allows for each idle thread."""
-    children = -(-(place.workers_count or _WORKERS_COUNT) // _THREADS_PER_CHILD)
-    workers_count = children * _THREADS_PER_CHILD
-    factor = max(2, -(-(place.capacity_count or 0) // workers_count))
+    """A thread takes one request at a time; of idle connections as many as the factor allows for each idle thread.
+
+    Without a thread to spare idle connections are closed, so there is one for each from the start, as far as may be.
+    """
+    capacity_count = place.capacity_count or 0
+    most = _ceil(place.workers_count or _WORKERS_COUNT, _THREADS_PER_CHILD)
+    children = max(_CHILDREN_COUNT, min(most, _ceil(capacity_count, _THREADS_PER_CHILD)))
+    sizes = {
+        "CHILDREN": children,
+        "SPARE": max(_MAX_SPARE_COUNT, children * _THREADS_PER_CHILD),
+        "WORKERS": most * _THREADS_PER_CHILD,
+        "FACTOR": max(2, _ceil(capacity_count, most * _THREADS_PER_CHILD)),
+    }
     files = {
-        "apache.conf": _filled(_COMMON + _EVENT, place, WORKERS=workers_count, FACTOR=factor),
+        "apache.conf": _filled(_COMMON + _EVENT, place, **sizes),
         "fpm.conf": _filled(_FPM, place, FPM_WORKERS=place.workers_count or _FPM_WORKERS_COUNT),
     }
     fpm = shlex.join([paths["php-fpm"], "--nodaemonize", "--fpm-config", "{folder}/fpm.conf"])

@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,47 @@ from c10k_probe.observe import processes, tree
 from c10k_probe.servers import REAL_SERVERS, RealServer, ServerOptions, command_model, real
 from c10k_probe.servers.real import BODY
 
+SYSTEM_PYTHON = "/usr/bin/python3"  # which an unprivileged user may start
 HTTP = ServerOptions(protocol="http")
 VERSIONS = {
+    "cherokee": r"Cherokee/1\.2\.\d+.*",
     "apache-event": r"Apache/2\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "apache-prefork-php": r"Apache/2\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "nginx": r"nginx/1\.\d+\.\d+",
     "node": r"Node\.js/\d+\.\d+\.\d+",
     "tornado": r"TornadoServer/\d+\.\d+\S* CPython/3\.\d+\.\d+",
 }
+COUNTLESS = ("cherokee",)
+# Few distributions carry Cherokee: this takes its place, and takes no setting that it would not.
+STAND_IN = f"""#!{SYSTEM_PYTHON}
+import http.server, pathlib, re, sys
+KNOWN = (
+    r"config!version|server!(bind!1!(port|interface)|listen_queue|keepalive|keepalive_max_requests|timeout|"
+    r"server_tokens|pid_file)|vserver!1!(nick|document_root|directory_index|rule!1!(match|handler|handler!iocache))|"
+    r"mime!text/plain!extensions"
+)
+option, path = sys.argv[1:]
+lines = pathlib.Path(path).read_text().splitlines()
+settings = dict(line.split(" = ", 1) for line in lines)
+wrong = [key for key in settings if not re.fullmatch(KNOWN, key)]
+if option != "-C" or wrong:
+    sys.exit(f"Server parser: Unknown key {{wrong}}")
+index = pathlib.Path(settings["vserver!1!document_root"], settings["vserver!1!directory_index"]).read_bytes()
+class Answer(http.server.BaseHTTPRequestHandler):
+    wbufsize = -1  # headers and body in one segment
+    protocol_version, server_version, sys_version = "HTTP/1.1", "Cherokee/1.2.104 (stand-in)", ""
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(index)))
+        self.send_header("Connection", "close" if self.close_connection else "keep-alive")
+        self.end_headers()
+        self.wfile.write(index)
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = int(settings["server!listen_queue"])
+Server((settings["server!bind!1!interface"], int(settings["server!bind!1!port"])), Answer).serve_forever()
+"""
 OWN = f"{sys.executable} -m http.server --bind 127.0.0.1 {{port}}"
 ANSWERING = """
 import http.server, sys
@@ -39,6 +73,19 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 """
+
+
+@pytest.fixture(autouse=True)
+def cherokee(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In PATH, the stand-in where it is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        if REAL_SERVERS["cherokee"].missing and Path(SYSTEM_PYTHON).exists():
+            Path(folder).chmod(0o755)
+            program = Path(folder, "cherokee")
+            program.write_text(STAND_IN)
+            program.chmod(0o755)
+            monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        yield
 
 
 @pytest.fixture(params=REAL_SERVERS)
@@ -53,9 +100,10 @@ def started(request: pytest.FixtureRequest, temporary: Path) -> RealServer:
 
 
 def settled(server: RealServer, requests_count: int) -> dict[str, Any] | None:
-    """Its status when it has counted these and no other: Apache does so a moment after it has answered."""
+    """Its status when nobody is connected and it has counted these: Apache does so a moment after it has answered."""
     status = server.status()
-    return status if status["requests_count"] == requests_count else None
+    is_it = status["requests_count"] == requests_count or server.name in COUNTLESS
+    return status if is_it and status["open_count"] == 0 else None
 
 
 def test_every_server_is_tested() -> None:
@@ -77,7 +125,6 @@ def test_it_answers_as_all_do_unprivileged_and_counts_what_ab_counts(
         assert owner == (os.geteuid() or owner) != 0
     started.warm_up(8)
     before = wait_for(lambda: settled(started, 0), "it has counted our own requests")
-    assert before["open_count"] == 0
     for options in ((), ("-k",)):
         command = [require_tool("ab"), "-q", "-n", "1000", "-c", "5", *options, started.url()]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -85,13 +132,12 @@ def test_it_answers_as_all_do_unprivileged_and_counts_what_ab_counts(
         assert re.search(r"^Failed requests: +0$", report, re.MULTILINE)
         assert re.search(rf"^Document Length: +{len(BODY)} bytes$", report, re.MULTILINE)
         assert bool(re.search(r"^Keep-Alive requests: +1000$", report, re.MULTILINE)) == ("-k" in options)
-    started.wait_until_idle()
     after = wait_for(lambda: settled(started, 2000), "it has counted as many as ab")
-    if started.name.startswith("apache"):
+    assert (after["requests_count"] is None) == (started.name in COUNTLESS)
+    if started.name.startswith("apache") or started.name in COUNTLESS:
         assert after["accepted_count"] is None
     else:
         assert 1005 <= after["accepted_count"] - before["accepted_count"] <= 1015  # at its end ab opens some more
-    assert after["open_count"] == 0
     assert after["tasks_count"] >= len(pids)
     assert started.death() == ""
     started.close()

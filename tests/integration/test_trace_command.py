@@ -1,4 +1,4 @@
-"""``trace`` and ``watch`` as a user meets them: exports, exit codes, one-line errors, Ctrl-C, a terminal."""
+"""``trace`` as a user meets it: exports, exit codes, one-line errors, Ctrl-C, a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -211,8 +211,7 @@ def test_bad_input_is_one_line_and_2(arguments: tuple[object, ...], words: tuple
 def test_a_port_nobody_listens_on(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    for name in ("trace", "watch"):
-        assert_refused(run(name, "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
+    assert_refused(run("trace", "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
 
 
 def test_a_table_on_a_terminal_with_the_commands_lines_above(bcc: None, tmp_path: Path) -> None:
@@ -226,86 +225,6 @@ def test_a_table_on_a_terminal_with_the_commands_lines_above(bcc: None, tmp_path
     last = text[text.rindex("voluntary switches") :]
     assert "execve" in last or "openat" in last
     assert "all its processes ended, bcc" in last
-
-
-# --- watch ------------------------------------------------------------------------------------------------------------
-
-
-def test_watch_counts_connections_of_both_families(server: tuple[int, int], tmp_path: Path) -> None:
-    pid, port = server
-    with started("watch", "--port", port, "--interval", "300ms", "--csv", "-", cwd=tmp_path) as command:
-        command.until(lambda: "connections 0" in command.stderr, "the first look")
-        clients = [socket.create_connection((host, port)) for host in ("127.0.0.1", "::1", "127.0.0.1")]
-        command.until(lambda: "connections 3" in command.stderr, "a look with the connections")
-        command.signal(signal.SIGINT)
-        finished = command.finish()
-        for client in clients:
-            client.close()
-    assert finished.code == 130
-    assert f"(pid {pid})" in finished.stderr
-    rows = rows_of(finished.stdout)
-    assert rows[0]["connections_count"] == "0"
-    assert rows[-1]["connections_count"] == "3"
-    assert {row["backlog_count"] for row in rows} == {"16"}
-    assert {row["processes_count"] for row in rows} == {"1"}
-    assert rows[0]["cpu_pct"] == ""  # a rate needs two looks
-    assert float(rows[-1]["cpu_pct"]) >= 0
-    assert int(rows[-1]["private_bytes"]) > 0
-    assert {row["user_bytes_per_connection"] for row in rows} == {""}  # three tell nothing
-
-
-def test_watch_of_a_process_finds_its_ports_and_ends_with_it(server: tuple[int, int], tmp_path: Path) -> None:
-    pid, port = server
-    with (
-        socket.create_connection(("127.0.0.1", port)),
-        started("watch", "--pid", pid, "--interval", "300ms", "--csv", "-", cwd=tmp_path) as command,
-    ):
-        command.until(lambda: "connections 1" in command.stderr, "a look with the connection")
-        subprocess.run(["kill", "-9", str(pid)], check=True)
-        finished = command.finish()
-    assert finished.code == 0, finished.stderr
-    assert "the server has ended" in finished.stderr
-
-
-def test_watch_without_root_sees_the_connections_of_anothers_server(
-    server: tuple[int, int], require_root: None, require_tool: Callable[[str], str], tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o777)
-    _, port = server
-    wrapper = (require_tool("setpriv"), "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    arguments = ("watch", "--port", port, "--interval", "300ms", "--duration", "1s", "--csv", "-")
-    with socket.create_connection(("127.0.0.1", port)):
-        finished = run(*arguments, cwd=tmp_path, wrapper=wrapper)
-    assert finished.code == 0, finished.stderr
-    assert "this user cannot see" in finished.stderr
-    rows = rows_of(finished.stdout)
-    assert {row["connections_count"] for row in rows} == {"1"}
-    assert {row["processes_count"] for row in rows} == {""}
-
-
-def test_watch_on_a_terminal(server: tuple[int, int], tmp_path: Path) -> None:
-    _, port = server
-    arguments = ("watch", "--port", port, "--interval", "300ms", "--duration", "1500ms")
-    with on_terminal(*arguments, cwd=tmp_path) as terminal:
-        code, output = terminal.finish()
-    text = without_escapes(output)
-    assert code == 0, text
-    for word in ("connections", "history", "private memory", "time is up", "▁"):
-        assert word in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), ("--port PORT", "--pid PID")),
-        (("--pid", 1, "--port", 80), ("exclude each other",)),
-        (("--pid", 4_194_303), ("no process",)),
-        (("--port", 1, "--csv", "/no/such/folder/x.csv"), ("--port",)),
-        (("--interval", "1ms", "--pid", 1), ("--interval", "at least 200ms")),
-    ],
-)
-def test_bad_input_of_watch(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run("watch", *arguments, cwd=tmp_path), 2, *words)
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

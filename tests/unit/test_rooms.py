@@ -65,6 +65,7 @@ LIBRARIES: dict[str, str] = {
     "plotext": "charts",
     "jinja2": "charts",
     "bcc": "tracing",
+    "tornado": "servers",
     "liburing": "",
 }
 # Private modules of experiments -> the experiment that may import them; those of one experiment know each other.

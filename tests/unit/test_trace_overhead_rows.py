@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from c10k_probe.experiments._trace_load import AUTO, resolve
+from c10k_probe.experiments._trace_load import AUTO, COMMAND, SERVERS, resolve
 from c10k_probe.experiments._trace_rows import TraceOverheadRow, cost_pct, findings, rows
 from made_overhead import launch, run
 
@@ -121,3 +121,7 @@ def test_auto_is_nginx_and_the_model_too_where_a_tool_is_missing(monkeypatch: py
     monkeypatch.setattr(parts, "find_part", lambda name: missing if name == "wrk" else there)
     assert resolve((AUTO,), "") == ("nginx", "epoll")
     assert resolve(("thread",), "") == ("thread",)
+    assert resolve((AUTO, "epoll", "node"), "") == ("nginx", "epoll", "node")
+    assert resolve((AUTO,), "serve {port}") == (COMMAND,)
+    assert resolve((AUTO, *SERVERS, COMMAND), "") == tuple(SERVERS)
+    assert resolve((AUTO, *SERVERS, COMMAND), "serve {port}") == (*SERVERS, COMMAND)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from c10k_probe.cli import trace_show, watch_show
 from c10k_probe.cli.follow import Schedule
-from c10k_probe.observe.serving import Look, per_connection_bytes
+from c10k_probe.observe.serving import Look, as_values, per_connection_bytes
+from c10k_probe.sinks.exports import Target
 from c10k_probe.tracing.result import Call, Histogram, Trace
 
 
@@ -37,38 +41,83 @@ def test_a_rate_needs_two_looks_and_growth() -> None:
 
 
 def test_per_connection_is_growth_against_the_fewest_and_needs_a_hundred_more() -> None:
-    few = look(0.0, connections_count=10, private_bytes=10_000, page_tables_bytes=0)
-    many = look(1.0, connections_count=210, private_bytes=410_000, page_tables_bytes=2_000)
-    assert per_connection_bytes(few, many, "user_bytes") == 2010.0
-    assert (
-        per_connection_bytes(few, look(1.0, connections_count=50, private_bytes=1, page_tables_bytes=0), "user_bytes")
-        is None
-    )
+    few = look(0.0, memory_connections_count=10, private_bytes=10_000, page_tables_bytes=0)
+    many = look(1.0, memory_connections_count=210, private_bytes=410_000, page_tables_bytes=2_000)
+    more = look(1.0, memory_connections_count=50, private_bytes=1, page_tables_bytes=0)
+    assert per_connection_bytes(few, many, "user_bytes", "memory_connections_count") == 2010.0
+    assert per_connection_bytes(few, more, "user_bytes", "memory_connections_count") is None
     assert value_of("user memory per connection", many, few, many) == 2010.0
     assert value_of("user memory per connection", few) is None
     assert value_of("user memory per connection", few, look(1.0, connections_count=500)) is None
 
 
-@pytest.mark.parametrize(
-    ("values", "line"),
-    [([], ""), ([None], ""), ([5.0, 5.0], "▁▁"), ([0.0, 7.0], "▁█"), ([0.0, None, 3.5, 7.0], "▁ ▅█")],
-)
-def test_sparklines(values: list[float | None], line: str) -> None:
-    assert watch_show.sparkline(values) == line
-
-
-def test_a_plain_line_leaves_out_what_is_not_known() -> None:
+def test_memory_is_divided_by_the_connections_of_its_own_moment() -> None:
+    """And not by those of a later look, which carries the old reading."""
+    few = look(0.0, connections_count=0, memory_connections_count=0, private_bytes=0, page_tables_bytes=0)
+    old = look(
+        9.0,
+        connections_count=1000,
+        memory_connections_count=200,
+        memory_age_s=4.0,
+        private_bytes=400_000,
+        page_tables_bytes=0,
+    )
+    assert value_of("user memory per connection", few, old) == 2000.0
     stream = io.StringIO()
     lines = watch_show.PlainLines(stream, "a server")
-    lines.look(look(5.0, connections_count=3))
-    lines.look(look(6.0, connections_count=4, threads_count=2))
-    lines.end("time is up")
-    assert stream.getvalue().splitlines() == [
-        "watching a server",
-        "0.0 s: connections 3",
-        "1.0 s: connections 4, threads 2",
-        "time is up",
-    ]
+    lines.look(few)
+    lines.look(old)
+    assert "age of these memory figures 4.00 s" in stream.getvalue()
+
+
+def test_what_lacks_ended_tasks_is_shown_as_the_least_and_not_kept_as_the_whole(tmp_path: Path) -> None:
+    counts = {"ended_tasks_count": 0, "unseen_signs_count": 0, "unwaited_count": 0}
+    one = look(0.0, **counts, voluntary_switches_count=0, involuntary_switches_count=0, cpu_s=0.0)
+    two = look(1.0, **counts, voluntary_switches_count=70, involuntary_switches_count=0, cpu_s=0.5)
+    ended = {**counts, "ended_tasks_count": 3}
+    three = look(2.0, **ended, voluntary_switches_count=100, involuntary_switches_count=0, cpu_s=1.0)
+    stream = io.StringIO()
+    lines = watch_show.PlainLines(stream, "a server")
+    rows = watch_show.CsvRows(Target("--csv", str(tmp_path / "watch.csv")))
+    for item in (one, two, three):
+        lines.look(item)
+        rows.look(item)
+    rows.close()
+    said = stream.getvalue()
+    assert "voluntary switches 70.0/s" in said
+    assert "voluntary switches ≥ 30.0/s" in said
+    assert "CPU, of a core ≥" not in said  # a parent waited for what ended
+    assert said.count("note: ≥: the least") == 1
+    with (tmp_path / "watch.csv").open(encoding="utf-8") as file:
+        kept = list(csv.DictReader(file))
+    assert [row["voluntary_switches_per_s"] for row in kept] == ["", "70", ""]
+    assert [row["voluntary_switches_least_per_s"] for row in kept] == ["", "70", "30"]
+    assert [row["cpu_pct"] for row in kept] == ["", "50", "50"]
+    assert [row["ended_tasks_count"] for row in kept] == ["0", "0", "3"]
+
+
+@pytest.mark.parametrize("height", [24, 14])
+def test_everything_fits_a_terminal_of_80_columns(height: int) -> None:
+    """Notes and all, without a colour; what a lower terminal has no room for is said."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, height=height, color_system=None)
+    note = "this user cannot see who listens; all is shown by: sudo /a/long/path/to/c10k-probe watch --port 12345"
+    table = watch_show.LiveTable("a server " * 20, notes=[note] if height < 24 else [], console=console)
+    full: dict[str, Any] = {name: 123_456_789 for name in as_values(look(0.0)) if name != "time_s"}
+    full |= {"hidden_processes_count": 0, "sockets_source": "/proc/PID/net/tcp"}
+    table.look(look(1.0, **{**full, "connections_count": 1, "memory_connections_count": 1}))
+    table.look(look(2.0, **{**full, "ended_tasks_count": 123_456_999}))
+    table.end("time is up")
+    text = stream.getvalue()
+    *picture, ending = text[text.rindex("a server a server a server a server a") :].splitlines()
+    assert ending == "time is up"
+    assert len(picture) < height
+    assert max(map(len, picture)) <= 80
+    assert sum("▁" in line for line in picture) == (18 if height == 24 else 5)
+    assert ("13 figures more in a higher terminal" in "".join(picture)) == (height < 24)
+    assert "≥: the least" in text and "sockets of another network namespace" in text
+    if height < 24:
+        assert note in " ".join(line.strip() for line in picture)
 
 
 def test_looks_that_were_missed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +147,7 @@ def screen(width: int) -> tuple[Console, io.StringIO]:
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_table_of_watch_fits_and_shows_the_newest(width: int) -> None:
     console, stream = screen(width)
-    table = watch_show.LiveTable("a server with a very long command line " * 5, console)
+    table = watch_show.LiveTable("a server with a very long command line " * 5, console=console)
     for index in range(50):
         big = 10**9 if index == 49 else 123_456_789
         table.look(look(float(index), connections_count=100_000 + index, private_bytes=big, socket_slab_bytes=big))
