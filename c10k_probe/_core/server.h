@@ -128,6 +128,10 @@ size_t server_receive_bytes(void);
 /* What was kept of fd's requests; whoever closes fd without server_step having said that it is over calls it. */
 void server_forget(int fd);
 
+/* Before fd is closed after the last answer: our end of the stream, then what has come after the last request is taken.
+ * Closing with unread bytes would send a reset, which may overtake the answer (RFC 9112, 9.6). */
+void server_say_goodbye(int fd);
+
 /* One step of the handler: receive, answer. False when the connection is over. */
 bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest);
 

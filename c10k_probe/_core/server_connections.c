@@ -50,12 +50,11 @@ void server_forget(int fd)
     }
 }
 
-/* Our end of the stream, and then what has come after the last request: closing with unread bytes would send a reset,
- * which may overtake the answer (RFC 9112, 9.6). */
-static void say_goodbye(int fd, char buffer[static SERVER_BUFFER_BYTES])
+void server_say_goodbye(int fd)
 {
+    char ignored[SERVER_BUFFER_BYTES];
     (void)shutdown(fd, SHUT_WR);
-    for (int i = 0; i < GOODBYE_READS_MAX && recv(fd, buffer, SERVER_BUFFER_BYTES, MSG_DONTWAIT) > 0; i++) {
+    for (int i = 0; i < GOODBYE_READS_MAX && recv(fd, ignored, sizeof ignored, MSG_DONTWAIT) > 0; i++) {
     }
 }
 
@@ -78,7 +77,7 @@ static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct 
         return true;
     }
     if (answer.is_last) {
-        say_goodbye(fd, buffer);
+        server_say_goodbye(fd);
     }
     return !answer.is_last;
 }
@@ -114,7 +113,6 @@ static enum server_interest go_on_sending(int fd)
     case STALLED_OVER:
         break;
     }
-    server_forget(fd);
     return SERVER_OVER;
 }
 

@@ -38,6 +38,7 @@ struct connection {
     bool is_receiving; /* such a request is under way */
     bool is_sending;
     bool is_ending;    /* what comes is not answered any more */
+    bool has_last;     /* the last answer was given: the client has not ended it */
     bool is_stopped;   /* receiving was cancelled or shut down: once is enough */
 };
 
@@ -156,6 +157,9 @@ static void go_on(int fd)
             receive(fd);
         }
     } else if (!connection->is_receiving) {
+        if (connection->has_last) {
+            server_say_goodbye(fd);
+        }
         close_connection(fd);
     } else if (!connection->is_stopped) {
         (void)shutdown(fd, SHUT_RDWR); /* ends the request */
@@ -167,7 +171,7 @@ static void answer(int fd, uint16_t number, size_t received)
 {
     struct connection *connection = &connections[fd];
     const struct server_answer answer = server_answer(fd, buffer_memory(number), received);
-    connection->is_ending = answer.is_last;
+    connection->is_ending = connection->has_last = answer.is_last;
     if (answer.count == 0) {
         buffer_free(number);
         return;

@@ -19,8 +19,9 @@ enum { RETRY_US = 1000 * 1000 }; /* after a wall that other processes can lift *
 
 /* Shared memory. */
 static struct pool {
-    _Atomic int64_t busy_count; /* one that died busy stays in it: its death is told, and what waits then is not */
-    atomic_bool is_told; /* that somebody waits for a worker */
+    _Atomic int64_t busy_count;
+    atomic_bool has_lost; /* a worker has died, maybe while it was busy: busy_count cannot be relied on */
+    atomic_bool is_told;  /* that somebody waits for a worker */
 } *pool;
 
 static volatile sig_atomic_t connection_fd = -1;
@@ -42,7 +43,8 @@ static void serve(int fd)
     connection_fd = fd;
     server_count_opened();
     workers_publish();
-    if (atomic_fetch_add(&pool->busy_count, 1) + 1 == server.workers_count && !atomic_load(&pool->is_told)) {
+    const bool is_last_one = atomic_fetch_add(&pool->busy_count, 1) + 1 == server.workers_count;
+    if ((is_last_one || atomic_load(&pool->has_lost)) && !atomic_load(&pool->is_told)) {
         workers_wake_master();
     }
     server_serve_until_closed(fd);
@@ -90,10 +92,14 @@ static void prepare(void)
     workers_start(run);
 }
 
-/* The busy ones are those with a connection; a worker that died with one is not among them. */
+/* Every worker has a connection. */
 static bool is_full(void)
 {
-    return !atomic_load(&pool->is_told) && atomic_load(&server.open_count) >= server.workers_count;
+    const int64_t alive_count = workers_alive_count();
+    if (alive_count < server.workers_count) {
+        atomic_store(&pool->has_lost, true);
+    }
+    return !atomic_load(&pool->is_told) && atomic_load(&server.open_count) >= alive_count;
 }
 
 /* A client waits in the queue and nobody is there to accept it. */
@@ -105,7 +111,7 @@ static void on_waiting(void)
     }
     atomic_store(&pool->is_told, true);
     snprintf(why, sizeof why, "each of the %" PRId64 " workers serves a connection: the next one waits",
-             server.workers_count);
+             workers_alive_count());
     server_tell_wall("worker", EAGAIN, why);
 }
 

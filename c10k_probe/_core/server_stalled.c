@@ -51,7 +51,12 @@ enum stalled_state stalled_send(int fd)
     }
     const bool is_over = sent < 0 || stalled->is_last;
     kept_forget(&rests, fd);
-    return is_over ? STALLED_OVER : STALLED_SENT;
+    if (!is_over) {
+        return STALLED_SENT;
+    }
+    server_say_goodbye(fd); /* where it was reset, this does nothing */
+    server_forget(fd);
+    return STALLED_OVER;
 }
 
 void stalled_forget_all(void)

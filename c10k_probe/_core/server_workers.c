@@ -215,6 +215,11 @@ void workers_loop(const struct workers_watch *watch)
     }
 }
 
+int64_t workers_alive_count(void)
+{
+    return alive_count;
+}
+
 int64_t workers_count_tasks(void)
 {
     hear_workers();

@@ -25,6 +25,9 @@ struct workers_watch {
 /* The master's loop. watch may be NULL. */
 void workers_loop(const struct workers_watch *watch);
 
+/* Workers that have not died. */
+int64_t workers_alive_count(void);
+
 /* The master, counted too. Adds up the counts. */
 int64_t workers_count_tasks(void);
 

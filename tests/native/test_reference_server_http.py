@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from c10k_probe.servers import REFERENCE_MODELS
-from native.driving import RECEIVE_TIMEOUT_S, Server, few_workers, receive_exactly
+from native.driving import RECEIVE_TIMEOUT_S, Server, few_workers, receive_exactly, reset
 from native.kernel_view import state_of, wait_until
 
 BODY = b"hello from c10k-probe\n"
@@ -155,6 +155,22 @@ def test_a_client_that_does_not_read_gets_each_answer_in_the_end(server: Server)
         if readable:
             received += silent.recv(1 << 20)
     assert without_date(bytes(received), requests_count) == KEPT * requests_count
+
+
+def test_nothing_of_a_connection_is_left_to_the_next_one(server: Server) -> None:
+    """Ended in mid-request, in mid-body, and while its answers wait: its descriptor is another's afterwards."""
+    for rest in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\nbody"):
+        silent, cut = server.connect(2)
+        send_until_full(silent)
+        cut.sendall(rest)
+        server.wait_for_open(2)
+        reset(silent)
+        reset(cut)
+        server.wait_for_open(0)
+        for connection in server.connect(2):
+            connection.sendall(GET)
+            receive_answers(connection, KEPT)
+            reset(connection)
 
 
 def test_ab_has_no_failed_request(server: Server, require_tool: Callable[[str], str]) -> None:
