@@ -1,6 +1,20 @@
 """Clients behind one interface: whatever holds, or sends on, connections to a server under test."""
 
+from c10k_probe.load.ab import Ab, AbReport
+from c10k_probe.load.generator import find_generator
 from c10k_probe.load.holder import Echoes, Failure, Holder, Pumped, Ramped
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
-__all__ = ["ClosedLoop", "Echoes", "Failure", "Holder", "Pumped", "Ramped", "Wrk", "find_wrk"]
+__all__ = [
+    "Ab",
+    "AbReport",
+    "ClosedLoop",
+    "Echoes",
+    "Failure",
+    "Holder",
+    "Pumped",
+    "Ramped",
+    "Wrk",
+    "find_generator",
+    "find_wrk",
+]
