@@ -218,10 +218,10 @@ def _read_members(sums: _Sums, members: Iterable[_Member], *, memory: bool = Tru
             _read_memory(sums, member)
 
 
-def read_tree(session: int, proc_root: Path = PROC) -> TreeReading:
-    """Read all processes whose session is `session`; all counts are 0 when there are none."""
+def read_tree(session: int, proc_root: Path = PROC, *, memory: bool = True) -> TreeReading:
+    """Read all processes whose session is `session`; all counts are 0 when there are none. Memory takes long."""
     sums = _Sums()
-    _read_members(sums, list(_members(session, proc_root)))
+    _read_members(sums, list(_members(session, proc_root)), memory=memory)
     return _reading(sums, session)
 
 
