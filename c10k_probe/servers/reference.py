@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from c10k_probe import native
 from c10k_probe.limits import Needs
-from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.base import PROTOCOLS, ServerOptions
 
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
 _TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
@@ -33,7 +33,7 @@ class ReferenceModel:
     per_connection: Needs
     fixed: Needs
     takes: frozenset[str] = frozenset()
-    protocols: frozenset[str] = frozenset({"echo"})
+    protocols: frozenset[str] = frozenset(PROTOCOLS)
     missing: str = ""
 
     def start(self, options: ServerOptions) -> ReferenceServer:
