@@ -219,7 +219,8 @@ class Chart:
     ``x`` and ``y`` are columns; their suffix is the unit. A text column as ``x`` gives a row of dots for each of its
     values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
     one line each, ``where`` the (column, value or values) pairs of the rows to take. With ``at_end`` the picture is
-    also shown after the run.
+    also shown after the run. With ``from_samples`` the values are not the rows' but the raw samples' of the first block,
+    such as a figure over time.
     """
 
     name: str
@@ -233,6 +234,7 @@ class Chart:
     log_y: bool = False
     where: Where = ()
     at_end: bool = False
+    from_samples: bool = False
     kind: str = dataclasses.field(default="lines", init=False)
 
 
@@ -355,6 +357,7 @@ class Experiment(ABC, Generic[ParametersT]):
     charts: ClassVar[tuple[AnyChart, ...]] = ()  # the first that has something to draw is the one shown unasked
     repeats: ClassVar[int] = 1  # interleaved blocks; each cell is launched once per block
     quick_repeats: ClassVar[int] = 1
+    is_incomplete_when_skipped: ClassVar[bool] = False  # whether a skipped cell is one that was wanted
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
