@@ -74,6 +74,7 @@ PRIVATE: dict[str, str] = {
     "_connection_": "connections",
     "_readiness_": "readiness",
     "_scheduling_": "scheduling",
+    "_servers_": "servers",
     "_trace_": "trace_overhead",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
