@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, NoReturn
 
 PROTOCOL: Final = 1
@@ -113,14 +114,23 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 # --- life -------------------------------------------------------------------------------------------------------------
 
 
-def die_with_parent() -> None:
-    """SIGKILL when the parent ends; leaves at once when it has ended already (prctl(2)). Raises ``OSError``."""
-    parent = os.getppid()
-    library = ctypes.CDLL(None, use_errno=True)
+def die_with_parent(parent: int | None = None) -> None:
+    """SIGKILL when the parent ends; leaves at once when it has ended already (prctl(2)). Raises ``OSError``.
+
+    ``parent``: its pid, for a child that knows it from before the fork, when it cannot have ended yet.
+    """
+    parent = os.getppid() if parent is None else parent
+    library = _c_library()
     if library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os._exit(EXIT_FAILED)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    """The one that the interpreter is linked with; found once, so that a child of a fork does not search again."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def pin(cpu: int | None) -> int:

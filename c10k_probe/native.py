@@ -116,7 +116,7 @@ class Helper:
         patience_s: float = _SILENCE_S,
     ) -> None:
         """Start ``name``, on ``cpus`` when given, and read its ``hello``. Raises ``HelperError``."""
-        self.name = name if linking == "dynamic" else f"{name}-{linking}"
+        self.name = name if linking in ("dynamic", PYTHON) else f"{name}-{linking}"
         self._buffer = bytearray()
         self._ended = False
         self._walls: list[Message] = []
@@ -331,13 +331,20 @@ class Helpers:
         self._helpers: list[Helper] = []
         self._farewell_s = farewell_s
 
-    def _start(self, name: str, arguments: Sequence[object], cpus: Collection[int] | None, first: str = "") -> Message:
+    def _start(
+        self,
+        name: str,
+        arguments: Sequence[object],
+        cpus: Collection[int] | None,
+        first: str = "",
+        linking: str = "dynamic",
+    ) -> Message:
         """One more helper; its first message, of type ``first``, or else its hello.
 
         Raises ``HelperError``, and then those before it are killed too.
         """
         try:
-            helper = Helper(name, arguments, cpus=cpus)
+            helper = Helper(name, arguments, linking, cpus)
             self._helpers.append(helper)
             return helper.expect(first) if first else helper.hello
         except BaseException:

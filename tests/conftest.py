@@ -89,7 +89,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 def helper_pids() -> list[int]:
     """Pids of living (not zombie) helpers that descend from this test session, orphans included."""
-    names = {*native.HELPERS, "perf", "strace", "wrk"}
+    names = {*native.HELPERS, "ab", "perf", "strace", "wrk"}
     scripts = (b"/bcc_helper.py\0", b"/janitor.py\0")
     pids = []
     for folder in Path("/proc").iterdir():
@@ -106,7 +106,7 @@ def helper_pids() -> list[int]:
             command_line = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        is_script = any(name in command_line for name in scripts)
+        is_script = any(name in command_line for name in scripts) or b"\0-m\0c10k_probe." in command_line
         if (is_script or program in names) and MARK.encode() in environment.split(b"\0"):
             pids.append(int(folder.name))
     return pids

@@ -7,13 +7,14 @@ from c10k_probe.servers.apache import EVENT, PREFORK_PHP
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
+from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX
 from c10k_probe.servers.node import NODE
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
 
-MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS}
+MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS, **PYTHON_MODELS}
 """Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
 
 REAL_SERVERS: Final[Mapping[str, RealModel]] = {
@@ -30,8 +31,11 @@ __all__ = [
     "MODELS",
     "POOLS",
     "PROTOCOLS",
+    "PYTHON_MODELS",
     "REAL_SERVERS",
     "REFERENCE_MODELS",
+    "PythonModel",
+    "PythonServer",
     "RealModel",
     "RealServer",
     "ReferenceModel",

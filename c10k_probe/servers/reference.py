@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from c10k_probe import native
 from c10k_probe.limits import Needs
 from c10k_probe.servers.base import PROTOCOLS, ServerOptions
+from c10k_probe.servers.helper import HelperServer
 
 _KERNEL_END_BYTES: Final = 5_000  # socket, inode, dentry and file of one end, measured on Linux 6.18
 _TASK_FRAG_BYTES: Final = 32_768  # the page for socket data of each task that sends (net/core/sock.c)
@@ -132,48 +131,21 @@ def to_hold(model: str, count: int) -> tuple[ServerOptions, Needs]:
     return ServerOptions(workers_count=workers_count), POOLS[model].times(workers_count - _POOL_COUNT)
 
 
-_FAREWELL_S: Final = 10.0  # every connection is closed, and every process of `fork` reaped
-
 CLIENT_END: Final = Needs(system_descriptors_count=1, memory_bytes=_KERNEL_END_BYTES)
 """What the client's end of a connection takes; its descriptors are spread over as many processes as that needs."""
 
 
-class ReferenceServer(native.Helpers):
+class ReferenceServer(HelperServer):
     """A running reference server. Raises ``native.HelperError`` when it does not come up."""
 
     def __init__(self, model: str, options: ServerOptions | None = None) -> None:
-        super().__init__(_FAREWELL_S)
-        self.name = model
-        self.cpus, _ = native.split_cpus()
-        ready = self._start("reference_server", _arguments(model, options or ServerOptions()), self.cpus, "ready")
-        self._helper = self._helpers[0]
-        self.port = int(ready["port"])
-        self.backlog_count = int(ready["backlog"])
-        self.session = self._helper.pid
-
-    def status(self) -> dict[str, Any]:
-        """The server's own counts; see ``base.Server``."""
-        return self._helper.ask("status", "status")
-
-    def walls(self) -> list[dict[str, Any]]:
-        """The limits it ran into; see ``base.Server``."""
-        return self._helper.walls()
-
-    def wait_until_idle(self, timeout_s: float = 2.0) -> None:
-        """Return when the server holds no connection any more; it hears of a reset a moment after the client."""
-        deadline = time.monotonic() + timeout_s
-        while self.status()["open_count"] and time.monotonic() < deadline:
-            time.sleep(0.001)
-
-    def death(self) -> str:
-        """How the server's main process ended; empty while it lives."""
-        return self._helper.death()
+        super().__init__("reference_server", model, _arguments(model, options or ServerOptions()))
 
 
 def _arguments(model: str, options: ServerOptions) -> list[object]:
     """The helper's command line: only what applies to the model."""
     takes = REFERENCE_MODELS[model].takes if model in REFERENCE_MODELS else frozenset()
-    arguments: list[object] = ["--model", model, "--backlog", options.backlog_count, "--protocol", options.protocol]
+    arguments: list[object] = ["--backlog", options.backlog_count, "--protocol", options.protocol]
     if options.stack_bytes is not None and "stack" in takes:
         arguments += ["--stack", options.stack_bytes]
     if options.workers_count is not None and "workers" in takes:

@@ -17,7 +17,7 @@ from command import Started, rows_of, run, started, wait_for
 from c10k_probe import native
 from c10k_probe.load import Holder
 from c10k_probe.observe import sockets, tree
-from c10k_probe.servers import MODELS, ReferenceServer
+from c10k_probe.servers import BASIC_MODELS, ReferenceServer
 
 Rows = list[dict[str, str]]
 TASKS: dict[str, Callable[[int], int]] = {
@@ -53,7 +53,7 @@ def to_400(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 def test_models_are_all_there(to_23: Rows) -> None:
     """Each model once; the models of the product are the ones that are tested here."""
-    assert {row["model"] for row in to_23} == set(MODELS) == set(TASKS)
+    assert {row["model"] for row in to_23} == set(BASIC_MODELS) == set(TASKS)
 
 
 @pytest.mark.parametrize("model", TASKS)
@@ -168,7 +168,7 @@ def test_23_connections_are_23_in_the_kernels_own_list(
     changes = {native.HELPERS_VARIABLE: str(helpers_with_held_client)}
     ports = []
     with started("connections", "--to", 23, "--csv", "rows.csv", cwd=tmp_path, changes=changes) as command:
-        for _ in MODELS:
+        for _ in BASIC_MODELS:
             command.until(gate.exists, "the end of a ramp")
             listener = listener_of(command)
             assert listener.address == "127.0.0.1"
@@ -179,7 +179,7 @@ def test_23_connections_are_23_in_the_kernels_own_list(
         finished = command.finish()
     assert finished.code == 0, finished.stderr
     rows = rows_of((tmp_path / "rows.csv").read_text(encoding="utf-8"))
-    assert {of_model(rows, model)[-1]["open_count"] for model in MODELS} == {"23"}
+    assert {of_model(rows, model)[-1]["open_count"] for model in BASIC_MODELS} == {"23"}
     for port in ports:
         assert kernel.on_port(port) == []  # neither established nor TIME_WAIT
 

@@ -90,10 +90,12 @@ def few_workers(model: str) -> list[object]:
 
 
 class Server:
-    """A running reference server and sockets connected to it; all closed and gone at the end of the block."""
+    """A running server and sockets connected to it; all closed and gone at the end of the block."""
 
-    def __init__(self, model: str, *arguments: object, linking: str = "dynamic") -> None:
-        self.helper = native.Helper("reference_server", ["--model", model, *arguments], linking)
+    def __init__(
+        self, model: str, *arguments: object, linking: str = "dynamic", program: str = "reference_server"
+    ) -> None:
+        self.helper = native.Helper(program, ["--model", model, *arguments], linking)
         self._sockets = contextlib.ExitStack()
         try:
             self.ready = self.helper.expect("ready")

@@ -10,7 +10,7 @@ import pytest
 from conftest import cannot_run
 
 from c10k_probe import native
-from c10k_probe.servers import MODELS
+from c10k_probe.servers import REFERENCE_MODELS
 from native.driving import Server, echo, few_workers, holding, reset
 
 CORE = Path(__file__).resolve().parents[2] / "c10k_probe" / "_core"
@@ -62,7 +62,7 @@ def test_memcheck_fork_latency(method: str) -> None:
 
 
 @pytest.mark.usefixtures("under_valgrind")
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", REFERENCE_MODELS)
 def test_memcheck_server_and_holder(model: str) -> None:
     with Server(model, *few_workers(model)) as server:
         with holding(server.port, "--timeout-ms", 20_000) as holder:

@@ -16,7 +16,7 @@ import pytest
 
 from c10k_probe import native
 from c10k_probe.load import Holder, Pumped
-from c10k_probe.servers import MODELS, ReferenceServer
+from c10k_probe.servers import REFERENCE_MODELS, ReferenceServer
 from native.answering import BAD_ANSWERS, MESSAGE_BYTES, PythonServer, on_third
 from native.driving import Message, Server, holding, run
 from native.kernel_view import descriptors_of, sockets_of, state_of, wait_until
@@ -90,7 +90,7 @@ def test_the_server_saw_what_is_counted(concurrency: int, linking: str) -> None:
         }
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", REFERENCE_MODELS)
 def test_the_kernel_saw_what_is_counted(model: str, require_tool: Callable[[str], str]) -> None:
     with Server(model) as server, held(server.port) as holder:
         pumped = holder.ask("pump 4 200 50", "pumped")
@@ -104,7 +104,7 @@ def test_the_kernel_saw_what_is_counted(model: str, require_tool: Callable[[str]
         assert is_usable(holder)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", REFERENCE_MODELS)
 def test_times_of_a_pump(model: str) -> None:
     with Server(model) as server, held(server.port) as holder:
         before_ns = time.monotonic_ns()

@@ -21,7 +21,7 @@ EXPERIMENTS = Path(str(c10k_probe.experiments.__file__)).parent
 ROOT = EXPERIMENTS.parent
 
 # Programs that measure from Python: other processes, which nothing imports.
-PYTHON_HELPERS = "helper_in_python creation_in_python readiness_in_python"
+PYTHON_HELPERS = "helper_in_python creation_in_python readiness_in_python servers_in_python"
 # Room (a file or a folder of the package) -> the rooms that it must not know. `*` is every room of the project,
 # `+name` an exception to it.
 ROOMS: dict[str, str] = {
@@ -32,6 +32,7 @@ ROOMS: dict[str, str] = {
     "helper_in_python": "*",
     "creation_in_python": "* +native +helper_in_python",
     "readiness_in_python": "* +helper_in_python",
+    "servers_in_python": "* +helper_in_python",
     "registry": "* +experiment +experiments +exits",
     "runner": f"sinks cli charts experiments registry servers load tracing fits {PYTHON_HELPERS}",
     "events": "* +experiment +fits +exits",
