@@ -13,9 +13,7 @@ from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import (
     CLIENT_END,
     MODELS,
-    POOLS,
     REAL_SERVERS,
-    RealModel,
     ServerModel,
     ServerOptions,
     command_model,
@@ -51,9 +49,7 @@ _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 class ServersParameters(Parameters):
     """What may be chosen on the command line."""
 
-    as_article: bool = parameter(
-        False, "Only the article's own test: settings as installed, ab.", dimension="flag"
-    )
+    as_article: bool = parameter(False, "Only the article's own test: settings as installed, ab.", dimension="flag")
     fair: bool = parameter(False, "Only the test with equal settings, wrk, keep-alive on and off.", dimension="flag")
     server: tuple[str, ...] = parameter(
         (AUTO,),
@@ -71,7 +67,10 @@ class ServersParameters(Parameters):
         100_000, "Requests of one launch of the article's test.", minimum=1, maximum=100_000_000, quick=10_000
     )
     article_launches: int = parameter(
-        1, "Fresh servers for each of the article's rows, --repeats at most; a verdict needs 5.", minimum=1, maximum=10_000
+        1,
+        "Fresh servers for each of the article's rows, --repeats at most; verdicts need 5.",
+        minimum=1,
+        maximum=10_000,
     )
     duration: int = parameter(
         2 * NS_PER_S,
@@ -95,7 +94,7 @@ def check(parameters: ServersParameters) -> None:
         raise UsageError("--duration: only whole seconds can be measured, such as 2s")
     if parameters.requests < parameters.connections:
         raise UsageError(
-            f"--requests: {parameters.requests:,} are fewer than {parameters.connections:,} connections; ab needs as many"
+            f"--requests: {parameters.requests:,} are fewer than {parameters.connections:,} connections; ask for more"
         )
     command, is_chosen = parameters.server_command, COMMAND in chosen(parameters, FAIR)
     if is_chosen and not command:
@@ -138,10 +137,11 @@ def options_of(name: str, arm: str, connections_count: int) -> tuple[ServerOptio
         backlog_count = BACKLOG_COUNTS.get(name, OTHER_BACKLOG_COUNT)
         return ServerOptions(protocol="http", backlog_count=backlog_count, is_as_installed=True), Needs()
     held, needs = to_hold(name, connections_count)
-    model = SERVERS.get(name)
-    capacity = {"capacity_count": connections_count} if isinstance(model, RealModel) else {}
     options = ServerOptions(
-        protocol="http", backlog_count=FAIR_BACKLOG_COUNT, workers_count=held.workers_count, **capacity
+        protocol="http",
+        backlog_count=FAIR_BACKLOG_COUNT,
+        workers_count=held.workers_count,
+        capacity_count=None if name in MODELS else connections_count,
     )
     return options, needs
 
@@ -171,8 +171,3 @@ def _cell(parameters: ServersParameters, name: str, arm: str, keep_alive: str, o
     is_article = arm == ARTICLE
     weight = parameters.requests / 5000 if is_article else parameters.duration / NS_PER_S + 1
     return Cell(key, needs, weight, parameters.article_launches if is_article else None)
-
-
-def is_pool(name: str) -> bool:
-    """Whether a model has as many workers as are to be answered at once."""
-    return name in POOLS

@@ -15,6 +15,7 @@ from c10k_probe.experiment import Scalar
 from c10k_probe.load import Ab, AbReport, ClosedLoop, Wrk, find_generator
 from c10k_probe.observe import counters, processes, tree
 from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
+from c10k_probe.observe.procfs import PROC, read_text
 from c10k_probe.observe.series import Memory, Series, read_memory
 from c10k_probe.servers import RealServer, Server
 
@@ -70,10 +71,10 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
     options, _ = options_of(ask.server, ask.arm, ask.connections_count)
     with model_of(ask.server, ask.command).start(options) as server:
         _keep_to_one_cpu(server)
-        rest = read_memory(server.session)
+        rest, waits_in = read_memory(server.session), _waits_in(server.session)
         if ask.arm == FAIR and isinstance(server, RealServer):
             server.warm_up(ask.connections_count)
-        facts = _answer_facts(server)
+        facts = {**_answer_facts(server), "waits_in": waits_in}
         told_before = _told_count(server)
         with _telling_of_death(server), _beside_the_client():
             came_to, values = _loaded(ask, server, rest, remaining_s)
@@ -87,7 +88,8 @@ def _loaded(
     ask: Ask, server: Server, rest: Memory | None, remaining_s: Callable[[], float]
 ) -> tuple[Facts, Mapping[str, list[int]]]:
     """The window itself: from the start of the load generator to its end."""
-    counted, before = counters.read_netstat(), tree.read_tree(server.session, memory=False)
+    pids = set(tree.session_pids(server.session))
+    counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
     series = Series(server.session, server.port)
     with _begin(ask, f"http://127.0.0.1:{server.port}/") as load:
         while not load.wait(series.until_next_s() if ask.is_observed else _WAIT_S):
@@ -95,13 +97,15 @@ def _loaded(
                 raise native.HelperError("the run's time is over")
             if ask.is_observed:
                 series.take()
-            if death := _death(server):
-                raise native.HelperError(f"{death}; it was under load")
-        after = tree.read_tree(server.session, memory=False)
+            if _death(server):
+                raise native.HelperError("the server died")  # told in full by _telling_of_death
+        after, counted_after = tree.read_tree(server.session, memory=False), counters.read_counters()
+        new_count = len(set(tree.session_pids(server.session)) - pids)
         report = load.finish(_PATIENCE_S) if isinstance(load, Ab) else load.finish()
         facts = _ab_facts(report) if isinstance(report, AbReport) else _wrk_facts(report)
     facts |= _cpu_facts(before, after, load, facts)
-    facts |= _kernel_facts(counted) | _series_facts(series, rest)
+    facts |= _kernel_facts(counters.counters_delta(counted, counted_after)) | _series_facts(series, rest)
+    facts["new_processes_count"] = new_count
     return facts, {
         "at_ns": [round(item.at_s * _NS_PER_S) for item in series.memory],
         "pss_bytes": [item.pss_bytes for item in series.memory],
@@ -120,9 +124,10 @@ def _telling_of_death(server: Server) -> Iterator[None]:
     """A load that fails because the server has died says so."""
     try:
         yield
-    except native.HelperError as error:
-        death = _death(server)
-        raise native.HelperError(f"{death}; it was under load" if death and death not in str(error) else str(error)) from None
+    except native.HelperError:
+        if death := _death(server):
+            raise native.HelperError(f"{death}; it was under load") from None
+        raise
     if death := _death(server):
         raise native.HelperError(f"{death}; it was under load")
 
@@ -216,9 +221,7 @@ def _wrk_facts(report: ClosedLoop) -> Facts:
 def _cpu_facts(before: tree.TreeReading, after: tree.TreeReading, load: Ab | Wrk, facts: Facts) -> Facts:
     """CPU of the tree with its ended children: the sum by the scheduler's account, its parts by ticks."""
     run_s = _since(before.cpu_run_s, after.cpu_run_s)
-    user_s, system_s = (
-        _since(getattr(before, name), getattr(after, name)) for name in ("cpu_user_s", "cpu_system_s")
-    )
+    user_s, system_s = (_since(getattr(before, name), getattr(after, name)) for name in ("cpu_user_s", "cpu_system_s"))
     ticks_s = None if user_s is None or system_s is None else user_s + system_s
     share = user_s / ticks_s if user_s is not None and ticks_s else None
     pct = None if run_s is None or not load.elapsed_s else 100 * run_s / load.elapsed_s
@@ -239,13 +242,19 @@ def _since(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def _kernel_facts(before: Mapping[str, int]) -> Facts:
-    """What the kernel counted of full queues, in the whole network namespace."""
-    after = counters.read_netstat()
-    names = {"overflows_count": "ListenOverflows", "syn_retransmits_count": "TCPSynRetrans"}
+def _kernel_facts(delta: counters.Counters) -> Facts:
+    """What the kernel counted meanwhile: in the whole network namespace, and of the whole machine."""
     return {
-        fact: after[name] - before[name] if name in after and name in before else None for fact, name in names.items()
+        "overflows_count": delta.listen_overflows_count,
+        "timeouts_count": delta.tcp_timeouts_count,
+        "forks_count": delta.forks_count,
     }
+
+
+def _waits_in(session: int) -> str | None:
+    """The kernel's functions in which the tree's first threads sleep (wchan); None where that is not told."""
+    texts = {read_text(PROC / str(pid) / "wchan") or "" for pid in tree.session_pids(session)}
+    return " ".join(sorted(texts - {"", "0"})) or None
 
 
 def _series_facts(series: Series, rest: Memory | None) -> Facts:

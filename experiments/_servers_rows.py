@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class ServersRow(Row):
     server_system_pct: float | None = column("of that, in the kernel, by clock ticks")
     load_cpu_pct: float | None = column("CPU of the load generator, of one CPU")
     rest_bytes: float | None = column("memory before the load: PSS, page tables, kernel stacks")
-    peak_bytes: stats.Interval | None = estimate("peak_bytes", "the most at one reading: PSS, page tables, kernel stacks")
+    peak_bytes: stats.Interval | None = estimate("peak_bytes", "the most at once: PSS, page tables, kernel stacks")
     rest_pss_bytes: float | None = column("PSS of the tree before the load")
     peak_pss_bytes: float | None = column("PSS of the tree, the most at one reading")
     mean_pss_bytes: float | None = column("PSS of the tree, mean of the readings")
@@ -65,8 +65,11 @@ class ServersRow(Row):
     served_max_count: int | None = column("connections accepted and open at one moment, the most")
     served_median_count: float | None = column("connections accepted and open at one moment, median of readings")
     queued_max_count: int | None = column("connections that waited to be accepted, the most")
-    overflows_count: int | None = column("times that a full accept queue refused one, over all launches, machine-wide")
-    syn_retransmits_count: int | None = column("repeated SYNs, each after 1 s and more, over all launches, machine-wide")
+    overflows_count: int | None = column("times that an accept queue was full, over all launches, machine-wide")
+    timeouts_count: int | None = column("times that TCP sent again after a time-out, over all launches, machine-wide")
+    forks_count: int | None = column("processes and threads that began meanwhile, over all launches, machine-wide")
+    new_processes_count: int | None = column("processes of the tree after the load that were not before, the most")
+    waits_in: str | None = column("functions of the kernel in which its processes slept before the load (wchan)")
 
 
 CPU, MEMORY, SERVED = "CPU", "memory of the tree", "served at once"
@@ -92,19 +95,22 @@ VIEWS = (
     View("median", "served_median_count", group=SERVED),
     View("most queued", "queued_max_count", group=SERVED),
     View("overflows", "overflows_count", group=SERVED),
-    View("SYNs again", "syn_retransmits_count", group=SERVED, priority=2),
+    View("timeouts", "timeouts_count", group=SERVED, priority=2),
     View("processes", "processes_count", group=SERVED),
     View("threads", "threads_count", group=SERVED),
 )
 
 
-def _by_server(name: str, title: str, y: str, stem: str = "", suffix: str = "", *, at_end: bool = False) -> Chart:
-    ends = (f"{stem}_lo{suffix}", f"{stem}_hi{suffix}") if stem else ("", "")
-    return Chart(name, title, "server", y, *ends, ("arm", "load", "keep_alive"), at_end=at_end)
+_LINES = ("arm", "load", "keep_alive")
+
+
+def _by_server(name: str, title: str, stem: str, suffix: str, *, at_end: bool = False) -> Chart:
+    ends = (f"{stem}_lo{suffix}", f"{stem}_hi{suffix}")
+    return Chart(name, title, "server", f"{stem}{suffix}", *ends, series=_LINES, at_end=at_end)
 
 
 CHARTS = (
-    _by_server("throughput", "Right answers a second", "throughput_per_s", "throughput", "_per_s", at_end=True),
+    _by_server("throughput", "Right answers a second", "throughput", "_per_s", at_end=True),
     Chart(
         "memory-over-time",
         "PSS of the server's processes while it is loaded",
@@ -113,9 +119,9 @@ CHARTS = (
         series=("server", "arm"),
         from_samples=True,
     ),
-    _by_server("latency", "Median latency at full load", "request_p50_ns", "request_p50", "_ns"),
-    _by_server("efficiency", "Right answers for a second of CPU", "requests_per_cpu_s"),
-    _by_server("memory", "Peak memory with page tables and stacks", "peak_bytes", "peak", "_bytes"),
+    _by_server("latency", "Median latency at full load", "request_p50", "_ns"),
+    Chart("efficiency", "Right answers for a second of CPU", "server", "requests_per_cpu_s", series=_LINES),
+    _by_server("memory", "Peak memory with page tables and stacks", "peak", "_bytes"),
 )
 SUMS = (
     "requests_count",
@@ -128,7 +134,8 @@ SUMS = (
     "wrong_answers_count",
     "memory_readings_count",
     "overflows_count",
-    "syn_retransmits_count",
+    "timeouts_count",
+    "forks_count",
 )
 _MEDIANS = {
     "request_p99_ns": "p99_ns",
@@ -150,6 +157,7 @@ _MOST = {
     "threads_count": "threads_count",
     "served_max_count": "served_max_count",
     "queued_max_count": "queued_max_count",
+    "new_processes_count": "new_processes_count",
 }
 _INTERVALS = {
     "throughput_per_s": "throughput_per_s",
@@ -158,7 +166,7 @@ _INTERVALS = {
     "server_cpu_pct": "server_cpu_pct",
     "peak_bytes": "peak_bytes",
 }
-_SAME = ("server_version", "header_bytes", "body_bytes", "connections_count")
+_SAME = ("waits_in", "server_version", "header_bytes", "body_bytes", "connections_count")
 
 
 def rows(samples: Sequence[Samples], seed: int) -> list[ServersRow]:
@@ -187,7 +195,7 @@ def _row(key: Key, launches: Sequence[Samples], seed: int) -> ServersRow:
     found |= {name: whole_sum(name, launches) for name in SUMS}
     found |= {name: stats.median(known(fact, launches)) for name, fact in _MEDIANS.items()}
     found |= {name: max(known(fact, launches), default=None) for name, fact in _MOST.items()}
-    for name in ("processes_count", "threads_count", "served_max_count", "queued_max_count"):
+    for name in (name for name in _MOST if name.endswith("_count")):
         found[name] = None if found[name] is None else int(found[name])
     found |= {name: interval(fact, launches, seed) for name, fact in _INTERVALS.items()}
     server, arm, load, keep_alive, observed = key
@@ -228,18 +236,11 @@ def _grade(found: Mapping[str, Any], is_observed: bool, arm: str) -> stats.Grade
 
 def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
     """Beside the null server: where a load generator had no more to give on that one either, it was the limit."""
-    alike = (row.arm, row.load, row.keep_alive)
-    null = next(
-        (
-            other
-            for other in made
-            if (other.server, other.arm, other.load, other.keep_alive) == (NULL, *alike) and other.observed == row.observed
-        ),
-        None,
-    )
-    if null is None or null.throughput_per_s is None or row.throughput_per_s is None or not null.throughput_per_s.middle:
+    null = next((other for other in made if (other.server, *_load_of(other)) == (NULL, *_load_of(row))), None)
+    above, below = row.throughput_per_s, None if null is None else null.throughput_per_s
+    if null is None or above is None or below is None or not below.middle:
         return row
-    ratio = row.throughput_per_s.middle / null.throughput_per_s.middle
+    ratio = above.middle / below.middle
     row = dataclasses.replace(row, of_null_ratio=ratio)
     is_ceiling = (null.load_cpu_pct or 0) > BUSY_PCT
     if row.server == NULL or not is_ceiling or ratio < NEAR_CEILING or row.grade == "void":
@@ -247,6 +248,10 @@ def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
     text = f"{ratio:.2f}× of what the load generator reaches on the null server: it was the limit"
     grade = stats.Grade(row.grade, row.grade_reason).worse("void", text)
     return dataclasses.replace(row, grade=grade.level, grade_reason=grade.reason)
+
+
+def _load_of(row: ServersRow) -> tuple[str, ...]:
+    return row.arm, row.load, row.keep_alive, row.observed
 
 
 def known(name: str, launches: Sequence[Samples]) -> list[float]:
@@ -268,8 +273,3 @@ def interval(name: str, launches: Sequence[Samples], seed: int) -> stats.Interva
 def by_block(name: str, launches: Sequence[Samples]) -> dict[int, list[float]]:
     """A fact by the block it was measured in."""
     return {item.block: values for item in launches if (values := known(name, [item]))}
-
-
-def each_fact(launches: Sequence[Samples], name: str) -> Iterator[float]:
-    """Values of a fact."""
-    yield from known(name, launches)

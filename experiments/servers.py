@@ -26,7 +26,7 @@ it took, on the client's CPU; ``--observe on,off`` shows what that costs.
 Known bias: a closed loop, so latency is connections over throughput, and hides what an overloaded server does to others
 (there is no open loop here yet). ab is one thread, and its "failed" counts answers of another length. The loopback's
 soft interrupts run in whoever sends, so a part of the server's work is in the client's account and the reverse.
-ListenOverflows and retransmitted SYNs are the whole network namespace's. The article does not say which settings it
+ListenOverflows and TCP's time-outs are the whole network namespace's. The article does not say which settings it
 had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
 
 Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, Node.js's and Tornado's documentation, proc(5),
@@ -40,6 +40,8 @@ from collections.abc import Iterator, Sequence
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
 from ._servers_design import NS_PER_S, ServersParameters, cells, check
+from ._servers_findings import findings
+from ._servers_judges import JUDGES
 from ._servers_measure import Ask, measure
 from ._servers_rows import CHARTS, VIEWS, ServersRow, rows
 
@@ -52,6 +54,7 @@ class Servers(Experiment[ServersParameters]):
     row_type = ServersRow
     views = VIEWS
     charts = CHARTS
+    judges = JUDGES
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True
@@ -86,6 +89,10 @@ class Servers(Experiment[ServersParameters]):
     def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell."""
         return list(rows(samples, seed))
+
+    def fit(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """How the article's servers compare, and whether it is the event loop or the language."""
+        return findings(samples, seed)
 
 
 EXPERIMENT = Servers()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from c10k_probe.charts.declared import charts_of
 from c10k_probe.charts.lines import Drawing, draw_lines
+from c10k_probe.charts.raw import from_samples
 from c10k_probe.charts.winners import MapDrawing, draw_map
 from c10k_probe.exits import UsageError, UserError
 from c10k_probe.experiment import AnyChart, WinnerMap
@@ -17,7 +18,9 @@ AnyDrawing = Drawing | MapDrawing
 
 def draw(run: StoredRun, chart: AnyChart) -> AnyDrawing:
     """What one chart shows of a run. Raises ``UserError`` when nothing is left to draw, and says why."""
-    return draw_map(run, chart) if isinstance(chart, WinnerMap) else draw_lines(run, chart)
+    if isinstance(chart, WinnerMap):
+        return draw_map(run, chart)
+    return draw_lines(from_samples(run, chart) if chart.from_samples else run, chart)
 
 
 def choose(run: StoredRun, name: str | None) -> AnyDrawing:

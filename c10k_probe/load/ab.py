@@ -65,7 +65,7 @@ class AbReport:
 
     @property
     def answered_count(self) -> int:
-        """Requests that were answered as they should; the least that it can be, where a failure may be counted twice."""
+        """Requests that were answered as they should; the least, as a failure may be counted twice."""
         return max(0, self.complete_count - self.failed_count - self.wrong_answers_count)
 
 

@@ -75,7 +75,7 @@ class Generator:
         return self._process.returncode is not None
 
     def text(self, patience_s: float) -> str:
-        """What it printed; waits for its end. Raises ``native.HelperError`` when that does not come, or is a failure."""
+        """What it printed; waits for its end. Raises ``native.HelperError`` without it, or after a failure."""
         if not self.wait(self.started_s + patience_s - time.monotonic()):
             raise native.HelperError(f"{self._name} did not end within {patience_s:g} s")
         self._report.seek(0)

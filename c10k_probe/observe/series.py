@@ -1,8 +1,8 @@
-"""A server's sockets and memory over time, at little cost: each reading is followed by a pause of 50 times what it took.
+"""A server's sockets and memory over time, at little cost: after each reading a pause of 50 times what it took.
 
-Two meters with a rhythm of their own: the sockets of its port, and the memory of its processes, which is dearer the more
-processes there are. Each takes 2 % of a CPU at most, which should be on the client's. Nothing runs by itself:
-whoever waits for the load asks ``until_next_s`` how long to wait, and calls ``take``.
+Two meters with a rhythm of their own: the sockets of its port, and the memory of its processes, which is dearer the
+more processes there are. Each takes 2 % of a CPU at most, which should be the client's. Nothing runs by itself: whoever
+waits for the load asks ``until_next_s`` how long to wait, and calls ``take``.
 Clock: CLOCK_MONOTONIC. Sources: proc_pid_smaps(5), sock_diag(7), proc_meminfo(5).
 """
 
