@@ -22,6 +22,7 @@ from c10k_probe.servers import (
 
 NS_PER_S = 1_000_000_000
 AUTO = "auto"
+THREE = "three"  # of the article
 COMMAND = "command"  # the user's own
 ARTICLE, FAIR = "article", "fair"
 APACHE, NODE, TORNADO = "apache-prefork-php", "node", "tornado"
@@ -53,9 +54,10 @@ class ServersParameters(Parameters):
     fair: bool = parameter(False, "Only the test with equal settings, wrk, keep-alive on and off.", dimension="flag")
     server: tuple[str, ...] = parameter(
         (AUTO,),
-        "Systems under test, comma-separated; auto: the article's three, in the fair test with others beside them.",
-        choices=(AUTO, *SERVERS, COMMAND),
+        "Systems under test, comma-separated; auto: the article's three, in the fair test with others.",
+        choices=(AUTO, THREE, *SERVERS, COMMAND),
         many=True,
+        quick=(THREE,),
     )
     server_command: str = parameter(
         "",
@@ -119,11 +121,11 @@ def arms(parameters: ServersParameters) -> tuple[str, ...]:
 
 def chosen(parameters: ServersParameters, arm: str) -> tuple[str, ...]:
     """The servers of an arm; ``auto`` is the user's own if there is one."""
-    if AUTO not in parameters.server:
+    if AUTO not in parameters.server and THREE not in parameters.server:
         return parameters.server
     if parameters.server_command:
         return (COMMAND,)
-    return OF_THE_ARTICLE if arm == ARTICLE else OF_FAIR
+    return OF_THE_ARTICLE if arm == ARTICLE or THREE in parameters.server else OF_FAIR
 
 
 def model_of(name: str, command: str) -> ServerModel:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from c10k_probe import stats
 from c10k_probe.experiment import Finding, Samples
 
-from ._servers_design import APACHE, ARTICLE, FAIR, NODE, TORNADO
+from ._servers_design import APACHE, ARTICLE, FAIR, NODE, OF_THE_ARTICLE, TORNADO
 from ._servers_rows import Key, by_block, by_cell, rows
 
 PAIRS = (
@@ -28,6 +28,7 @@ RATIOS = {
     "available_fall_bytes": "available_fall_ratio",
     "requests_per_cpu_s": "requests_per_cpu_ratio",
 }
+SHORT_RATIOS = {name: RATIOS[name] for name in ("throughput_per_s", "requests_per_cpu_s")}
 CPU_DIFFERENCE = "cpu_difference_pct"
 RUNTIME_SHARE, ARCHITECTURE_SHARE, SHARE_DIFFERENCE = "runtime_share_pct", "architecture_share_pct", "difference_pct"
 TABLE: Mapping[str, Mapping[str, str]] = {
@@ -79,11 +80,13 @@ def _comparisons(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[
         arm, base = cells.get((above, *way, "on")), cells.get((below, *way, "on"))
         if not arm or not base:
             continue
-        subject = subject_of(above, below, way[0], way[2])
-        for fact, column in RATIOS.items():
+        subject, is_articles = subject_of(above, below, way[0], way[2]), {above, below} <= {*OF_THE_ARTICLE}
+        for fact, column in (RATIOS if is_articles else SHORT_RATIOS).items():
             value = stats.paired_ratio(by_block(fact, arm), by_block(fact, base), seed)
-            if value is not None:
+            if value is not None and value.middle > 0:
                 yield Finding(subject, column, value)
+        if not is_articles:
+            continue
         value = _difference(by_block("server_cpu_pct", arm), by_block("server_cpu_pct", base), seed)
         if value is not None:
             yield Finding(subject, CPU_DIFFERENCE, value, "in percent of one CPU")

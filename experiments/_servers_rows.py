@@ -64,6 +64,7 @@ class ServersRow(Row):
     threads_count: int | None = column("threads of all processes of the tree, the most")
     served_max_count: int | None = column("connections accepted and open at one moment, the most")
     served_median_count: float | None = column("connections accepted and open at one moment, median of readings")
+    sockets_readings_count: int | None = column("readings of the server's sockets, over all launches")
     queued_max_count: int | None = column("connections that waited to be accepted, the most")
     overflows_count: int | None = column("times that an accept queue was full, over all launches, machine-wide")
     timeouts_count: int | None = column("times that TCP sent again after a time-out, over all launches, machine-wide")
@@ -133,6 +134,7 @@ SUMS = (
     "failed_exceptions_count",
     "wrong_answers_count",
     "memory_readings_count",
+    "sockets_readings_count",
     "overflows_count",
     "timeouts_count",
     "forks_count",

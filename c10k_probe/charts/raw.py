@@ -11,7 +11,7 @@ from c10k_probe.results import StoredRun, Value
 
 
 def from_samples(run: StoredRun, chart: Chart) -> StoredRun:
-    """The run with a row for each sample of the first block that has the chart's two values, instead of its own rows."""
+    """The run with a row for each sample of the first block that has the chart's values, instead of its own."""
     kinds = dict(run.facts["columns"])
     keys = {name for item in run.samples for name in item.get("key", {})}
     columns = [[name, kinds.get(name, "str")] for name in sorted(keys)] + [[chart.x, "int"], [chart.y, "int"]]

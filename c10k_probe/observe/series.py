@@ -50,9 +50,9 @@ class Memory:
 class _Meter:
     """When the next reading is due."""
 
-    def __init__(self, read: Callable[[], None]) -> None:
+    def __init__(self, read: Callable[[], None], due_s: float) -> None:
         self._read = read
-        self.due_s = 0.0
+        self.due_s = due_s
 
     def take(self) -> None:
         started_s = time.monotonic()
@@ -70,7 +70,8 @@ class Series:
         self.memory: list[Memory] = []
         self._session, self._port = session, port
         self._started_s = time.monotonic()
-        self._meters = (_Meter(self._read_sockets), _Meter(self._read_memory))
+        first_s = self._started_s + _EVERY_S  # the load is there then
+        self._meters = (_Meter(self._read_sockets, first_s), _Meter(self._read_memory, first_s))
 
     def until_next_s(self) -> float:
         """Seconds until a reading is due, 0 when it is."""
