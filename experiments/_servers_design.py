@@ -121,11 +121,10 @@ def arms(parameters: ServersParameters) -> tuple[str, ...]:
 
 def chosen(parameters: ServersParameters, arm: str) -> tuple[str, ...]:
     """The servers of an arm; ``auto`` is the user's own if there is one."""
-    if AUTO not in parameters.server and THREE not in parameters.server:
-        return parameters.server
-    if parameters.server_command:
+    if parameters.server_command and {AUTO, THREE} >= {*parameters.server}:
         return (COMMAND,)
-    return OF_THE_ARTICLE if arm == ARTICLE or THREE in parameters.server else OF_FAIR
+    several = {AUTO: OF_THE_ARTICLE if arm == ARTICLE else OF_FAIR, THREE: OF_THE_ARTICLE}
+    return tuple(dict.fromkeys(part for name in parameters.server for part in several.get(name, (name,))))
 
 
 def model_of(name: str, command: str) -> ServerModel:

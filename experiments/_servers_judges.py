@@ -107,8 +107,10 @@ def judge_c01(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
 def judge_c30(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C30: does nginx serve by an event loop?"""
     restated = "nginx serves its connections by an event loop"
-    rule = "CONFIRMED when a process sleeps in epoll_wait before the load and none of its processes began meanwhile, "
+    rule = (
+        "CONFIRMED when a process sleeps in epoll_wait before the load and none of its processes began meanwhile, "
         "else REFUTED"
+    )
     found = select(rows, server="nginx")
     known = [row for row in found if row.get("waits_in") and row.get("new_processes_count") is not None]
     if not known:
