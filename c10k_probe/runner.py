@@ -357,7 +357,8 @@ class Run:
             return ExitCode.INCOMPLETE
         if statuses and all(status == "skipped" for status in statuses):
             return ExitCode.NOTHING_MEASURED
-        if "failed" in statuses:
+        unwanted = {"failed", "skipped"} if self.experiment.is_incomplete_when_skipped else {"failed"}
+        if not unwanted.isdisjoint(statuses):
             return ExitCode.INCOMPLETE if _any_measured(self.rows.values()) else ExitCode.ERROR
         return ExitCode.OK
 

@@ -55,6 +55,7 @@ class Suffix(NamedTuple):
 SUFFIXES: Final[Mapping[str, Suffix]] = {
     "_ns": Suffix("duration"),
     "_per_s": Suffix("rate"),
+    "_per_cpu_s": Suffix("rate"),
     "_s": Suffix("duration", 1e9),
     "_bytes": Suffix("bytes"),
     "_bytes_per_connection": Suffix("bytes"),

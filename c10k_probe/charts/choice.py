@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from c10k_probe.charts.declared import charts_of
 from c10k_probe.charts.lines import Drawing, draw_lines
+from c10k_probe.charts.raw import from_samples
 from c10k_probe.charts.stacks import StackDrawing, draw_stack
 from c10k_probe.charts.winners import MapDrawing, draw_map
 from c10k_probe.exits import UsageError, UserError
@@ -20,7 +21,9 @@ def draw(run: StoredRun, chart: AnyChart) -> AnyDrawing:
     """What one chart shows of a run. Raises ``UserError`` when nothing is left to draw, and says why."""
     if isinstance(chart, WinnerMap):
         return draw_map(run, chart)
-    return draw_stack(run, chart) if isinstance(chart, Stack) else draw_lines(run, chart)
+    if isinstance(chart, Stack):
+        return draw_stack(run, chart)
+    return draw_lines(from_samples(run, chart) if chart.from_samples else run, chart)
 
 
 def choose(run: StoredRun, name: str | None) -> AnyDrawing:

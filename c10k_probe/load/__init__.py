@@ -1,9 +1,13 @@
 """Clients behind one interface: whatever holds, or sends on, connections to a server under test."""
 
+from c10k_probe.load.ab import Ab, AbReport
+from c10k_probe.load.generator import find_generator
 from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
 __all__ = [
+    "Ab",
+    "AbReport",
     "Backlogged",
     "ClosedLoop",
     "Echoes",
@@ -13,5 +17,6 @@ __all__ = [
     "Pumped",
     "Ramped",
     "Wrk",
+    "find_generator",
     "find_wrk",
 ]

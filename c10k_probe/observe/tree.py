@@ -265,10 +265,11 @@ def _read_members(sums: _Sums, members: Iterable[_Member], *, memory: bool = Tru
         _read_memories(sums, living, leader)
 
 
-def read_tree(session: int, proc_root: Path = PROC) -> TreeReading:
-    """Read all processes whose session is `session`; all counts are 0 when there are none."""
+def read_tree(session: int, proc_root: Path = PROC, *, memory: bool = True) -> TreeReading:
+    """Read all processes whose session is `session`; all counts are 0 when there are none. Memory takes long."""
     sums = _Sums()
-    _read_members(sums, list(_members(session, proc_root)), leader=os.fsencode(proc_root / str(session)))
+    leader = os.fsencode(proc_root / str(session))
+    _read_members(sums, list(_members(session, proc_root)), memory=memory, leader=leader)
     return _reading(sums, session)
 
 

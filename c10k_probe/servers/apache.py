@@ -82,12 +82,25 @@ SetEnv ap_trust_cgilike_cl yes
     SetHandler "proxy:unix:{php_fpm.SOCKET}|fcgi://localhost/"
 </FilesMatch>
 """
+_AS_INSTALLED: Final = {
+    "AllowOverride None": "AllowOverride All",
+    "KeepAliveTimeout 3600": "KeepAliveTimeout 5",
+    "MaxKeepAliveRequests 0": "MaxKeepAliveRequests 100",
+    "DirectoryIndex index.php": """\
+DirectoryIndex index.php
+CustomLog "{folder}/access.log" "%h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \\"%{User-Agent}i\\""
+""",
+    "LoadModule php_module PHP_LIBRARY": "LoadModule php_module PHP_LIBRARY\nphp_admin_flag opcache.enable off",
+}
+"""What a default installation of the time did besides: .htaccess, access log, no cache of compiled scripts."""
 _TOTAL: Final = re.compile(r"^Total Accesses: (\d+)$", re.MULTILINE)
 _VERSION: Final = re.compile(r"^ServerVersion: (\S+)", re.MULTILINE)
 
 
 def _filled(text: str, place: Place, **values: object) -> str:
     common = {"PORT": place.port, "BACKLOG": place.backlog_count, "TOKEN": place.token}
+    for old, new in _AS_INSTALLED.items() if place.is_as_installed else ():
+        text = text.replace(old, new)
     return re.sub(r"\b[A-Z_]{4,}\b", lambda word: str({**common, **values}.get(word[0], word[0])), text)
 
 

@@ -19,6 +19,7 @@ class ServerOptions:
     ``capacity_count``: connections that it must be able to hold; a model that can then spreads its descriptors over as
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
+    ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
     """
 
     backlog_count: int = 4096
@@ -27,6 +28,7 @@ class ServerOptions:
     is_edge_triggered: bool = False
     capacity_count: int | None = None
     protocol: str = "echo"
+    is_as_installed: bool = False
 
 
 class Server(Protocol):

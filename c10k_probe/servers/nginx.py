@@ -30,7 +30,7 @@ pid {folder}/pid;
 error_log stderr crit;
 events { worker_connections CONNECTIONS; }
 http {
-    access_log off;
+    access_log ACCESS_LOG;
     default_type text/plain;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
@@ -68,6 +68,7 @@ _STATUS: Final = re.compile(
 def configuration(place: Place, locations: str = _STATIC) -> str:
     """The configuration file; ``{folder}`` stands for the folder that it, and everything nginx writes, is in."""
     values: Mapping[str, object] = {
+        "ACCESS_LOG": "{folder}/access.log" if place.is_as_installed else "off",
         "PORT": place.port,
         "BACKLOG": place.backlog_count,
         "CONNECTIONS": max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT,

@@ -49,6 +49,7 @@ class Place:
     backlog_count: int
     capacity_count: int | None
     workers_count: int | None
+    is_as_installed: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ class RealServer:
             backlog_count=self.backlog_count,
             capacity_count=options.capacity_count,
             workers_count=options.workers_count,
+            is_as_installed=options.is_as_installed,
         )
 
     def _start(self, recipe: Recipe) -> None:

@@ -79,6 +79,7 @@ PRIVATE: dict[str, str] = {
     "_connection_": "connections",
     "_readiness_": "readiness",
     "_scheduling_": "scheduling",
+    "_servers_": "servers",
     "_trace_": "trace_overhead",
     "_short_": "short_connections",
 }

@@ -40,7 +40,7 @@ def test_the_rate_is_interpolated_on_a_logarithmic_axis() -> None:
     assert [value.middle, value.low, value.high] == [pytest.approx(10**4, rel=1e-3)] * 3
 
 
-@given(st.floats(1e3, 1e5), st.floats(2, 50), st.floats(0.1, 4.9), st.floats(5.1, 80))
+@given(st.floats(1e3, 1e5), st.floats(2, 50), st.floats(0.1, 4.5), st.floats(6, 80))
 def test_the_rate_lies_between_its_neighbours(rate: float, factor: float, below: float, above: float) -> None:
     taken = [loss(rate, below, 9), loss(rate * factor, above, 8)]
     value = lost_rates(taken)[SUBJECT].value

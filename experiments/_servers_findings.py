@@ -1,0 +1,180 @@
+"""What no single row of servers shows: ratios by blocks, what observing costs, and language against architecture."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from c10k_probe import stats
+from c10k_probe.experiment import Finding, Samples
+
+from ._servers_design import APACHE, ARTICLE, FAIR, NODE, OF_THE_ARTICLE, TORNADO
+from ._servers_rows import Key, by_block, by_cell, rows
+
+PAIRS = (
+    (NODE, APACHE),
+    (TORNADO, APACHE),
+    ("nginx", APACHE),
+    ("apache-event", APACHE),
+    (TORNADO, "python-threading"),
+    ("asyncio", "python-threading"),
+)
+RATIOS = {
+    "throughput_per_s": "throughput_ratio",
+    "peak_bytes": "memory_ratio",
+    "peak_rss_bytes": "rss_sum_ratio",
+    "available_fall_bytes": "available_fall_ratio",
+    "requests_per_cpu_s": "requests_per_cpu_ratio",
+}
+SHORT_RATIOS = {name: RATIOS[name] for name in ("throughput_per_s", "requests_per_cpu_s")}
+CPU_DIFFERENCE = "cpu_difference_pct"
+RUNTIME_SHARE, ARCHITECTURE_SHARE, SHARE_DIFFERENCE = "runtime_share_pct", "architecture_share_pct", "difference_pct"
+TABLE: Mapping[str, Mapping[str, str]] = {
+    "C": {"event loop": "epoll", "thread per connection": "thread", "process per connection": "fork"},
+    "CPython": {
+        "event loop": "asyncio",
+        "thread per connection": "python-threading",
+        "process per connection": "python-forking",
+    },
+}
+"""The balanced part of runtime by architecture: the same handler, once in each language."""
+BESIDE = {"Node.js, event loop": NODE, "PHP, process per connection": APACHE, "C, pool of threads": "thread-pool"}
+Blocks = Mapping[int, Sequence[float]]
+
+
+def findings(samples: Sequence[Samples], seed: int) -> list[Finding]:
+    """All of them; a void row has none."""
+    void = {_key(row) for row in rows(samples, seed) if row.grade == "void"}
+    cells = {key: launches for key, launches in by_cell(samples).items() if key not in void}
+    return [*_comparisons(cells, seed), *_observing(cells, seed), *_two_way(cells, seed)]
+
+
+def subject_of(above: str, below: str, arm: str, keep_alive: str) -> str:
+    """The name under which a comparison is found."""
+    way = "as the article" if arm == ARTICLE else f"fair, keep-alive {keep_alive}"
+    return f"{above} over {below}, {way}"
+
+
+def table_subject(keep_alive: str) -> str:
+    """The name under which the two-way table's shares are found."""
+    return f"runtime and architecture, keep-alive {keep_alive}"
+
+
+def _key(row: object) -> Key:
+    server, arm, load, keep_alive, observed = (
+        str(getattr(row, name)) for name in ("server", "arm", "load", "keep_alive", "observed")
+    )
+    return server, arm, load, keep_alive, observed
+
+
+def _ways(cells: Mapping[Key, Sequence[Samples]]) -> list[tuple[str, str, str]]:
+    """(arm, load, keep-alive) that were measured while observed."""
+    found = {key[1:4] for key in cells if key[4] == "on"}
+    return sorted(found, key=lambda way: (way[0] != ARTICLE, way[2]))
+
+
+def _comparisons(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
+    for way, (above, below) in itertools.product(_ways(cells), PAIRS):
+        arm, base = cells.get((above, *way, "on")), cells.get((below, *way, "on"))
+        if not arm or not base:
+            continue
+        subject, is_articles = subject_of(above, below, way[0], way[2]), {above, below} <= {*OF_THE_ARTICLE}
+        for fact, column in (RATIOS if is_articles else SHORT_RATIOS).items():
+            value = stats.paired_ratio(by_block(fact, arm), by_block(fact, base), seed)
+            if value is not None and value.middle > 0:
+                yield Finding(subject, column, value)
+        if not is_articles:
+            continue
+        value = _difference(by_block("server_cpu_pct", arm), by_block("server_cpu_pct", base), seed)
+        if value is not None:
+            yield Finding(subject, CPU_DIFFERENCE, value, "in percent of one CPU")
+
+
+def _difference(arm: Blocks, base: Blocks, seed: int) -> stats.Interval | None:
+    """Median of the differences by blocks."""
+    blocks = sorted(arm.keys() & base.keys())
+    return stats.median_interval([arm[block][0] - base[block][0] for block in blocks], seed) if blocks else None
+
+
+def _observing(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
+    for key, launches in cells.items():
+        base = cells.get((*key[:4], "off"))
+        if key[4] == "off" or not base:
+            continue
+        ratio = stats.paired_ratio(by_block("throughput_per_s", launches), by_block("throughput_per_s", base), seed)
+        if ratio is not None:
+            lost = [None if end is None else (1 - end) * 100 for end in (ratio.high, ratio.low)]
+            value = stats.Interval((1 - ratio.middle) * 100, *lost)
+            yield Finding(f"observing {key[0]}, {key[1]}, keep-alive {key[3]}", "throughput_cost_pct", value)
+
+
+# --- two ways ---------------------------------------------------------------------------------------------------------
+
+
+def _two_way(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
+    for keep_alive in ("off", "on"):
+        table: dict[tuple[str, str], Blocks] = {}
+        for runtime, row in TABLE.items():
+            for architecture, server in row.items():
+                found = _efficiency(cells, server, keep_alive)
+                if found:
+                    table[runtime, architecture] = found
+                    yield _cell_finding(f"{runtime}, {architecture}", keep_alive, found, seed)
+        for name, server in BESIDE.items():
+            if found := _efficiency(cells, server, keep_alive):
+                yield _cell_finding(name, keep_alive, found, seed)
+        if len(table) == sum(map(len, TABLE.values())):
+            yield from _shares(table_subject(keep_alive), table, seed)
+
+
+def _efficiency(cells: Mapping[Key, Sequence[Samples]], server: str, keep_alive: str) -> Blocks:
+    launches = cells.get((server, FAIR, "wrk", keep_alive, "on"), ())
+    return {block: values for block, values in by_block("requests_per_cpu_s", launches).items() if values[0] > 0}
+
+
+def _cell_finding(name: str, keep_alive: str, found: Blocks, seed: int) -> Finding:
+    value = stats.median_interval([values[0] for values in found.values()], seed)
+    return Finding(f"{name}, keep-alive {keep_alive}", "requests_per_cpu_s", value)
+
+
+def _shares(subject: str, table: Mapping[tuple[str, str], Blocks], seed: int) -> Iterator[Finding]:
+    """Shares of the variance of log(requests per CPU second) among the six, each with an interval over blocks."""
+    blocks = sorted(set.intersection(*(set(found) for found in table.values())))
+    if not blocks:
+        return
+    middle = shares(_logs(table, blocks))
+    drawn = [shares(_logs(table, draw)) for draw in stats.draws_of(blocks, seed)]
+    note = "of the variance of log(requests per CPU second); the rest is what they do together"
+    for name, (first, second) in {RUNTIME_SHARE: (1, 0), ARCHITECTURE_SHARE: (0, 1), SHARE_DIFFERENCE: (1, -1)}.items():
+        value, *others = (first * runtime + second * architecture for runtime, architecture in (middle, *drawn))
+        yield Finding(subject, name, stats.Interval(value, *_ends(others)), note)
+
+
+def _logs(table: Mapping[tuple[str, str], Blocks], blocks: Sequence[int]) -> dict[tuple[str, str], float]:
+    return {place: math.log(statistics.median(found[block][0] for block in blocks)) for place, found in table.items()}
+
+
+def shares(logs: Mapping[tuple[str, str], float]) -> tuple[float, float]:
+    """Percent of the sum of squares among cells that the first and the second name explain, in a balanced table."""
+    mean = statistics.fmean(logs.values())
+    whole = sum((value - mean) ** 2 for value in logs.values())
+    if not whole:
+        return 0.0, 0.0
+    parts = []
+    for place in (0, 1):
+        levels: dict[str, list[float]] = {}
+        for names, value in logs.items():
+            levels.setdefault(names[place], []).append(value)
+        parts.append(sum(len(group) * (statistics.fmean(group) - mean) ** 2 for group in levels.values()))
+    return 100 * parts[0] / whole, 100 * parts[1] / whole
+
+
+def _ends(drawn: Sequence[float]) -> tuple[float | None, float | None]:
+    """The middle 95 % of what was drawn."""
+    if not drawn:
+        return None, None
+    ordered = sorted(drawn)
+    cut = round(0.025 * (len(ordered) - 1))
+    return ordered[cut], ordered[-1 - cut]

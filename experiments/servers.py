@@ -1,0 +1,98 @@
+"""Is an event-driven server faster and smaller than Apache, and is it for that reason?
+
+Question: Apache with PHP, Node.js and Tornado under 1,000 connections at once, as the article tested them: how many
+requests a second, at which latency, with how much CPU and memory, and how many connections were really served at once?
+Then with equal settings, on other servers too, and for each second of CPU: is it the event loop, or the language?
+
+Timed: one window, from the load generator's start to its end; throughput and latency are by its clock. Not timed:
+starting the server; in the fair test also its first answers on as many connections as will come, so that pools have
+grown. A launch is a fresh server. Clock: CLOCK_MONOTONIC; CPU from schedstat and, for children that have ended, from
+clock ticks that the kernel sums exactly; the load generator's from getrusage(2).
+
+Arms. article: settings as installed in the article's time (Apache: 150 processes, .htaccess looked for, access log, no
+cache of compiled scripts; the accept queue each program asks for), ``ab -n 100000 -c 1000 -r``: HTTP/1.0, a connection
+for each request. fair: no .htaccess, no logs, the distribution's script cache, as many workers as connections where a
+connection takes one, accept queues of 4,096; wrk, with and without keep-alive. In both the server is kept to one CPU
+and the load generator to another.
+
+The null server is the cheapest one here, a C program with an event loop; its row calibrates the load generator. A row
+is void when the generator used more than 80 % of its CPU while the server had some left, or reached what it reaches on
+the null server while that was so.
+
+Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for each thread; a reading in which a process
+ended is none. The sum of RSS stands beside it to show how it misleads. Reading is followed by a pause of 50 times what
+it took, on the client's CPU; ``--observe on,off`` shows what that costs.
+
+Known bias: a closed loop, so latency is connections over throughput, and hides what an overloaded server does to others
+(there is no open loop here yet). ab is one thread, and its "failed" counts answers of another length. The loopback's
+soft interrupts run in whoever sends, so a part of the server's work is in the client's account and the reverse.
+ListenOverflows and TCP's time-outs are the whole network namespace's. The article does not say which settings it
+had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
+
+Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, Node.js's and Tornado's documentation, proc(5),
+sock_diag(7), tcp(7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+
+from ._servers_design import NS_PER_S, ServersParameters, cells, check
+from ._servers_findings import findings
+from ._servers_judges import JUDGES
+from ._servers_measure import Ask, measure
+from ._servers_rows import CHARTS, VIEWS, ServersRow, rows
+
+
+class Servers(Experiment[ServersParameters]):
+    """See the module."""
+
+    version = 1
+    parameters_type = ServersParameters
+    row_type = ServersRow
+    views = VIEWS
+    charts = CHARTS
+    judges = JUDGES
+    repeats = 5
+    quick_repeats = 1
+    is_incomplete_when_skipped = True
+
+    def check(self, parameters: ServersParameters) -> None:
+        """See ``_servers_design.check``."""
+        check(parameters)
+
+    def cells(self, parameters: ServersParameters) -> list[Cell]:
+        """Each server in each arm."""
+        return list(cells(parameters))
+
+    def measure(self, parameters: ServersParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """A fresh server under one load."""
+        if cell.launches is not None and bench.block >= cell.launches:
+            return
+        key = {name: str(value) for name, value in cell.key.items()}
+        ask = Ask(
+            server=key["server"],
+            arm=key["arm"],
+            command=parameters.server_command,
+            connections_count=parameters.connections,
+            requests_count=parameters.requests,
+            duration_s=parameters.duration // NS_PER_S,
+            keeps_alive=key["keep_alive"] == "on",
+            is_observed=key["observed"] == "on",
+        )
+        launch = measure(ask, bench.remaining_s)
+        facts = {**launch.facts, "connections_count": parameters.connections}
+        yield Samples(cell.key, bench.block, launch.values, facts)
+
+    def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
+        """One row for each cell."""
+        return list(rows(samples, seed))
+
+    def fit(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """How the article's servers compare, and whether it is the event loop or the language."""
+        return findings(samples, seed)
+
+
+EXPERIMENT = Servers()

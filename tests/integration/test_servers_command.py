@@ -1,0 +1,125 @@
+"""``servers`` as a user meets it: counts that agree with the servers' own, what is missing, what dies, what errs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from command import complaint_of, rows_of, run
+from conftest import cannot_run
+
+from c10k_probe import results
+from c10k_probe.parts import find_part
+from c10k_probe.servers.real import BODY
+
+REQUESTS = 2000
+SMALL = ("servers", "--as-article", "--repeats", 1, "--connections", 20, "--requests", REQUESTS, "--csv", "-")
+# A server that answers wrongly after its first good answers, or dies of them.
+PROGRAM = """
+import http.server, os, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    wbufsize = -1
+    count = 0
+    def do_GET(self):
+        Answer.count += 1
+        late = Answer.count > 100
+        if late and sys.argv[2] == "dies":
+            os._exit(7)
+        if late and sys.argv[2] == "resets":
+            self.close_connection = True
+            self.connection.setsockopt(__import__("socket").SOL_SOCKET, 13, b"\\1\\0\\0\\0\\0\\0\\0\\0")
+            self.connection.close()
+            return
+        self.send_response(500 if late and sys.argv[2] == "errs" else 200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"ok\\n")
+    def log_message(self, *_): pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 64
+Server(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+
+def require(*names: str) -> None:
+    for part in map(find_part, names):
+        if part.path is None:
+            cannot_run(f"{part.name} is not installed; {part.command}")
+
+
+def test_what_ab_counts_is_what_the_servers_count(tmp_path: Path) -> None:
+    """Of every kind of server one; the null server beside them; memory over time is kept, and can be drawn."""
+    require("ab", "nginx", "node")
+    finished = run(*SMALL, "--server", "nginx,node", cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    rows = {row["server"]: row for row in rows_of(finished.stdout)}
+    assert set(rows) == {"nginx", "node", "epoll"}
+    for name, row in rows.items():
+        assert (row["status"], row["arm"], row["load"], row["keep_alive"]) == ("ok", "article", "ab", "off")
+        assert (row["requests_count"], row["failed_count"], row["launches_count"]) == (str(REQUESTS), "0", "1")
+        assert int(row["header_bytes"]) > 20
+        assert float(row["request_p99_ns"]) >= float(row["request_p50_ns"]) > 0
+        assert float(row["load_cpu_pct"]) > 0
+        assert float(row["server_cpu_pct"]) > 0
+        assert float(row["rest_pss_bytes"]) > 0
+        assert int(row["new_processes_count"]) == 0
+        if name != "epoll":
+            assert (row["told_requests_count"], row["body_bytes"]) == (str(REQUESTS), str(len(BODY)))
+    (folder,) = (tmp_path / "results").iterdir()
+    stored = results.load(folder)
+    assert {len(item["values"]["at_ns"]) == len(item["values"]["pss_bytes"]) for item in stored.samples} == {True}
+    assert all(item["values"]["at_ns"] == sorted(item["values"]["at_ns"]) for item in stored.samples)
+
+
+def test_what_is_missing_is_skipped_and_the_others_go_on(tmp_path: Path) -> None:
+    require("ab")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "ab").symlink_to(str(find_part("ab").path))
+    finished = run(*SMALL, "--server", "node", cwd=tmp_path, changes={"PATH": str(programs)})
+    assert finished.code == 3, finished.stderr
+    rows = {row["server"]: row for row in rows_of(finished.stdout)}
+    assert {name: row["status"] for name, row in rows.items()} == {"node": "skipped", "epoll": "ok"}
+    assert "node is not installed; " in rows["node"]["reason"]
+    assert rows["node"]["reason"].endswith("apt-get install nodejs")
+    assert rows["node"]["requests_count"] == ""
+
+
+@pytest.mark.parametrize("how", ["errs", "dies", "resets"])
+def test_a_server_that_fails_under_load_says_so_in_its_row(how: str, tmp_path: Path) -> None:
+    require("ab")
+    program = tmp_path / "server.py"
+    program.write_text(PROGRAM)
+    command = f"{sys.executable} {program} {{port}} {how}"
+    finished = run(*SMALL, "--server-command", command, cwd=tmp_path)
+    rows = {row["server"]: row for row in rows_of(finished.stdout)}
+    assert rows["epoll"]["status"] == "ok"
+    row = rows["command"]
+    if how == "dies":
+        assert (finished.code, row["status"]) == (3, "failed")
+        assert "ended (exit code 7)" in row["reason"]
+        assert row["reason"].endswith("it was under load")
+    else:
+        assert (finished.code, row["status"]) == (0, "ok")
+        assert int(row["failed_count"]) > REQUESTS / 2
+        assert row["wrong_answers_count" if how == "errs" else "failed_receive_count"] != "0"
+        assert "requests failed" in row["grade_reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--requests", 10, "--connections", 20), "--requests: 10 are fewer than 20 connections"),
+        (("--duration", "1500ms"), "--duration: only whole seconds"),
+        (("--server", "command"), "--server command: what is it?"),
+        (("--server", "node", "--server-command", "x {port}"), "not among --server"),
+        (("--server-command", "python3 x.py"), "{port}"),
+        (("--server-command", "no-such-program {port}"), "there is no program 'no-such-program'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: tuple[object, ...], words: str, tmp_path: Path) -> None:
+    finished = run("servers", *arguments, cwd=tmp_path)
+    assert finished.code == 2
+    assert words in complaint_of(finished)
+    assert not (tmp_path / "results").exists()

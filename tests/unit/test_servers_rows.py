@@ -1,0 +1,192 @@
+"""Rows, findings and judges of servers from made samples: sums, grades, ratios by blocks, shares, each verdict."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from made_servers import launch, launches
+
+from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
+from c10k_probe.registry import find_experiments
+
+SERVERS: Experiment = find_experiments()["servers"]  # type: ignore[type-arg]
+APACHE = "apache-prefork-php"
+STEADY = [1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0]
+TABLE = ("epoll", "thread", "fork", "asyncio", "python-threading", "python-forking")
+
+
+def rows_of(samples: list[Samples]) -> dict[tuple[Scalar, ...], dict[str, Scalar]]:
+    flat = [flatten(row) for row in SERVERS.summarise(SERVERS.parameters_type(), samples, 1)]
+    return {(row["server"], row["arm"], row["keep_alive"], row["observed"]): row for row in flat}
+
+
+def findings_of(samples: list[Samples]) -> dict[tuple[str, str], Finding]:
+    made = SERVERS.fit(SERVERS.parameters_type(), samples, 1)
+    return {(item.subject, item.column): item for item in made if isinstance(item, Finding)}
+
+
+def verdicts_of(samples: list[Samples]) -> dict[str, Verdict]:
+    rows = [row for row in rows_of(samples).values() if row["grade"] != "void"]
+    made = SERVERS.fit(SERVERS.parameters_type(), samples, 1)
+    return {verdict.claim: verdict for verdict in (judge(rows, made) for judge in SERVERS.judges)}
+
+
+def times(factor: float) -> list[float]:
+    return [rate * factor for rate in STEADY]
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_sums_counts_and_takes_medians_of_the_rest() -> None:
+    row = rows_of(launches("node", STEADY, failed_count=2, longest_ns=5e9))["node", "article", "off", "on"]
+    assert (row["launches_count"], row["requests_count"], row["told_requests_count"]) == (6, 60_000, 60_000)
+    assert (row["failed_count"], row["request_longest_ns"], row["throughput_per_s"]) == (12, 5e9, 1001.0)
+    assert row["throughput_lo_per_s"] is not None
+    assert (row["grade"], "12 of 60,000 requests failed" in str(row["grade_reason"])) == ("shaky", True)
+    assert rows_of(launches("node", STEADY))["node", "article", "off", "on"]["grade"] == "ok"
+
+
+def test_what_one_launch_does_not_know_is_missing_and_not_0() -> None:
+    samples = [*launches("node", STEADY[:5]), launch("node", 5, 1000, told_requests_count=None, peak_bytes=None)]
+    row = rows_of(samples)["node", "article", "off", "on"]
+    assert (row["told_requests_count"], row["peak_bytes"], row["peak_lo_bytes"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "grade", "words"),
+    [
+        ({"load_cpu_pct": 85.0, "server_cpu_pct": 60.0}, "void", "it was the limit"),
+        ({"load_cpu_pct": 85.0, "server_cpu_pct": 99.0}, "shaky", "nothing left of its own"),
+        ({"load_cpu_pct": None}, "void", "unknown"),
+        ({"memory_readings_count": 0}, "shaky", "read 0 times only"),
+        ({"memory_readings_count": 0, "observed": "off"}, "ok", ""),
+    ],
+)
+def test_a_doubtful_row_is_graded(facts: dict[str, Scalar], grade: str, words: str) -> None:
+    (row,) = rows_of(launches("node", STEADY, **facts)).values()
+    assert row["grade"] == grade
+    assert words in str(row["grade_reason"])
+
+
+def test_nothing_answered_is_void() -> None:
+    (row,) = rows_of(launches("node", [0.0] * 6, wrong_answers_count=10_000, failed_count=10_000)).values()
+    assert (row["grade"], "no request was answered as it should" in str(row["grade_reason"])) == ("void", True)
+
+
+def test_near_to_what_the_generator_reaches_on_the_null_server_is_void() -> None:
+    null = launches("epoll", times(2), load_cpu_pct=95.0, server_cpu_pct=50.0)
+    found = rows_of([*null, *launches("node", times(1.9)), *launches("tornado", STEADY)])
+    assert {key[0]: row["grade"] for key, row in found.items()} == {"epoll": "void", "node": "void", "tornado": "ok"}
+    assert found["tornado", "article", "off", "on"]["of_null_ratio"] == pytest.approx(0.5)
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def test_ratios_are_by_blocks_and_have_intervals() -> None:
+    found = findings_of([*launches("node", times(2)), *launches(APACHE, STEADY, server_cpu_pct=90.0)])
+    subject = f"node over {APACHE}, as the article"
+    ratio = found[subject, "throughput_ratio"].value
+    assert ratio is not None
+    assert (ratio.middle, ratio.low, ratio.high) == tuple(map(pytest.approx, (2, 2, 2)))
+    difference = found[subject, "cpu_difference_pct"].value
+    assert difference is not None
+    assert difference.middle == pytest.approx(9)
+
+
+def test_a_void_row_is_compared_with_nothing() -> None:
+    void = launches("node", times(2), load_cpu_pct=90.0, server_cpu_pct=50.0)
+    assert findings_of([*void, *launches(APACHE, STEADY)]) == {}
+
+
+def test_what_observing_costs() -> None:
+    found = findings_of([*launches("node", times(0.99)), *launches("node", STEADY, observed="off")])
+    value = found["observing node, article, keep-alive off", "throughput_cost_pct"].value
+    assert value is not None
+    assert value.middle == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("factors", "runtime", "architecture"),
+    [
+        ((4, 4, 4, 1, 1, 1), 100, 0),
+        ((9, 3, 1, 9, 3, 1), 0, 100),
+        ((4, 2, 1, 4, 2, 1), 0, 100),
+        ((2 * math.e, 2, 2, math.e, 1, 1), None, None),
+    ],
+)
+def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | None, architecture: float | None) -> None:
+    """What depends on one factor alone is all its own; without interplay both add up to everything."""
+    samples = [
+        item for name, factor in zip(TABLE, factors, strict=True) for item in launches(name, times(factor), "fair")
+    ]
+    found = findings_of(samples)
+    subject = "runtime and architecture, keep-alive off"
+    shares = [found[subject, name].value for name in ("runtime_share_pct", "architecture_share_pct")]
+    assert all(share is not None for share in shares)
+    middles = [share.middle for share in shares if share is not None]
+    assert sum(middles) == pytest.approx(100)
+    if runtime is not None:
+        assert middles == [pytest.approx(runtime, abs=1e-6), pytest.approx(architecture, abs=1e-6)]
+
+
+# --- judges -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_what_they_need_the_judges_do_not_judge() -> None:
+    assert {verdict.verdict for verdict in verdicts_of([]).values()} == {NOT_MEASURED}
+
+
+def test_every_claim_is_judged_once() -> None:
+    claims = [*verdicts_of([])]
+    assert len(claims) == len(SERVERS.judges)
+    wanted = ["C01", "C05", "C30", "C32", "C34", "C36", "C41", "C42", "C43", "C44", "C45", "C46", "C47", "C54"]
+    assert sorted(claims) == wanted
+
+
+@pytest.mark.parametrize(
+    ("factor", "cpu_pct", "expected"),
+    [
+        (2.0, 99.0, {"C43": "CONFIRMED", "C45": "CONFIRMED", "C46": "CONFIRMED"}),
+        (4.0, 70.0, {"C43": "REFUTED", "C45": "REFUTED", "C46": "CONFIRMED"}),
+        (1.0, 84.0, {"C43": "REFUTED", "C45": "REFUTED", "C46": "REFUTED"}),
+    ],
+)
+def test_the_articles_own_claims(factor: float, cpu_pct: float, expected: dict[str, str]) -> None:
+    samples = launches(APACHE, STEADY, server_cpu_pct=80.0, peak_bytes=200e6)
+    for name in ("node", "tornado"):
+        samples += launches(name, times(factor), server_cpu_pct=cpu_pct)
+    found = verdicts_of(samples)
+    assert {claim: found[claim].verdict for claim in expected} == expected
+    assert found["C44"].verdict == "CONFIRMED"
+    assert "rss sum" in found["C44"].evidence
+    assert found["C42"].verdict == NOT_MEASURED  # needs the fair test as well
+
+
+def test_faster_in_one_test_only_is_partly() -> None:
+    samples = [*launches(APACHE, STEADY), *launches(APACHE, times(3), "fair")]
+    for name in ("node", "tornado"):
+        samples += [*launches(name, times(2)), *launches(name, times(2), "fair")]
+    assert verdicts_of(samples)["C42"].verdict == "PARTLY"
+
+
+def test_counts_decide_without_intervals() -> None:
+    samples = [
+        launch(APACHE, 0, 1000, forks_count=145, served_max_count=150, processes_count=151, threads_count=151),
+        launch("node", 0, 1000, threads_count=7),
+        launch("tornado", 0, 1000),
+        launch("nginx", 0, 1000, waits_in="do_epoll_wait sigsuspend"),
+    ]
+    found = verdicts_of(samples)
+    assert {name: found[name].verdict for name in ("C01", "C30", "C36", "C41")} == {
+        "C01": "REFUTED",
+        "C30": "CONFIRMED",
+        "C36": "PARTLY",
+        "C41": "REFUTED",
+    }
+    forking = verdicts_of(
+        [launch(APACHE, 0, 1000, forks_count=10_100), launch("nginx", 0, 1000, new_processes_count=3)]
+    )
+    assert (forking["C01"].verdict, forking["C30"].verdict) == ("CONFIRMED", "REFUTED")
