@@ -4,7 +4,6 @@ from c10k_probe.load.ab import Ab, AbReport
 from c10k_probe.load.generator import find_generator
 from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
 from c10k_probe.load.open_loop import ClosedLoopReport, OpenLoop, Sender
-from c10k_probe.load.open_loop import ClosedLoopReport, OpenLoop, OwnFailure, Sender
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
 __all__ = [
@@ -13,17 +12,13 @@ __all__ = [
     "Backlogged",
     "ClosedLoop",
     "ClosedLoopReport",
-    "ClosedLoopReport",
     "Echoes",
     "Failure",
     "Holder",
     "OpenLoop",
-    "OwnFailure",
-    "OpenLoop",
     "Probed",
     "Pumped",
     "Ramped",
-    "Sender",
     "Sender",
     "Wrk",
     "find_generator",
