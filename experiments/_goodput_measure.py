@@ -1,0 +1,174 @@
+"""One launch of goodput: a fresh server, its capacity, and then each load and each number of clients once."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from c10k_probe import native, stats
+from c10k_probe.experiment import Bench, Cell, Samples, Scalar
+from c10k_probe.load import ClosedLoopReport, OpenLoop, Sender
+from c10k_probe.load.open_loop import ANSWERED, OUTCOMES
+from c10k_probe.servers import MODELS
+
+from ._goodput_design import (
+    CAPACITY_CLIENTS,
+    NS_PER_S,
+    PATIENCE_BOUNDS,
+    WARMUP_NS,
+    GoodputParameters,
+    connections_of,
+    server_options,
+    settling_ns,
+)
+
+OPEN, CLOSED = "open", "closed"
+_SPARE_S: Final = 30.0  # patience, not expectation: connecting, and telling of the samples
+_SAMPLES_MOST: Final = 1_000_000  # of the sender: every request of a load
+_IDLE_S: Final = 5.0
+Facts = dict[str, Scalar]
+
+
+class Launch:
+    """One server under one load after the other; a context manager that leaves no process behind."""
+
+    def __init__(self, parameters: GoodputParameters, cell: Cell, bench: Bench) -> None:
+        """Start the server. Raises ``native.HelperError``."""
+        self._parameters, self._cell, self._bench = parameters, cell, bench
+        self._keeps_alive = cell.key["keep_alive"] == "on"
+        self._server = MODELS[str(cell.key["model"])].start(server_options(str(cell.key["work"])))
+
+    def __enter__(self) -> Self:
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.__exit__(kind, error, trace)
+
+    def steps(self) -> Iterator[Samples]:
+        """The capacity first, as every load is a share of it; the rest shuffled."""
+        capacity = self._pump(CAPACITY_CLIENTS)
+        if not capacity.requests_count:
+            raise native.HelperError(f"the server answered none of {capacity.failed_count:,} requests at full load")
+        known: Facts = {"capacity_per_s": capacity.rate_per_s, "capacity_client_pct": 100 * capacity.client_busy_ratio}
+        asked = [(OPEN, load) for load in self._parameters.load]
+        asked += [(CLOSED, count) for count in self._parameters.clients if count != CAPACITY_CLIENTS]
+        if CAPACITY_CLIENTS in self._parameters.clients:
+            yield self._samples(CLOSED, CAPACITY_CLIENTS, known | self._closed_facts(capacity))
+        order = random.Random(self._bench.seed).sample(asked, len(asked))
+        for place, (loop, amount) in enumerate(order):
+            self._bench.progress(place, len(order), f"{loop} {amount}")
+            if loop == OPEN:
+                facts = self._offer(amount, capacity.rate_per_s)
+            else:
+                facts = self._closed_facts(self._pump(amount))
+            yield self._samples(loop, amount, known | facts)
+
+    def _samples(self, loop: str, amount: int, facts: Facts) -> Samples:
+        name = "load_pct" if loop == OPEN else "clients_count"
+        return Samples(
+            {**self._cell.key, "load": load_text(loop, amount)}, self._bench.block, {}, {name: amount} | facts
+        )
+
+    def _patience_s(self, expected_s: float) -> float:
+        return min(self._bench.remaining_s() + 0.1, expected_s + _SPARE_S)
+
+    def _sender(self, connections_count: int) -> Sender:
+        return Sender(
+            self._server.port,
+            connections_count,
+            keep_alive=self._keeps_alive,
+            timeout_s=PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S,
+            samples_count=_SAMPLES_MOST,
+        )
+
+    def _settle(self) -> None:
+        """What the last load left must not burden the next. Raises ``native.HelperError`` when the server is gone."""
+        if death := self._server.death():
+            raise native.HelperError(death)
+        self._server.wait_until_idle(_IDLE_S)
+
+    def _pump(self, clients_count: int) -> ClosedLoopReport:
+        with self._sender(clients_count) as sender:
+            report = sender.pump(self._parameters.window / NS_PER_S, WARMUP_NS / NS_PER_S)
+        self._settle()
+        return report
+
+    def _offer(self, load_pct: int, capacity_per_s: float) -> Facts:
+        settling = settling_ns(load_pct, self._parameters.bound)
+        duration_s = (settling + self._parameters.window) / NS_PER_S
+        rate_per_s = capacity_per_s * load_pct / 100
+        with self._sender(connections_of(self._parameters, str(self._cell.key["keep_alive"]))) as sender:
+            sender.begin_send(rate_per_s, duration_s, self._bench.seed, arrivals="poisson")
+            loop = sender.finish_send(
+                self._patience_s(duration_s + PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S)
+            )
+        self._settle()
+        return open_facts(loop, settling, self._parameters.bound)
+
+    def _closed_facts(self, report: ClosedLoopReport) -> Facts:
+        return closed_facts(report, self._parameters.bound)
+
+
+def load_text(loop: str, amount: int) -> str:
+    """A load as a row names it."""
+    return f"{amount} %" if loop == OPEN else f"{amount} client{'' if amount == 1 else 's'}"
+
+
+def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:
+    """What became of the requests that were due after the queue had settled; each is in exactly one of the counts."""
+    kept = [place for place, due_ns in enumerate(loop.due_ns) if due_ns >= settling_ns]
+    outcomes = Counter(loop.outcomes[place] for place in kept)
+    latencies = [loop.latency_ns[place] for place in kept if loop.outcomes[place] == ANSWERED]
+    good_count = sum(value <= bound_ns for value in latencies)
+    window_s = (loop.duration_ns - settling_ns) / NS_PER_S
+    due_count = len(kept)
+    facts: Facts = {f"{name}_count": outcomes[name] for name in OUTCOMES if name != ANSWERED}
+    return facts | {
+        "due_count": due_count,
+        "good_count": good_count,
+        "late_count": len(latencies) - good_count,
+        "offered_per_s": due_count * loop.samples_every / window_s,
+        "goodput_per_s": good_count * loop.samples_every / window_s,
+        "good_pct": 100 * good_count / due_count if due_count else None,
+        "p50_ns": _quantile(latencies, due_count, 0.5),
+        "p99_ns": _quantile(latencies, due_count, 0.99),
+        "longest_late_ns": loop.longest_late_ns,
+        "client_cpu_pct": 100 * loop.client_busy_ratio,
+        "opened_count": loop.opened_connections_count,
+        "own_failure": loop.own_failure,
+    }
+
+
+def closed_facts(report: ClosedLoopReport, bound_ns: int) -> Facts:
+    """The same of a closed loop, where nothing is offered: each client asks again when it has its answer."""
+    kept_count = len(report.latency_ns)
+    good_ratio = sum(value <= bound_ns for value in report.latency_ns) / kept_count if kept_count else 0.0
+    good_count, due_count = round(good_ratio * report.requests_count), report.requests_count + report.failed_count
+    return {
+        "due_count": due_count,
+        "good_count": good_count,
+        "late_count": report.requests_count - good_count,
+        "failed_count": report.failed_count,
+        "wrong_count": report.wrong_count,
+        "goodput_per_s": good_ratio * report.rate_per_s,
+        "good_pct": 100 * good_count / due_count if due_count else None,
+        "p50_ns": _quantile(report.latency_ns, kept_count, 0.5),
+        "p99_ns": _quantile(report.latency_ns, kept_count, 0.99),
+        "client_cpu_pct": 100 * report.client_busy_ratio,
+        "opened_count": report.opened_connections_count,
+        "served_count": report.served_connections_count,
+        "own_failure": report.own_failure,
+    }
+
+
+def _quantile(latencies: Sequence[int], due_count: int, share: float) -> float | None:
+    """Of all that were due: what was not answered took longer than any answer. None where that is the quantile."""
+    if not latencies or share * (due_count - 1) > len(latencies) - 1:
+        return None
+    return stats.quantile([*latencies, *[max(latencies)] * (due_count - len(latencies))], share)
