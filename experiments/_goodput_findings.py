@@ -9,8 +9,8 @@ from c10k_probe import stats
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Samples, Verdict
 from c10k_probe.units import format_column
 
-from ._goodput_design import BASE
-from ._goodput_rows import by_block, by_load, grade_of
+from ._goodput_design import BASE, CLOSED, FULL_PCT, OPEN
+from ._goodput_rows import Key, by_block, by_load, grade_of, known
 
 KNEE_SHARE: Final = 0.9  # of what is offered, answered in time
 KEPT_SHARE: Final = 0.9  # of the best goodput, at the highest load
@@ -29,8 +29,9 @@ def findings(samples: Sequence[Samples], seed: int, bound_ns: int) -> Iterator[F
         if grade_of(launches, bound_ns, seed).level != "void"
     }
     loads: dict[Way, list[Samples]] = {}
-    for (*way, _), launches in groups.items():
-        loads.setdefault((way[0], way[1], way[2]), []).extend(item for item in launches if "load_pct" in item.facts)
+    for (model, work, keep_alive, loop, *_), launches in groups.items():
+        if loop == OPEN:
+            loads.setdefault((model, work, keep_alive), []).extend(launches)
     for way, launches in sorted(loads.items()):
         yield from _of_curve(way, launches, seed)
     yield from _by_clients(groups, seed)
@@ -69,35 +70,25 @@ def _of_curve(way: Way, launches: Sequence[Samples], seed: int) -> Iterator[Find
         yield Finding(subject, KNEE_RATE, stats.median_interval([rate for _, rate in knees], seed), "offered")
     kept = [ratio for block in blocks.values() if (ratio := _kept(block)) is not None]
     if kept:
-        most = max(float(item.facts["load_pct"] or 0) for item in launches)
+        most = max(int(item.key["load_pct"]) for item in launches)
         value = stats.median_interval(kept, seed)
-        yield Finding(subject, KEPT, value, f"at {most:g} % of capacity, of its best: {_beyond(value)}")
+        yield Finding(subject, KEPT, value, f"at {most} % of capacity, of its best: {_beyond(value)}")
 
 
 def _curve(block: Sequence[Samples]) -> Curve:
     points = []
     for item in block:
-        load, rate, good = (item.facts.get(name) for name in ("load_pct", "offered_per_s", "good_pct"))
-        if isinstance(load, (int, float)) and isinstance(rate, (int, float)) and isinstance(good, (int, float)):
-            points.append((float(load), float(rate), good / 100))
+        rate, good = item.facts.get("offered_per_s"), item.facts.get("good_pct")
+        if isinstance(rate, (int, float)) and isinstance(good, (int, float)):
+            points.append((float(item.key["load_pct"]), float(rate), good / 100))
     return points
 
 
 def _kept(block: Sequence[Samples]) -> float | None:
     """Goodput at the highest load over the best at any; None below the capacity, where nothing is beyond a knee."""
-    by_load_pct = {float(load): goodput[0] for load, goodput in _goodput_by_load(block).items()}
-    highest = max(by_load_pct, default=0.0)
-    best = max(by_load_pct.values(), default=0.0)
-    return by_load_pct[highest] / best if highest > 100 and best else None
-
-
-def _goodput_by_load(block: Sequence[Samples]) -> Mapping[float, list[float]]:
-    found: dict[float, list[float]] = {}
-    for item in block:
-        load, goodput = item.facts.get("load_pct"), item.facts.get("goodput_per_s")
-        if isinstance(load, (int, float)) and isinstance(goodput, (int, float)):
-            found.setdefault(float(load), []).append(float(goodput))
-    return found
+    goodput = {int(item.key["load_pct"]): values[0] for item in block if (values := known("goodput_per_s", [item]))}
+    highest, best = max(goodput, default=0), max(goodput.values(), default=0.0)
+    return goodput[highest] / best if highest > FULL_PCT and best else None
 
 
 def _beyond(value: stats.Interval) -> str:
@@ -108,24 +99,21 @@ def _beyond(value: stats.Interval) -> str:
     return "it collapses" if value.high < KEPT_SHARE else "whether it collapses is within the noise"
 
 
-def _by_clients(groups: Mapping[tuple[str, str, str, str], Sequence[Samples]], seed: int) -> Iterator[Finding]:
+def _by_clients(groups: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
     """Each model over the event loop with the same work and the same number of clients."""
-    for (model, work, keep_alive, load), launches in sorted(groups.items(), key=lambda item: _clients(item[1])):
-        base = groups.get((BASE, work, keep_alive, load))
-        if model == BASE or base is None or "clients_count" not in launches[0].facts:
+    for key, launches in sorted(groups.items()):
+        model, work, keep_alive, loop, _, clients_count = key
+        base = groups.get((BASE, *key[1:]))
+        if model == BASE or base is None or loop != CLOSED:
             continue
         value = stats.paired_ratio(by_block("goodput_per_s", launches), by_block("goodput_per_s", base), seed)
         if value is not None:
-            yield Finding(ratio_subject(model, work, keep_alive, load), BY_CLIENTS, value)
+            yield Finding(ratio_subject(model, work, keep_alive, clients_count), BY_CLIENTS, value)
 
 
-def _clients(launches: Sequence[Samples]) -> int:
-    return int(launches[0].facts.get("clients_count") or 0)
-
-
-def ratio_subject(model: str, work: str, keep_alive: str, load: str) -> str:
+def ratio_subject(model: str, work: str, keep_alive: str, clients_count: int) -> str:
     """The name under which a comparison is found."""
-    return f"{model} over {BASE}, {load}, {way_text(work, keep_alive)}"
+    return f"{model} over {BASE}, {clients_count:,} clients, {way_text(work, keep_alive)}"
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
@@ -161,9 +149,9 @@ def _ratios(made: Sequence[Made], rows: Sequence[FlatRow], work: str, keep_alive
     values = {item.subject: item.value for item in made if isinstance(item, Finding) and item.column == BY_CLIENTS}
     found = {}
     for row in rows:
-        if (row["model"], row["work"], row["keep_alive"]) != (PER_CONNECTION, work, keep_alive):
+        if (row["model"], row["work"], row["keep_alive"], row["loop"]) != (PER_CONNECTION, work, keep_alive, CLOSED):
             continue
-        value = values.get(ratio_subject(PER_CONNECTION, work, keep_alive, str(row["load"])))
+        value = values.get(ratio_subject(PER_CONNECTION, work, keep_alive, int(row["clients_count"] or 0)))
         if value is not None and value.low is not None and value.high is not None:
             found[int(row["clients_count"] or 0)] = value
     return found

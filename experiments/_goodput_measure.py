@@ -16,7 +16,10 @@ from c10k_probe.servers import MODELS
 
 from ._goodput_design import (
     CAPACITY_CLIENTS,
+    CLOSED,
+    FULL_PCT,
     NS_PER_S,
+    OPEN,
     PATIENCE_BOUNDS,
     WARMUP_NS,
     GoodputParameters,
@@ -25,7 +28,6 @@ from ._goodput_design import (
     settling_ns,
 )
 
-OPEN, CLOSED = "open", "closed"
 _SPARE_S: Final = 30.0  # patience, not expectation: connecting, and telling of the samples
 _SAMPLES_MOST: Final = 1_000_000  # of the sender: every request of a load
 _IDLE_S: Final = 5.0
@@ -39,6 +41,7 @@ class Launch:
         """Start the server. Raises ``native.HelperError``."""
         self._parameters, self._cell, self._bench = parameters, cell, bench
         self._keeps_alive = cell.key["keep_alive"] == "on"
+        self._connections_count = connections_of(parameters, str(cell.key["keep_alive"]))
         self._server = MODELS[str(cell.key["model"])].start(server_options(str(cell.key["work"])))
 
     def __enter__(self) -> Self:
@@ -63,17 +66,14 @@ class Launch:
         order = random.Random(self._bench.seed).sample(asked, len(asked))
         for place, (loop, amount) in enumerate(order):
             self._bench.progress(place, len(order), f"{loop} {amount}")
-            if loop == OPEN:
-                facts = self._offer(amount, capacity.rate_per_s)
-            else:
-                facts = self._closed_facts(self._pump(amount))
+            is_open = loop == OPEN
+            facts = self._offer(amount, capacity.rate_per_s) if is_open else self._closed_facts(self._pump(amount))
             yield self._samples(loop, amount, known | facts)
 
     def _samples(self, loop: str, amount: int, facts: Facts) -> Samples:
-        name = "load_pct" if loop == OPEN else "clients_count"
-        return Samples(
-            {**self._cell.key, "load": load_text(loop, amount)}, self._bench.block, {}, {name: amount} | facts
-        )
+        load_pct, clients_count = (amount, self._connections_count) if loop == OPEN else (FULL_PCT, amount)
+        step: dict[str, str | int] = {"loop": loop, "load_pct": load_pct, "clients_count": clients_count}
+        return Samples({**self._cell.key, **step}, self._bench.block, {}, facts)
 
     def _patience_s(self, expected_s: float) -> float:
         return min(self._bench.remaining_s() + 0.1, expected_s + _SPARE_S)
@@ -103,7 +103,7 @@ class Launch:
         settling = settling_ns(load_pct, self._parameters.bound)
         duration_s = (settling + self._parameters.window) / NS_PER_S
         rate_per_s = capacity_per_s * load_pct / 100
-        with self._sender(connections_of(self._parameters, str(self._cell.key["keep_alive"]))) as sender:
+        with self._sender(self._connections_count) as sender:
             sender.begin_send(rate_per_s, duration_s, self._bench.seed, arrivals="poisson")
             loop = sender.finish_send(
                 self._patience_s(duration_s + PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S)
@@ -113,11 +113,6 @@ class Launch:
 
     def _closed_facts(self, report: ClosedLoopReport) -> Facts:
         return closed_facts(report, self._parameters.bound)
-
-
-def load_text(loop: str, amount: int) -> str:
-    """A load as a row names it."""
-    return f"{amount} %" if loop == OPEN else f"{amount} client{'' if amount == 1 else 's'}"
 
 
 def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:

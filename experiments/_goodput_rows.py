@@ -9,9 +9,11 @@ from typing import Any, Final
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
+from ._goodput_design import CLOSED, OPEN
+
 CLIENT_FULL_PCT: Final = 90  # of a CPU: the sender was the limit
 LATE_SHAKY_SHARE: Final = 0.25  # of the bound, by which the sender itself was late
-Key = tuple[str, str, str, str]  # model, work, keep_alive, load
+Key = tuple[str, str, str, str, int, int]  # model, work, keep_alive, loop, load, clients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,11 @@ class GoodputRow(Row):
     model: str = column("how a connection is served", key=True)
     work: str = column("what the handler does for each request", key=True)
     keep_alive: str = column("whether connections stay (on), or each request has a new one (off)", key=True)
-    load: str = column("offered load in percent of the launch's capacity, or clients in a closed loop", key=True)
-    load_pct: int | None = column("offered load in percent of the capacity; empty in a closed loop")
-    clients_count: int | None = column("clients of a closed loop; empty in an open one")
+    loop: str = column("open: requests on a schedule; closed: each client asks again when it has its answer", key=True)
+    load_pct: int = column(
+        "offered load, of the capacity of the launch; of a closed loop, which offers itself, 100", key=True
+    )
+    clients_count: int = column("clients of a closed loop; connections at a time, at most, of an open one", key=True)
     launches_count: int | None = column("fresh servers that were measured")
     bound_ns: int | None = column("the latency up to which an answer is good")
     capacity_per_s: stats.Interval | None = estimate("capacity_per_s", "answers of 64 clients in a closed loop")
@@ -66,6 +70,7 @@ CHARTS = (
         "goodput_lo_per_s",
         "goodput_hi_per_s",
         series=_SERIES,
+        where=(("loop", OPEN),),
         at_end=True,
     ),
     Chart(
@@ -76,6 +81,7 @@ CHARTS = (
         "good_lo_pct",
         "good_hi_pct",
         series=_SERIES,
+        where=(("loop", OPEN),),
     ),
     Chart(
         "clients",
@@ -85,6 +91,7 @@ CHARTS = (
         "goodput_lo_per_s",
         "goodput_hi_per_s",
         series=_SERIES,
+        where=(("loop", CLOSED),),
         log_x=True,
     ),
     Chart(
@@ -93,6 +100,7 @@ CHARTS = (
         "load_pct",
         "request_p99_ns",
         series=_SERIES,
+        where=(("loop", OPEN),),
         log_y=True,
     ),
 )
@@ -101,15 +109,16 @@ CHARTS = (
 def rows(samples: Sequence[Samples], seed: int, bound_ns: int) -> list[GoodputRow]:
     """One row for each load of each cell, by model and then by load."""
     groups = by_load(samples)
-    return [_row(key, groups[key], seed, bound_ns) for key in sorted(groups, key=lambda key: _place(groups[key]))]
+    return [_row(key, groups[key], seed, bound_ns) for key in sorted(groups, key=_place)]
 
 
 def by_load(samples: Sequence[Samples]) -> dict[Key, list[Samples]]:
     """Launches by the row they belong to."""
     groups: dict[Key, list[Samples]] = {}
     for item in samples:
-        model, work, keep_alive, load = (str(item.key[name]) for name in ("model", "work", "keep_alive", "load"))
-        groups.setdefault((model, work, keep_alive, load), []).append(item)
+        model, work, keep_alive, loop = (str(item.key[name]) for name in ("model", "work", "keep_alive", "loop"))
+        key = (model, work, keep_alive, loop, int(item.key["load_pct"]), int(item.key["clients_count"]))
+        groups.setdefault(key, []).append(item)
     return groups
 
 
@@ -143,26 +152,23 @@ def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Gra
     return grade
 
 
-def _place(launches: Sequence[Samples]) -> tuple[object, ...]:
+def _place(key: Key) -> tuple[object, ...]:
     """Where a row stands: open loops before closed ones, each by its amount."""
-    item = launches[0]
-    is_closed = "clients_count" in item.facts
-    amount = item.facts["clients_count" if is_closed else "load_pct"]
-    return item.key["work"], item.key["keep_alive"], is_closed, item.key["model"], amount
+    model, work, keep_alive, loop, load_pct, clients_count = key
+    return work, keep_alive, loop == CLOSED, model, load_pct, clients_count
 
 
 def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> GoodputRow:
-    model, work, keep_alive, load = key
+    model, work, keep_alive, loop, load_pct, clients_count = key
     grade = grade_of(launches, bound_ns, seed)
     counts: Mapping[str, Any] = {f"{name}_count": _sum(f"{name}_count", launches) for name in _COUNTS}
-    facts: Mapping[str, Any] = launches[0].facts
     return GoodputRow(
         model=model,
         work=work,
         keep_alive=keep_alive,
-        load=load,
-        load_pct=facts.get("load_pct"),
-        clients_count=facts.get("clients_count"),
+        loop=loop,
+        load_pct=load_pct,
+        clients_count=clients_count,
         launches_count=len(launches),
         bound_ns=bound_ns,
         capacity_per_s=_interval("capacity_per_s", launches, seed),
