@@ -3,7 +3,7 @@
  * connection, with the same handler in each. It is the system under test: what does one more held connection cost,
  * and which wall is met first?
  *
- * Timed: nothing in here. The client times connect() and the echo; observers read /proc from outside. The
+ * Timed: nothing in here, but for the work of a request (below). The client times connect() and the echo; observers read /proc from outside. The
  * server only counts, in connections and tasks.
  * Clock: CLOCK_MONOTONIC, read for `hello` only. Units: counts, and bytes for --stack.
  *
@@ -14,6 +14,10 @@
  *   thread, fork: a thread or a process for each connection.
  *   thread-pool, prefork: the same, but a fixed number (--workers) of them, made at the start.
  *   epoll-reuseport, epoll-exclusive: some processes (--workers), each with an event loop.
+ *
+ * Work of a request (server_work.h): --work-cpu-ns spins, --work-sleep-ns sleeps in the task that serves the connection,
+ * so that an event loop stands still meanwhile. With either, also 0, `status` has `work`: the sums, and how long requests
+ * were in the queue and in the handler. Time in the server is only then measured.
  *
  * Commands, one a line on stdin: `status`, `quit` (or end of file).
  * A wall (no descriptor, no task, no memory) is printed once for each pair of call and error, and the server
@@ -29,12 +33,13 @@
  *
  * The parts: server.h (what they share), server_models.c (the table of models), server_model_NAME.c (one
  * each), server_listener.c, server_accept.c, server_connections.c (the handler), server_http.c and
- * server_http_request.c, server_walls.c, server_commands.c; and what only some models use: server_poll_loop.c,
- * server_stalled.c, server_kept.c, server_stop_threads.c, server_workers.c, server_worker_epoll.c.
+ * server_http_request.c, server_work.c, server_walls.c, server_commands.c; and what only some models use:
+ * server_poll_loop.c, server_stalled.c, server_kept.c, server_stop_threads.c, server_workers.c, server_worker_epoll.c.
  *
  * Sources: tcp(7), socket(7), accept(2), listen(2), and those of each part.
  */
 #include "server.h"
+#include "server_work.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -50,6 +55,7 @@ enum {
     WORKERS_MAX = 10 * 1000,
     CAPACITY_MAX = 10 * 1000 * 1000,
 };
+static const int64_t WORK_NS_MAX = 60LL * 1000 * 1000 * 1000;
 
 struct server server = {.backlog_asked_count = 4096, .listener_fd = -1, .self_status_fd = -1};
 
@@ -92,6 +98,8 @@ static void read_arguments(int argc, char **argv)
         {.name = "--capacity", .number = &server.capacity_count, .minimum = 1, .maximum = CAPACITY_MAX},
         {.name = "--edge", .number = &server.is_edge_triggered, .choices = off_on},
         {.name = "--protocol", .number = &server.protocol, .choices = protocols},
+        {.name = "--work-cpu-ns", .number = &work_options.cpu_ns, .maximum = WORK_NS_MAX},
+        {.name = "--work-sleep-ns", .number = &work_options.sleep_ns, .maximum = WORK_NS_MAX},
     };
     for (int i = 0; i < MODELS_MAX && server_models[i] != NULL; i++) {
         names[i] = server_models[i]->name;
@@ -109,6 +117,7 @@ int main(int argc, char **argv)
     read_arguments(argc, argv);
     helper_start("reference_server");
     open_listener();
+    work_prepare(server.listener_fd);
     server.self_status_fd = (int)CHECK(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
     server.model->prepare();
     emit("{\"type\":\"ready\",\"port\":%u,\"backlog\":%" PRId64 ",\"pid\":%d,\"model\":\"%s\"}", server.port,

@@ -5,6 +5,7 @@
 #include "server.h"
 #include "server_http.h"
 #include "server_stalled.h"
+#include "server_work.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -35,6 +36,7 @@ struct server_answer server_answer(int fd, char buffer[static SERVER_BUFFER_BYTE
     if (server.protocol == SERVER_HTTP) {
         return http_answer(fd, buffer, received);
     }
+    work_do();
     return (struct server_answer){.count = received}; /* the echo: as it came */
 }
 
@@ -63,6 +65,7 @@ static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct 
                         server_keep_rest keep_rest)
 {
     const ssize_t sent = server_send_what_fits(fd, buffer, answer.count);
+    work_finish();
     if (sent < 0) {
         return false;
     }
@@ -84,7 +87,8 @@ static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct 
 
 bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest)
 {
-    const ssize_t received = recv(fd, buffer, server_receive_bytes(), 0);
+    const size_t bytes = server_receive_bytes();
+    const ssize_t received = work_is_timed() ? work_receive(fd, buffer, bytes) : recv(fd, buffer, bytes, 0);
     if (received < 0 && (errno == EINTR || errno == EAGAIN)) {
         return true;
     }

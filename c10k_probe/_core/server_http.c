@@ -5,6 +5,7 @@
 #include "server_http.h"
 
 #include "server_kept.h"
+#include "server_work.h"
 
 #include <string.h>
 
@@ -209,6 +210,9 @@ struct server_answer http_answer(int fd, char buffer[static SERVER_BUFFER_BYTES]
     while (next_request(fd, &input, &request)) {
         if (request.status == 0) {
             continue;
+        }
+        if (request.status == 200) {
+            work_do();
         }
         at = put_answer(at, &request);
         if (!request.is_kept_alive) {

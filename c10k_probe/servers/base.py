@@ -19,6 +19,8 @@ class ServerOptions:
     ``capacity_count``: connections that it must be able to hold; a model that can then spreads its descriptors over as
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
+    ``work_cpu_ns`` and ``work_sleep_ns``: what the handler does for each request besides answering it; None, not 0, for
+    neither working nor timing (0: it only times).
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
     """
 
@@ -29,6 +31,8 @@ class ServerOptions:
     capacity_count: int | None = None
     protocol: str = "echo"
     is_as_installed: bool = False
+    work_cpu_ns: int | None = None
+    work_sleep_ns: int | None = None
 
 
 class Server(Protocol):
@@ -79,7 +83,7 @@ class ServerModel(Protocol):
 
     @property
     def takes(self) -> Collection[str]:
-        """The options that change something: ``stack``, ``workers``, ``edge``, ``capacity``."""
+        """The options that change something: ``stack``, ``workers``, ``edge``, ``capacity``, ``work``."""
 
     @property
     def missing(self) -> str:

@@ -149,4 +149,8 @@ def _arguments(model: str, options: ServerOptions) -> list[object]:
         arguments += ["--edge", "on"]
     if options.capacity_count is not None and "capacity" in takes:
         arguments += ["--capacity", options.capacity_count]
+    if options.work_cpu_ns is not None:
+        arguments += ["--work-cpu-ns", options.work_cpu_ns]
+    if options.work_sleep_ns is not None:
+        arguments += ["--work-sleep-ns", options.work_sleep_ns]
     return arguments
