@@ -25,8 +25,13 @@ SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to 
 DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
 BASE: Final = "epoll"
 HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
-NO_WORK: Final = "0"
-WORKS: Final[Mapping[str, tuple[int, int]]] = {NO_WORK: (0, 0)}
+SMALL_PAGE: Final = "200us"
+WORKS: Final[Mapping[str, tuple[int | None, int | None]]] = {
+    "0": (None, None),
+    "50us": (50_000, None),
+    SMALL_PAGE: (200_000, None),
+    "5ms-sleep": (None, 5 * NS_PER_MS),
+}
 """Work of a request by its name: CPU time and sleep, in nanoseconds."""
 _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 
@@ -49,7 +54,10 @@ class GoodputParameters(Parameters):
         many=True,
     )
     work: tuple[str, ...] = parameter(
-        (NO_WORK,), "What the handler does for each request.", choices=tuple(WORKS), many=True
+        (SMALL_PAGE,),
+        "What the handler does for each request: CPU time, or a sleep, which blocks an event loop as a whole.",
+        choices=tuple(WORKS),
+        many=True,
     )
     load: tuple[int, ...] = parameter(
         (10, 50, 80, 100, 120, 150, 200, 300),
@@ -119,4 +127,5 @@ def cells(parameters: GoodputParameters) -> Iterator[Cell]:
 
 def server_options(work: str) -> ServerOptions:
     """How a server is started."""
-    return ServerOptions(protocol="http")
+    cpu_ns, sleep_ns = WORKS[work]
+    return ServerOptions(protocol="http", work_cpu_ns=cpu_ns, work_sleep_ns=sleep_ns)
