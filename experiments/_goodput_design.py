@@ -21,7 +21,7 @@ CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, f
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
 WARMUP_NS: Final = 100 * NS_PER_MS
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
-SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to fill a queue
+SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to fill a queue; at 100 % nothing settles
 DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
 BASE: Final = "epoll"
 HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
@@ -103,7 +103,7 @@ def check(parameters: GoodputParameters) -> None:
 
 def settling_ns(load_pct: int, bound_ns: int) -> int:
     """How long a load runs before it is counted: until a queue that is served in order has grown to the bound."""
-    bounds = 1.0 if load_pct < 100 else SETTLED_BOUNDS if load_pct == 100 else 100 / (load_pct - 100)
+    bounds = 1.0 if load_pct <= FULL_PCT else 100 / (load_pct - FULL_PCT)
     return round(min(bounds, SETTLED_BOUNDS) * bound_ns / NS_PER_MS) * NS_PER_MS
 
 

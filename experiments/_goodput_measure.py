@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from c10k_probe import native, stats
 from c10k_probe.experiment import Bench, Cell, Samples, Scalar
@@ -30,44 +29,35 @@ from ._goodput_design import (
 
 _SPARE_S: Final = 30.0  # patience, not expectation: connecting, and telling of the samples
 _SAMPLES_MOST: Final = 1_000_000  # of the sender: every request of a load
-_IDLE_S: Final = 5.0
 Facts = dict[str, Scalar]
+LoadT = TypeVar("LoadT")
 
 
 class Launch:
-    """One server under one load after the other; a context manager that leaves no process behind."""
+    """The steps of one launch. Each has a fresh server: what a flooded one still works off would burden the next."""
 
     def __init__(self, parameters: GoodputParameters, cell: Cell, bench: Bench) -> None:
-        """Start the server. Raises ``native.HelperError``."""
         self._parameters, self._cell, self._bench = parameters, cell, bench
-        self._keeps_alive = cell.key["keep_alive"] == "on"
-        self._connections_count = connections_of(parameters, str(cell.key["keep_alive"]))
-        self._server = MODELS[str(cell.key["model"])].start(server_options(str(cell.key["work"])))
-
-    def __enter__(self) -> Self:
-        self._server.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.__exit__(kind, error, trace)
+        self._model, self._work, keep_alive = (str(cell.key[name]) for name in ("model", "work", "keep_alive"))
+        self._keeps_alive = keep_alive == "on"
+        self._connections_count = connections_of(parameters, keep_alive)
 
     def steps(self) -> Iterator[Samples]:
-        """The capacity first, as every load is a share of it; the rest shuffled."""
-        capacity = self._pump(CAPACITY_CLIENTS)
+        """The capacity first, as every load is a share of it; the rest shuffled. Raises ``native.HelperError``."""
+        capacity, walls = self._pump(CAPACITY_CLIENTS)
         if not capacity.requests_count:
             raise native.HelperError(f"the server answered none of {capacity.failed_count:,} requests at full load")
         known: Facts = {"capacity_per_s": capacity.rate_per_s, "capacity_client_pct": 100 * capacity.client_busy_ratio}
         asked = [(OPEN, load) for load in self._parameters.load]
         asked += [(CLOSED, count) for count in self._parameters.clients if count != CAPACITY_CLIENTS]
         if CAPACITY_CLIENTS in self._parameters.clients:
-            yield self._samples(CLOSED, CAPACITY_CLIENTS, known | self._closed_facts(capacity))
+            yield self._samples(
+                CLOSED, CAPACITY_CLIENTS, known | closed_facts(capacity, self._parameters.bound) | walls
+            )
         order = random.Random(self._bench.seed).sample(asked, len(asked))
         for place, (loop, amount) in enumerate(order):
-            self._bench.progress(place, len(order), f"{loop} {amount}")
-            is_open = loop == OPEN
-            facts = self._offer(amount, capacity.rate_per_s) if is_open else self._closed_facts(self._pump(amount))
+            self._bench.progress(place, len(order), f"{amount} %" if loop == OPEN else f"{amount:,} clients")
+            facts = self._open(amount, capacity.rate_per_s) if loop == OPEN else self._closed(amount)
             yield self._samples(loop, amount, known | facts)
 
     def _samples(self, loop: str, amount: int, facts: Facts) -> Samples:
@@ -75,44 +65,44 @@ class Launch:
         step: dict[str, str | int] = {"loop": loop, "load_pct": load_pct, "clients_count": clients_count}
         return Samples({**self._cell.key, **step}, self._bench.block, {}, facts)
 
-    def _patience_s(self, expected_s: float) -> float:
-        return min(self._bench.remaining_s() + 0.1, expected_s + _SPARE_S)
+    def _loaded(self, connections_count: int, load: Callable[[Sender], LoadT]) -> tuple[LoadT, Facts]:
+        """What a load came to on a fresh server, and the limits that this ran into. Raises when the server died."""
+        patience_s = PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S
+        with (
+            MODELS[self._model].start(server_options(self._work)) as server,
+            Sender(
+                server.port,
+                connections_count,
+                keep_alive=self._keeps_alive,
+                timeout_s=patience_s,
+                samples_count=_SAMPLES_MOST,
+            ) as sender,
+        ):
+            report = load(sender)
+            server.status()  # a dead one raises how it died
+            walls = server.walls()
+            first = f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else ""
+            return report, {"walls_count": len(walls), "first_wall": first}
 
-    def _sender(self, connections_count: int) -> Sender:
-        return Sender(
-            self._server.port,
-            connections_count,
-            keep_alive=self._keeps_alive,
-            timeout_s=PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S,
-            samples_count=_SAMPLES_MOST,
-        )
+    def _pump(self, clients_count: int) -> tuple[ClosedLoopReport, Facts]:
+        window_s = self._parameters.window / NS_PER_S
+        return self._loaded(clients_count, lambda sender: sender.pump(window_s, WARMUP_NS / NS_PER_S))
 
-    def _settle(self) -> None:
-        """What the last load left must not burden the next. Raises ``native.HelperError`` when the server is gone."""
-        if death := self._server.death():
-            raise native.HelperError(death)
-        self._server.wait_until_idle(_IDLE_S)
+    def _closed(self, clients_count: int) -> Facts:
+        report, walls = self._pump(clients_count)
+        return closed_facts(report, self._parameters.bound) | walls
 
-    def _pump(self, clients_count: int) -> ClosedLoopReport:
-        with self._sender(clients_count) as sender:
-            report = sender.pump(self._parameters.window / NS_PER_S, WARMUP_NS / NS_PER_S)
-        self._settle()
-        return report
-
-    def _offer(self, load_pct: int, capacity_per_s: float) -> Facts:
+    def _open(self, load_pct: int, capacity_per_s: float) -> Facts:
         settling = settling_ns(load_pct, self._parameters.bound)
         duration_s = (settling + self._parameters.window) / NS_PER_S
-        rate_per_s = capacity_per_s * load_pct / 100
-        with self._sender(self._connections_count) as sender:
-            sender.begin_send(rate_per_s, duration_s, self._bench.seed, arrivals="poisson")
-            loop = sender.finish_send(
-                self._patience_s(duration_s + PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S)
-            )
-        self._settle()
-        return open_facts(loop, settling, self._parameters.bound)
+        most_s = duration_s + PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S + _SPARE_S
 
-    def _closed_facts(self, report: ClosedLoopReport) -> Facts:
-        return closed_facts(report, self._parameters.bound)
+        def load(sender: Sender) -> OpenLoop:
+            sender.begin_send(capacity_per_s * load_pct / 100, duration_s, self._bench.seed, arrivals="poisson")
+            return sender.finish_send(min(self._bench.remaining_s() + 0.1, most_s))
+
+        report, walls = self._loaded(self._connections_count, load)
+        return open_facts(report, settling, self._parameters.bound) | walls
 
 
 def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:

@@ -47,6 +47,7 @@ class GoodputRow(Row):
     request_p99_ns: float | None = column("99th percentile of latency, median of launches; empty: never answered")
     served_clients_count: int | None = column("clients that had an answer in the window, the fewest of a launch")
     opened_connections_count: int | None = column("connections that the sender opened, over all launches")
+    walls_count: int | None = column("calls of the server that failed for a limit, over all launches")
     client_cpu_pct: float | None = column("CPU of the sender, of one CPU, the most of a launch")
     longest_late_ns: int | None = column("how late the sender itself was at most, of all launches")
 
@@ -143,6 +144,8 @@ def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Gra
     for name, what in (("client_cpu_pct", "the sender"), ("capacity_client_pct", "the sender, for the capacity,")):
         if (most := max(known(name, launches), default=0.0)) > CLIENT_FULL_PCT:
             grade = grade.worse("void", f"{what} used {most:.0f} % of its CPU: it was the limit")
+    if wall := next((str(item.facts["first_wall"]) for item in launches if item.facts.get("first_wall")), ""):
+        grade = grade.worse("shaky", f"the server ran into a limit ({wall})")
     late_ns = max(known("longest_late_ns", launches), default=0.0)
     if late_ns > LATE_SHAKY_SHARE * bound_ns:
         level = "void" if late_ns > bound_ns else "shaky"
@@ -178,6 +181,7 @@ def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> Goo
         request_p50_ns=_median_of_all("p50_ns", launches),
         request_p99_ns=_median_of_all("p99_ns", launches),
         served_clients_count=_whole(min(known("served_count", launches), default=None)),
+        walls_count=_sum("walls_count", launches),
         opened_connections_count=_sum("opened_count", launches),
         client_cpu_pct=max(known("client_cpu_pct", launches), default=None),
         longest_late_ns=_whole(max(known("longest_late_ns", launches), default=None)),

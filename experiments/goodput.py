@@ -6,10 +6,11 @@ best goodput beyond it? Also in a closed loop, with more and more clients: is a 
 clients and bad for many?
 
 Timed: the latency of each request, from its intended moment to its whole answer (coordinated omission is in it), by the
-sender. A launch is a fresh server: first its capacity (64 clients in a closed loop, after a warm-up), then each load
-and each number of clients once, in an order shuffled by the seed, the server idle in between. Counted are the requests
-that were due in the last ``--window`` of a load. Before it the load runs for bound / (load - 1), and for 10 bounds at
-most: a queue that is served in order has then grown to the bound. Below capacity it runs for one bound.
+sender. A launch is first the capacity (64 clients in a closed loop, after a warm-up), then each load and each number of
+clients once, in an order shuffled by the seed, each on a fresh server: a flooded one goes on for seconds with what
+nobody waits for any more. Counted are the requests that were due in the last ``--window`` of a load. Before it the load
+runs for bound / (load - 1), and for 10 bounds at most: a queue that is served in order has then grown to the bound.
+Up to capacity it runs for one bound.
 Not timed: starting the server, the warm-up, what comes before the counted window. Clock: CLOCK_MONOTONIC.
 
 Arms: the models of the reference server over HTTP, with the same work for each request. With ``--keep-alive off`` each
@@ -65,8 +66,7 @@ class Goodput(Experiment[GoodputParameters]):
 
     def measure(self, parameters: GoodputParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """A fresh server, its capacity, then every load."""
-        with Launch(parameters, cell, bench) as launch:
-            yield from launch.steps()
+        yield from Launch(parameters, cell, bench).steps()
 
     def summarise(self, parameters: GoodputParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each load of each cell."""
