@@ -105,6 +105,12 @@ static char *put_answer(char *at, const struct http_request *request)
     return is_ok && !request->is_head ? stpcpy(at, BODY) : at;
 }
 
+size_t http_failure(char buffer[static SERVER_BUFFER_BYTES], int status)
+{
+    const struct http_request request = {.status = status};
+    return (size_t)(put_answer(buffer, &request) - buffer);
+}
+
 /* ---- cutting ---- */
 
 struct input {

@@ -21,6 +21,9 @@ enum { HTTP_RECEIVE_BYTES = 512 };
 /* See server_answer. */
 struct server_answer http_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], size_t received);
 
+/* The answer where the work of a request failed, with this status; the connection is over then. Bytes. */
+size_t http_failure(char buffer[static SERVER_BUFFER_BYTES], int status);
+
 /* Forgets what was kept of a request that has not come whole. */
 void http_forget(int fd);
 
