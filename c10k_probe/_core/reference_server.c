@@ -19,7 +19,7 @@
  *
  * Work of a request (server_work.h): --work-cpu-ns spins, --work-sleep-ns sleeps, --backend-port asks a backend (backend.c)
  * and waits for it, at most --backend-timeout-ns; all in the task that serves the connection, so that an event loop
- * stands still meanwhile (not epoll-await and epoll-pool). With any of them, also 0, `status` has `work`: the sums, and how long requests
+ * stands still meanwhile (not epoll-await and epoll-pool). A request for /plain is answered without. With any of them, also 0, `status` has `work`: the sums, and how long requests
  * were in the queue and in the handler. Time in the server is only then measured.
  *
  * Commands, one a line on stdin: `status`, `quit` (or end of file).

@@ -48,6 +48,7 @@ void ticket_put(struct ticket_queue *queue, struct ticket ticket)
     if (queue->count == queue->room) {
         make_room(queue);
     }
+    ticket.put_ns = now_ns();
     queue->tickets[(queue->first + queue->count++) % queue->room] = ticket;
 }
 
@@ -96,7 +97,7 @@ static void close_connection(int fd)
 {
     const struct pending *pending = pending_of(fd);
     if (pending != NULL) {
-        const struct ticket ticket = {fd, pending->id};
+        const struct ticket ticket = {.fd = fd, .id = pending->id};
         kept_forget(&pendings, fd);
         if (way->abandon != NULL) {
             way->abandon(ticket);
@@ -142,6 +143,15 @@ bool deferred_is_waiting(struct ticket ticket)
 {
     const struct pending *pending = pending_of(ticket.fd);
     return pending != NULL && pending->id == ticket.id;
+}
+
+void deferred_waited(struct ticket ticket, int64_t waited_ns)
+{
+    if (deferred_is_waiting(ticket)) {
+        struct work_receipt *receipt = &pending_of(ticket.fd)->receipt;
+        receipt->received_ns += waited_ns;
+        receipt->queue_ns += receipt->queue_ns >= 0 ? waited_ns : 0;
+    }
 }
 
 void deferred_done(struct ticket ticket, int status)
@@ -192,7 +202,7 @@ static void read_requests(int fd)
         send_answer(fd, buffer, answer, EPOLLIN);
     } else if (keep(fd, buffer, answer)) {
         work_receipt()->requests_count = 0;
-        way->begin((struct ticket){fd, pending_of(fd)->id});
+        way->begin((struct ticket){.fd = fd, .id = pending_of(fd)->id});
     } else {
         server_forget(fd);
         close_connection(fd);

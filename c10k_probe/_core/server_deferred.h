@@ -12,6 +12,7 @@
 struct ticket {
     int fd;
     uint32_t id;
+    int64_t put_ns; /* into a queue */
 };
 
 /* How the work of one request is done. */
@@ -30,6 +31,9 @@ void deferred_stop(void);
 
 /* The work of one request was done: 200, or the status that says why not. An old ticket is let go. */
 void deferred_done(struct ticket ticket, int status);
+
+/* What went by before the work began was waiting in a queue, not time in the handler. */
+void deferred_waited(struct ticket ticket, int64_t waited_ns);
 
 /* True while the client waits. */
 bool deferred_is_waiting(struct ticket ticket);

@@ -221,7 +221,7 @@ struct server_answer http_answer(int fd, char buffer[static SERVER_BUFFER_BYTES]
         if (request.status == 0) {
             continue;
         }
-        if (request.status == 200 && (request.status = work_do()) != 200) {
+        if (request.status == 200 && !request.is_plain && (request.status = work_do()) != 200) {
             request.is_kept_alive = false;
         }
         at = put_answer(at, &request);

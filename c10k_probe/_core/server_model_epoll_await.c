@@ -240,7 +240,7 @@ static void on_timer(void)
     while (due_first() != NULL && due_first()->at_ns <= now_ns()) {
         const struct due due = due_take();
         work_slept(due.at_ns - work_options.sleep_ns);
-        slept((struct ticket){due.fd, due.generation});
+        slept((struct ticket){.fd = due.fd, .id = due.generation});
     }
     if (asked_count > 0 && next_scan_ns <= now_ns()) {
         give_up_late(now_ns() - work_options.backend_timeout_ns);

@@ -18,6 +18,7 @@ enum { DEFAULT_WORKERS_COUNT = 4 }; /* as libuv has, UV_THREADPOOL_SIZE */
 
 struct result {
     struct ticket ticket;
+    int64_t waited_ns; /* for a thread */
     int status;
 };
 
@@ -67,7 +68,8 @@ static void give_back(struct result result)
 static void *thread_main(void *argument)
 {
     for (struct ticket ticket; take(&ticket);) {
-        give_back((struct result){ticket, work_do_now()});
+        const int64_t waited_ns = now_ns() - ticket.put_ns;
+        give_back((struct result){ticket, waited_ns, work_do_now()});
     }
     backend_leave();
     return argument;
@@ -98,6 +100,7 @@ static bool on_event(int fd, uint32_t events)
     pool.results_count = pool.results_room = 0;
     CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
     for (size_t i = 0; i < count; i++) {
+        deferred_waited(results[i].ticket, results[i].waited_ns);
         deferred_done(results[i].ticket, results[i].status);
     }
     free(results);
