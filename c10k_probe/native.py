@@ -35,6 +35,7 @@ HELPERS: Final = (
     "http_sender",
     "readiness",
     "scheduling",
+    "thread_faults",
 )
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0

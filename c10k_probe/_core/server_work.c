@@ -33,6 +33,7 @@ static struct totals {
 struct work_options work_options = {.cpu_ns = -1, .sleep_ns = -1};
 
 static _Thread_local struct work_receipt receipt_of_thread;
+static _Atomic int64_t own_requests_count; /* not shared */
 
 /* ---- distributions ---- */
 
@@ -177,6 +178,7 @@ void work_do(void)
         return;
     }
     add(&totals->requests_count, 1);
+    add(&own_requests_count, 1);
     receipt_of_thread.requests_count++;
     if (work_options.cpu_ns > 0) {
         spin(work_options.cpu_ns);
@@ -184,6 +186,11 @@ void work_do(void)
     if (work_options.sleep_ns > 0) {
         sleep_for(work_options.sleep_ns);
     }
+}
+
+int64_t work_own_requests_count(void)
+{
+    return atomic_load(&own_requests_count);
 }
 
 void work_record(const struct work_receipt *receipt)

@@ -44,6 +44,9 @@ void work_begin(void);
 /* The work of one request, in the calling task: spins and sleeps. */
 void work_do(void);
 
+/* Requests that this process has worked on. */
+int64_t work_own_requests_count(void);
+
 /* The answer to what work_receive gave this thread last has gone out. Does nothing where no request was worked on. */
 void work_finish(void);
 

@@ -24,7 +24,7 @@ from native.test_readiness_walls import forbid_io_uring
 
 FD_SETSIZE = 1024  # select(2)
 WORKERS = 4
-EVENT_LOOPS = ("epoll-reuseport", "epoll-exclusive")
+EVENT_LOOPS = ("epoll-reuseport", "epoll-exclusive", "epoll-inherited", "epoll-passed")
 
 
 @pytest.fixture(params=POOLS)
