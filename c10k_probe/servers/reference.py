@@ -153,6 +153,10 @@ def _arguments(model: str, options: ServerOptions) -> list[object]:
         arguments += ["--capacity", options.capacity_count]
     if options.work_cpu_ns is not None:
         arguments += ["--work-cpu-ns", options.work_cpu_ns]
+    if options.backend_port is not None:
+        arguments += ["--backend-port", options.backend_port]
+    if options.backend_timeout_ns is not None:
+        arguments += ["--backend-timeout-ns", options.backend_timeout_ns]
     if options.work_sleep_ns is not None:
         arguments += ["--work-sleep-ns", options.work_sleep_ns]
     return arguments
