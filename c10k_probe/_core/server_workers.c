@@ -1,8 +1,9 @@
 /*
  * server_workers.c - master and worker processes. The contract is in server_workers.h.
  */
-#include "server_work.h"
 #include "server_workers.h"
+
+#include "server_work.h"
 
 #include <inttypes.h>
 #include <poll.h>
