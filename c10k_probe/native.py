@@ -36,6 +36,7 @@ HELPERS: Final = (
     "backend",
     "readiness",
     "scheduling",
+    "thread_faults",
 )
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0

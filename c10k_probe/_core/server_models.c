@@ -14,6 +14,8 @@
     ROW(poll)            \
     ROW(epoll_reuseport) \
     ROW(epoll_exclusive) \
+    ROW(epoll_inherited) \
+    ROW(epoll_passed)    \
     ROW(io_uring)        \
     ROW(epoll_await)     \
     ROW(epoll_pool)

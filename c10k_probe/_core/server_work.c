@@ -35,6 +35,7 @@ struct work_options work_options = {.cpu_ns = -1, .sleep_ns = -1, .backend_timeo
 
 static _Thread_local struct work_receipt receipt_of_thread;
 static _Thread_local bool is_deferring;
+static _Atomic int64_t own_requests_count; /* not shared */
 
 /* ---- distributions ---- */
 
@@ -184,6 +185,7 @@ int work_do(void)
         return 200;
     }
     add(&totals->requests_count, 1);
+    add(&own_requests_count, 1);
     receipt_of_thread.requests_count++;
     return is_deferring ? 200 : work_do_now();
 }
@@ -212,6 +214,11 @@ int work_do_now(void)
         sleep_for(work_options.sleep_ns);
     }
     return work_options.backend_port > 0 ? backend_ask(&totals->backend) : 200;
+}
+
+int64_t work_own_requests_count(void)
+{
+    return atomic_load(&own_requests_count);
 }
 
 void work_record(const struct work_receipt *receipt)

@@ -17,6 +17,18 @@ enum { EVENTS_COUNT = 256 };
 static int epoll_fd = -1, stop_fd = -1; /* stop_fd: a signalfd for SIGTERM */
 static uint32_t listener_events;
 
+static void accept_batch(void)
+{
+    server_accept_batch();
+}
+
+static void (*take)(void) = accept_batch;
+
+void worker_epoll_take_by(void (*new_take)(void))
+{
+    take = new_take;
+}
+
 void worker_epoll_choose_count(void)
 {
     if (server.workers_count == 0) {
@@ -68,7 +80,7 @@ static void serve_event(int fd)
 static void dispatch(int fd)
 {
     if (fd == server.listener_fd) {
-        server_accept_batch();
+        take();
     } else if (fd == stop_fd) {
         server.is_quitting = true;
     } else {

@@ -3,6 +3,8 @@
  */
 #include "server_workers.h"
 
+#include "server_work.h"
+
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,7 +24,7 @@ enum {
 /* A worker as all see it; it writes, but for the pid. No two share a cache line. */
 struct worker {
     _Alignas(CACHE_LINE_BYTES) pid_t pid; /* 0: it is dead */
-    _Atomic int64_t accepted_count, open_count, closed_count, dropped_count, accept_errors_count;
+    _Atomic int64_t accepted_count, open_count, closed_count, dropped_count, accept_errors_count, requests_count;
     atomic_bool is_ready;
     _Atomic int walls_count;
     struct {
@@ -46,6 +48,7 @@ void workers_publish(void)
     atomic_store(&self->closed_count, atomic_load(&server.closed_count));
     atomic_store(&self->dropped_count, atomic_load(&server.dropped_count));
     atomic_store(&self->accept_errors_count, atomic_load(&server.accept_errors_count));
+    atomic_store(&self->requests_count, work_own_requests_count());
 }
 
 void workers_say_ready(void)
@@ -270,6 +273,9 @@ void workers_emit_status(void)
 {
     emit_shares(",\"worker_accepted_count\":", offsetof(struct worker, accepted_count));
     emit_shares(",\"worker_open_count\":", offsetof(struct worker, open_count));
+    if (work_is_timed()) {
+        emit_shares(",\"worker_requests_count\":", offsetof(struct worker, requests_count));
+    }
 }
 
 void workers_stop(void)

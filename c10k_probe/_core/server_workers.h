@@ -1,6 +1,7 @@
 /*
  * server_workers.h - a fixed number of worker processes that accept and serve by themselves, and the master that
- * starts them, adds up what they count, tells of those that die, and ends them. The master accepts nothing.
+ * starts them, adds up what they count, tells of those that die, and ends them. The master accepts nothing, unless
+ * a model gives it a watch that does.
  *
  * A worker counts in its own `struct server`, as every model does, and publishes the counts in memory that it shares
  * with the master. Sources: fork(2), mmap(2) (MAP_SHARED), signalfd(2), waitpid(2).
@@ -32,7 +33,7 @@ int64_t workers_alive_count(void);
 /* The master, counted too. Adds up the counts. */
 int64_t workers_count_tasks(void);
 
-/* Each worker's share: accepted and open. */
+/* Each worker's share: accepted, open, and requests where the work of requests is timed. */
 void workers_emit_status(void);
 
 /* Ends them, by SIGTERM, and reaps them. */
@@ -51,6 +52,9 @@ void workers_wake_master(void);
 
 /* A worker's life; listener_flags: of its watch on the listener, besides EPOLLIN. */
 void worker_epoll_run(uint32_t listener_flags);
+
+/* Before that, in the worker: what it does when server.listener_fd is readable, instead of accepting. */
+void worker_epoll_take_by(void (*take)(void));
 
 /* For a worker's `struct server_model`, which is the master's, too. */
 void worker_epoll_serve(int fd);

@@ -115,6 +115,8 @@ def _models() -> Iterator[ReferenceModel]:
     for name, summary in (
         ("epoll-reuseport", "a process per CPU, each with its own listener and event loop"),
         ("epoll-exclusive", "a process per CPU with an event loop, one listener for all"),
+        ("epoll-inherited", "the same, and a new connection wakes all that wait"),
+        ("epoll-passed", "a process per CPU with an event loop, a master that accepts and passes in turn"),
     ):
         yield ReferenceModel(
             name,

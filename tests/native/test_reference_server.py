@@ -46,7 +46,7 @@ from native.kernel_view import (
 )
 
 MODELS = tuple(REFERENCE_MODELS)
-MANY_PROCESSES = ("fork", "prefork", "epoll-reuseport", "epoll-exclusive")
+MANY_PROCESSES = ("fork", "prefork", "epoll-reuseport", "epoll-exclusive", "epoll-inherited", "epoll-passed")
 ONE_PROCESS = tuple(model for model in MODELS if model not in MANY_PROCESSES)
 COUNT = 23
 DESCRIPTORS = 40

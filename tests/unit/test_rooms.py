@@ -84,6 +84,8 @@ PRIVATE: dict[str, str] = {
     "_trace_": "trace_overhead",
     "_short_": "short_connections",
     "_goodput_": "goodput",
+    "_demonstration_": "demonstrations",
+    "_cores_": "cores",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late
