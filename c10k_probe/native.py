@@ -32,6 +32,7 @@ HELPERS: Final = (
     "spawn_target",
     "reference_server",
     "connection_holder",
+    "http_sender",
     "readiness",
     "scheduling",
     "slow_clients",

@@ -17,11 +17,14 @@
  * or memory is a failure on this side, told in every answer.
  *
  * Commands, one a line on stdin:
- *   clients N   so many from now on, answered when each new one has asked for its connection (with N 0 all
- *   leave) status, quit (or end of file)
- * Both answer `clients` with the counts since the start, and
- *   open_count, pending_count: connections that stand, and those whose handshake the server's full accept
- *   queue delays latest_turn_ns: how late the most belated turn was cpu_ns: CPU time of this process
+ *   clients N   so many from now on, answered when each new one has asked for its connection; with 0 all leave
+ *   status      how it stands
+ *   quit        or end of file
+ * The first two answer `clients`, with the counts since the start and
+ *   open_count, pending_count: connections that stand, and those whose handshake is not over: the server's
+ *                              accept queue is full
+ *   latest_turn_ns:            how late the most belated turn was
+ *   cpu_ns:                    CPU time of this process
  *
  * Timed: latest_turn_ns, from the moment at which a turn was due to its beginning. Not timed: all else. Clock:
  * CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID. Units: nanoseconds (_ns), bytes of payload (_bytes), the others

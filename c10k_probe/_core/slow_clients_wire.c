@@ -33,7 +33,7 @@ static char *request;         /* the same for every client */
 static int32_t request_bytes; /* all of it */
 static int32_t swift_bytes;   /* its first so many go at once */
 
-/* The header tells the length of the body, and has a part in it by its own length: the digits settle at once. */
+/* The header tells the length of the body, and its own length has a part in that: the digits settle at once. */
 static int32_t write_body_request(void)
 {
     char header[SLOW_REQUEST_BYTES_MIN];
@@ -162,7 +162,7 @@ void client_leave(struct slow_client *client)
     *client = (struct slow_client){.fd = -1};
 }
 
-/* The server, or the kernel for it, has ended it; ENOMEM and the like are ours. */
+/* The server, or the kernel for it, has ended it. */
 static void lose(struct slow_client *client)
 {
     if (client->is_connected) {
