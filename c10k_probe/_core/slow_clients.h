@@ -76,8 +76,8 @@ void client_begin(struct slow_client *client);
 /* Its next byte, to or from the server. */
 void client_turn(struct slow_client *client);
 
-/* Something came, or the other end closed. */
-void client_hear(struct slow_client *client);
+/* Something came, or the other end closed; is_broken: neither end can send any more. */
+void client_hear(struct slow_client *client, bool is_broken);
 
 /* With a reset, so that no TIME_WAIT is left. */
 void client_leave(struct slow_client *client);

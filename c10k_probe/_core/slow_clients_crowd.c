@@ -71,7 +71,7 @@ static void hear(const struct epoll_event *event)
         client_begin(client);
     }
     if (client->fd >= 0 && event->events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)) {
-        client_hear(client);
+        client_hear(client, event->events & (EPOLLERR | EPOLLHUP));
     }
 }
 

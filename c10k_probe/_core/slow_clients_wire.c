@@ -271,13 +271,22 @@ static void give_up(struct slow_client *client)
     client_leave(client);
 }
 
-void client_hear(struct slow_client *client)
+/* A slow reader reads at its turn only; what the server reset can be read for long after, and holds nothing up. */
+static void hear_while_reading(struct slow_client *client, bool is_broken)
+{
+    if (is_broken) {
+        lose(client);
+    }
+}
+
+void client_hear(struct slow_client *client, bool is_broken)
 {
     if (!client->is_connected) {
         give_up(client);
         return;
     }
-    if (slow_settings.kind == SLOW_READ) { /* it reads at its turn, and learns of the end after the last byte */
+    if (slow_settings.kind == SLOW_READ) {
+        hear_while_reading(client, is_broken);
         return;
     }
     ssize_t got;

@@ -20,6 +20,7 @@ class ServerOptions:
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
+    ``defence_s``: whole seconds after which a real server that can gives up a slow client; None: as if it could not.
     """
 
     backlog_count: int = 4096
@@ -29,6 +30,7 @@ class ServerOptions:
     capacity_count: int | None = None
     protocol: str = "echo"
     is_as_installed: bool = False
+    defence_s: int | None = None
 
 
 class Server(Protocol):
