@@ -82,6 +82,7 @@ PRIVATE: dict[str, str] = {
     "_servers_": "servers",
     "_trace_": "trace_overhead",
     "_short_": "short_connections",
+    "_slow_": "slow_clients",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late
