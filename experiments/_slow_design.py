@@ -21,7 +21,7 @@ SERVERS: Mapping[str, ServerModel] = {
     **{name: model for name, model in MODELS.items() if "http" in model.protocols},
 }
 POOLS_OF_PHP = ("apache-prefork-php", "apache-event", "nginx-php-fpm")
-LEAD_NS = NS_PER_S  # for the slow clients to get their connections, before innocents are judged
+LEAD_NS = NS_PER_S // 2  # for the slow clients to get their connections, before innocents are judged
 SPARE_COUNT = 64  # connections of innocents beyond those that may be waiting for an answer
 _READ_BYTES = 400_000  # of the kernel, for requests and answers that nobody reads: as measured, twice
 _OWN_COUNT = 16  # descriptors of a client's process that are no connections
@@ -66,7 +66,7 @@ class SlowParameters(Parameters):
         maximum=3600 * NS_PER_S,
     )
     workers: int = parameter(16, "Workers of a server that is a pool.", minimum=1, maximum=1000, quick=4)
-    innocents: int = parameter(200, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
+    innocents: int = parameter(300, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
     timeout: int = parameter(
         5 * NS_PER_S,
         "How soon an innocent must be answered to count as served.",
@@ -76,7 +76,7 @@ class SlowParameters(Parameters):
         quick=NS_PER_S,
     )
     duration: int = parameter(
-        3 * NS_PER_S,
+        2 * NS_PER_S,
         "For how long innocents are judged.",
         dimension="duration",
         minimum=NS_PER_S // 10,

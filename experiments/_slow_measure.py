@@ -19,7 +19,7 @@ from ._slow_design import CPU, LEAD_NS, NS_PER_S, SERVERS, SPARE_COUNT, Ask, wor
 from ._slow_figures import Innocent, due_within, innocents_of, recovery_ns, served_count, starvation_ns
 
 _WARM_COUNT = 16
-_AFTER_S = (1.0, 3.0)  # for how long innocents go on once the slow ones have left; the second where the first was short
+_AFTER_S = (0.5, 3.0)  # for how long innocents go on once the slow ones have left; the second where the first was short
 _SLACK_S = 30.0
 _STEP_S = 0.25
 _NO_WORKER = "worker"  # by which the C models tell that a connection waits for one
@@ -54,12 +54,14 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
         with Sender(server.port, waiting_count, keep_alive=False, timeout_s=ask.timeout_ns / NS_PER_S) as sender:
             run = _Run(ask, server, sender, remaining_s)
             counted = counters.read_counters()
-            launch = _worked(run) if ask.kind == CPU else _slowed(run)
+            way = _worked if ask.kind == CPU else _slowed if ask.clients_count else _undisturbed
+            launch = way(run)
             delta = counters.counters_delta(counted, counters.read_counters())
         facts = {
             "server_version": server.version if isinstance(server, RealServer) else None,
             "defence_settings": ask.defence_text or None,
             "workers_count": ask.room_count,
+            "death": _death(server),
             "timeout_ns": ask.timeout_ns,
             "overflows_count": delta.listen_overflows_count,
             "timeouts_count": delta.tcp_timeouts_count,
@@ -70,32 +72,38 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
 # --- slow clients -----------------------------------------------------------------------------------------------------
 
 
+def _undisturbed(run: _Run) -> Launch:
+    """Innocents alone."""
+    run.sender.begin_send(run.ask.rate_per_s, run.ask.duration_ns / NS_PER_S, run.ask.seed)
+    _wait_until(time.monotonic_ns() + run.ask.duration_ns, run)
+    facts = _look(run)
+    report = _finish(run)
+    judged = innocents_of(report)
+    return Launch(facts | _report_facts(report, judged, run.ask), _values(judged, report.start_ns))
+
+
 def _slowed(run: _Run) -> Launch:
     """Innocents while slow clients are there, and after they have left."""
-    ask, lead_ns = run.ask, LEAD_NS if run.ask.clients_count else 0
+    ask = run.ask
     with SlowClients(run.server, ask.kind, ask.interval_ns / NS_PER_S) as slow:
-        run.sender.begin_send(ask.rate_per_s, (lead_ns + ask.duration_ns) / NS_PER_S, ask.seed)
+        run.sender.begin_send(ask.rate_per_s, (LEAD_NS + ask.duration_ns) / NS_PER_S, ask.seed)
         began_ns = time.monotonic_ns()
-        if ask.clients_count:
-            slow.set_count(ask.clients_count)
-            slow.settle(LEAD_NS / NS_PER_S)
-        settled_ns, cpu_ns = time.monotonic_ns(), slow.status().cpu_ns
-        _wait_until(began_ns + lead_ns + ask.duration_ns, run)
+        slow.set_count(ask.clients_count)
+        cpu_ns = slow.settle(LEAD_NS / NS_PER_S).cpu_ns
+        settled_ns = time.monotonic_ns()
+        _wait_until(began_ns + LEAD_NS + ask.duration_ns, run)
         crowd, span_ns = slow.status(), time.monotonic_ns() - settled_ns
-        facts = _look(run)
+        facts = _look(run) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
         report = _finish(run)
-        death = _death(run.server)
-        left_ns = time.monotonic_ns()
-        slow.set_count(0)
-        after = _recovered(run, left_ns) if ask.clients_count and not death else {}
+        if not _death(run.server):
+            left_ns = time.monotonic_ns()
+            slow.set_count(0)
+            facts |= _recovered(run, left_ns)
     innocents = innocents_of(report)
-    start_ns = report.start_ns if not lead_ns else max(report.start_ns + lead_ns, settled_ns)
+    start_ns = max(report.start_ns + LEAD_NS, settled_ns)
     judged = due_within(innocents, start_ns, report.start_ns + report.duration_ns)
-    facts |= _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns) | after
-    facts |= _report_facts(report, judged, ask) | {"death": death}
-    is_starved = bool(ask.clients_count)
-    facts["starvation_ns"] = starvation_ns(innocents, began_ns, ask.timeout_ns) if is_starved else None
-    return Launch(facts, _values(judged, start_ns))
+    facts["starvation_ns"] = starvation_ns(innocents, began_ns, ask.timeout_ns)
+    return Launch(facts | _report_facts(report, judged, ask), _values(judged, start_ns))
 
 
 def _recovered(run: _Run, left_ns: int) -> Facts:
@@ -129,16 +137,16 @@ def _crowd_facts(crowd: Crowd, cpu_ratio: float) -> Facts:
 def _worked(run: _Run) -> Launch:
     """Innocents that were due while the server worked for one other."""
     ask = run.ask
-    run.sender.begin_send(ask.rate_per_s, (ask.work_ns + ask.duration_ns) / NS_PER_S, ask.seed)
+    run.sender.begin_send(ask.rate_per_s, (ask.work_ns + NS_PER_S) / NS_PER_S, ask.seed)
     path = f"{work_path(ask.server)}?ms={ask.work_ns // 1_000_000}"
     with Work(run.server, path, ask.work_ns / NS_PER_S + _SLACK_S) as work:
         taken_ns = work.wait()
         started_ns = work.started_ns
     report = _finish(run)
-    judged = due_within(innocents_of(report), started_ns, started_ns + (taken_ns or ask.work_ns))
-    facts = _report_facts(report, judged, ask) | {"work_taken_ns": taken_ns, "death": _death(run.server)}
     if taken_ns is None:
-        raise native.HelperError(f"{ask.server} did not answer the request that works")
+        raise native.HelperError(_death(run.server) or f"{ask.server} did not answer the request that works")
+    judged = due_within(innocents_of(report), started_ns, started_ns + taken_ns)
+    facts = _report_facts(report, judged, ask) | {"work_taken_ns": taken_ns}
     return Launch(facts, _values(judged, started_ns))
 
 

@@ -8,10 +8,10 @@ with it and without.
 Timed: an innocent's request, from the moment at which it was due to its whole answer; it is served when that came
 within ``--timeout``. Innocents are sent on a schedule (an open loop) by a process of their own, each on a new
 connection. Judged are those that were due in the last ``--duration`` of the schedule, when the slow clients had been
-given a second to get their connections. Not timed: starting the server, opening the slow clients' connections. Then the
-slow ones leave, all at once, and innocents go on for a while: the time to recover runs from the leaving to the moment
-from which on each innocent was answered within 1 s. The time to starvation runs from the first slow client to the
-moment from which on no innocent was served. A launch is a fresh server. Clock: CLOCK_MONOTONIC.
+given half a second to get their connections. Not timed: starting the server, opening the slow clients' connections.
+Then the slow ones leave, all at once, and innocents go on for a while: the time to recover runs from the leaving to the
+moment from which on each innocent was answered within 1 s. The time to starvation runs from the first slow client to
+the moment from which on no innocent was served. A launch is a fresh server. Clock: CLOCK_MONOTONIC.
 
 Kinds. head: the header of a request; body: the body of one; read: the answers, of 1,771 requests at once, with the
 smallest receive buffer; idle: nothing is said. A byte each ``--interval``; whom the server throws out comes again at
