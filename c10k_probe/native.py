@@ -37,6 +37,7 @@ HELPERS: Final = (
     "readiness",
     "scheduling",
     "thread_faults",
+    "slow_clients",
 )
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0

@@ -4,6 +4,7 @@ from c10k_probe.load.ab import Ab, AbReport
 from c10k_probe.load.generator import find_generator
 from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
 from c10k_probe.load.open_loop import ClosedLoopReport, OpenLoop, Sender
+from c10k_probe.load.slow import Crowd, SlowClients, Work
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Backlogged",
     "ClosedLoop",
     "ClosedLoopReport",
+    "Crowd",
     "Echoes",
     "Failure",
     "Holder",
@@ -20,6 +22,8 @@ __all__ = [
     "Pumped",
     "Ramped",
     "Sender",
+    "SlowClients",
+    "Work",
     "Wrk",
     "find_generator",
     "find_wrk",

@@ -222,6 +222,24 @@ def listen_queue(port: int, *, use_netlink: bool = True, proc_root: Path = PROC)
     return ListenQueue(sum(receive for receive, _ in queues), backlog_count, source)
 
 
+def accepted_count(port: int, *, proc_root: Path = PROC) -> int | None:
+    """Connections on `port` that a process has accepted and not closed, in whatever state; None without a list.
+
+    A socket that still waits in the accept queue belongs to nobody and has inode 0 (net/ipv4/tcp_ipv4.c).
+    Raises ValueError for a port outside 1..65535.
+    """
+    _check_port(port)
+    count, is_known = 0, False
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), (proc_root / "net" / name).open(encoding="ascii") as lines:
+            is_known = True
+            for line in lines:
+                words = line.split(None, 10)
+                if len(words) > 9 and words[1].endswith(f":{port:04X}"):
+                    count += words[3] != f"{_LISTEN:02X}" and words[9] != "0"
+    return count if is_known else None
+
+
 def _check_port(port: int) -> None:
     if not 0 < port < 65536:
         raise ValueError(f"port {port} is not in 1..65535")

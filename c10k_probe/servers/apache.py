@@ -54,9 +54,9 @@ DirectoryIndex index.php
 _PREFORK: Final = f"""\
 LoadModule mpm_prefork_module {_MODULES}/mod_mpm_prefork.so
 LoadModule php_module PHP_LIBRARY
-StartServers 5
+StartServers FIRST
 MinSpareServers 5
-MaxSpareServers 10
+MaxSpareServers SPARE
 ServerLimit WORKERS
 MaxRequestWorkers WORKERS
 MaxConnectionsPerChild 0
@@ -93,14 +93,25 @@ CustomLog "{folder}/access.log" "%h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \
     "LoadModule php_module PHP_LIBRARY": "LoadModule php_module PHP_LIBRARY\nphp_admin_flag opcache.enable off",
 }
 """What a default installation of the time did besides: .htaccess, access log, no cache of compiled scripts."""
+_DEFENCE: Final = {
+    "Timeout 3600": f"""\
+Timeout SECONDS
+LoadModule reqtimeout_module {_MODULES}/mod_reqtimeout.so
+RequestReadTimeout header=SECONDS body=SECONDS
+""",
+}
+"""How long a client may take to send a header, and a body; ``Timeout`` is for one that does not read."""
+_DEFENCE_TEXT: Final = "RequestReadTimeout header={s} body={s}, Timeout {s}"
 _TOTAL: Final = re.compile(r"^Total Accesses: (\d+)$", re.MULTILINE)
 _VERSION: Final = re.compile(r"^ServerVersion: (\S+)", re.MULTILINE)
 
 
 def _filled(text: str, place: Place, **values: object) -> str:
-    common = {"PORT": place.port, "BACKLOG": place.backlog_count, "TOKEN": place.token}
+    common = {"PORT": place.port, "BACKLOG": place.backlog_count, "TOKEN": place.token, "SECONDS": place.defence_s}
     for old, new in _AS_INSTALLED.items() if place.is_as_installed else ():
         text = text.replace(old, new)
+    for old, new in _DEFENCE.items() if place.defence_s is not None else ():
+        text = text.replace(f"\n{old}\n", f"\n{new}")
     return re.sub(r"\b[A-Z_]{4,}\b", lambda word: str({**common, **values}.get(word[0], word[0])), text)
 
 
@@ -113,9 +124,11 @@ def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
-    """A connection takes a process, so as many as are to be held at once."""
+    """A connection takes a process, so as many as are to be held at once; with workers asked for, always so many."""
     workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
-    text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"])
+    first_count, spare_count = (place.workers_count, place.workers_count) if place.workers_count else (5, 10)
+    sizes = {"WORKERS": workers_count, "FIRST": first_count, "SPARE": spare_count}
+    text = _filled(_COMMON + _PREFORK, place, PHP_LIBRARY=paths["mod_php"], **sizes)
     return Recipe(_command(paths), {"apache.conf": text, **php_fpm.PAGES})
 
 
@@ -151,6 +164,8 @@ PREFORK_PHP: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
+    defence=_DEFENCE_TEXT,
+    work_path=php_fpm.WORK_PATH,
     per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=4 << 20),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
     takes=frozenset({"workers", "capacity"}),
@@ -163,6 +178,8 @@ EVENT: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
+    defence=_DEFENCE_TEXT,
+    work_path=php_fpm.WORK_PATH,
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
     takes=frozenset({"workers", "capacity"}),

@@ -23,6 +23,7 @@ class ServerOptions:
     neither working nor timing (0: it only times). ``backend_port``: of a backend that it asks for each request
     (``servers.backend``), waiting ``backend_timeout_ns`` at most; needs the protocol http.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
+    ``defence_s``: whole seconds after which a real server that can gives up a slow client; None: as if it could not.
     """
 
     backlog_count: int = 4096
@@ -36,6 +37,7 @@ class ServerOptions:
     work_sleep_ns: int | None = None
     backend_port: int | None = None
     backend_timeout_ns: int | None = None
+    defence_s: int | None = None
 
 
 class Server(Protocol):

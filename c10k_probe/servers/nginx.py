@@ -34,6 +34,7 @@ http {
     default_type text/plain;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
+    DEFENCE
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -55,8 +56,10 @@ location / {{
             fastcgi_pass unix:{php_fpm.SOCKET};
             fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
             fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param QUERY_STRING $query_string;
             fastcgi_index index.php;
         }}"""
+_DEFENCE: Final = "client_header_timeout {s}s; client_body_timeout {s}s; send_timeout {s}s"
 _LEAST_COUNT: Final = 4096
 _SPARE_COUNT: Final = 16  # worker_connections holds the listener and our own, too
 _STATUS: Final = re.compile(
@@ -74,6 +77,7 @@ def configuration(place: Place, locations: str = _STATIC) -> str:
         "CONNECTIONS": max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT,
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
+        "DEFENCE": "" if place.defence_s is None else _DEFENCE.replace("{s}", str(place.defence_s)) + ";",
         "LOCATIONS": locations,
     }
     text = _CONFIGURATION
@@ -111,6 +115,7 @@ NGINX: Final = RealModel(
     find=find_parts("nginx"),
     recipe=_recipe,
     read=_told,
+    defence=_DEFENCE,
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
     takes=frozenset({"workers", "capacity"}),
@@ -122,5 +127,6 @@ NGINX_PHP: Final = dataclasses.replace(
     find=find_parts("nginx", "php-fpm"),
     recipe=_recipe_with_php,
     runtime=("PHP", php_fpm.VERSION_PATH),
+    work_path=php_fpm.WORK_PATH,
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=9, memory_bytes=60 << 20),
 )

@@ -16,15 +16,30 @@ from c10k_probe.limits import Needs
 from c10k_probe.servers.guarded import Recipe
 from c10k_probe.servers.real import BODY, Place, RealModel, find_parts, read_json
 
+_DEFENCE: Final = "headersTimeout, requestTimeout, timeout {s} s, looked at every 250 ms"
+_WORK_PATH: Final = "/work"
 _PROGRAM: Final = """\
 "use strict";
 const http = require("http");
-const [port, backlog, token] = process.argv.slice(2);
+const [port, backlog, token, defence] = process.argv.slice(2);
 const body = Buffer.from(BODY);
 let accepted = 0, requests = 0;
 
-const server = http.createServer((request, response) => {
+const options = Number(defence) ? { connectionsCheckingInterval: 250 } : {};
+
+function work(ms) {
+    const start = process.cpuUsage();
+    for (let spent = 0; spent < ms * 1000;) {
+        const { user, system } = process.cpuUsage(start);
+        spent = user + system;
+    }
+}
+
+const server = http.createServer(options, (request, response) => {
     requests += 1;
+    if (request.url.startsWith("WORK")) {
+        work(Number(new URL(request.url, "http://localhost").searchParams.get("ms")));
+    }
     if (request.url === "/" + token) {
         server.getConnections((error, open) => {
             response.end(JSON.stringify({ accepted, open, requests, version: "Node.js/" + process.version.slice(1) }));
@@ -35,14 +50,16 @@ const server = http.createServer((request, response) => {
     response.end(body);
 });
 server.on("connection", () => { accepted += 1; });
-server.keepAliveTimeout = server.headersTimeout = server.requestTimeout = server.timeout = 0;
+server.keepAliveTimeout = 0;
+server.headersTimeout = server.requestTimeout = server.timeout = 1000 * Number(defence);
 server.listen({ host: "127.0.0.1", port: Number(port), backlog: Number(backlog) });
 """
 
 
 def _recipe(paths: Mapping[str, str], place: Place) -> Recipe:
-    command = (paths["node"], "{folder}/server.js", str(place.port), str(place.backlog_count), place.token)
-    return Recipe(command, {"server.js": _PROGRAM.replace("BODY", json.dumps(BODY))})
+    numbers = (str(place.port), str(place.backlog_count), place.token, str(place.defence_s or 0))
+    program = _PROGRAM.replace("BODY", json.dumps(BODY)).replace("WORK", _WORK_PATH)
+    return Recipe((paths["node"], "{folder}/server.js", *numbers), {"server.js": program})
 
 
 NODE: Final = RealModel(
@@ -51,6 +68,8 @@ NODE: Final = RealModel(
     find=find_parts("node"),
     recipe=_recipe,
     read=read_json,
+    defence=_DEFENCE,
+    work_path=_WORK_PATH,
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=100 << 20),
 )

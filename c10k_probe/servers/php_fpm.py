@@ -20,6 +20,7 @@ from c10k_probe.servers.real import BODY, Place
 
 SOCKET: Final = "{folder}/php.socket"
 VERSION_PATH: Final = "/version.php"
+WORK_PATH: Final = "/work.php"
 PAGES: Final = {
     "index.php": f"""\
 <?php
@@ -28,6 +29,12 @@ header('Content-Length: {len(BODY)}');
 echo {json.dumps(BODY)};
 """,
     VERSION_PATH.strip("/"): "<?php echo PHP_VERSION;\n",
+    WORK_PATH.strip("/"): """\
+<?php
+function spent() { $of = getrusage(); return $of['ru_utime.tv_sec'] * 1e6 + $of['ru_utime.tv_usec']; }
+for ($end = spent() + 1e3 * $_GET['ms']; spent() < $end;) for ($i = 0; $i < 10000; $i++);
+echo "done\n";
+""",
 }
 _WORKERS_COUNT: Final = 5
 _CONFIGURATION: Final = f"""\

@@ -50,6 +50,7 @@ class Place:
     capacity_count: int | None
     workers_count: int | None
     is_as_installed: bool = False
+    defence_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class RealModel:
     recipe: how it is started. read: its counts out of the page that it shows under the token with ``status_query``;
     None when it has none. runtime: what else answers, and the path under which that tells its version.
     body: its answer to ``PATH``; None for any that is not an error.
+    defence: the settings that are made, with ``{s}`` for the seconds, where ``ServerOptions.defence_s`` is given; empty
+    for one that has none. work_path: asked for with ``?ms=N`` it answers after N ms of CPU time; empty where there is
+    none.
     """
 
     name: str
@@ -94,6 +98,8 @@ class RealModel:
     status_query: str = ""
     runtime: tuple[str, str] | None = None
     body: str | None = BODY
+    defence: str = ""
+    work_path: str = ""
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
 
@@ -176,6 +182,7 @@ class RealServer:
             capacity_count=options.capacity_count,
             workers_count=options.workers_count,
             is_as_installed=options.is_as_installed,
+            defence_s=options.defence_s,
         )
 
     def _start(self, recipe: Recipe) -> None:

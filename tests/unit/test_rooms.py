@@ -86,6 +86,7 @@ PRIVATE: dict[str, str] = {
     "_goodput_": "goodput",
     "_demonstration_": "demonstrations",
     "_cores_": "cores",
+    "_slow_": "slow_clients",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late

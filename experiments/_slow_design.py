@@ -1,0 +1,207 @@
+"""What slow-clients compares: servers, kinds of slow clients, how many of them, and defences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import Cell
+from c10k_probe.limits import Needs
+from c10k_probe.load.slow import KINDS, MOST_COUNT
+from c10k_probe.parameters import Parameters, parameter
+from c10k_probe.servers import CLIENT_END, MODELS, POOLS, REAL_SERVERS, RealModel, ServerModel, ServerOptions
+
+NS_PER_S = 1_000_000_000
+CPU = "cpu"  # the kind without slow clients
+ON, OFF, NONE = "on", "off", "none"
+SERVERS: Mapping[str, ServerModel] = {
+    **REAL_SERVERS,
+    **{name: model for name, model in MODELS.items() if "http" in model.protocols},
+}
+POOLS_OF_PHP = ("apache-prefork-php", "apache-event", "nginx-php-fpm")
+LEAD_NS = NS_PER_S // 2  # for the slow clients to get their connections, before innocents are judged
+SPARE_COUNT = 64  # connections of innocents beyond those that may be waiting for an answer
+_READ_BYTES = 400_000  # of the kernel, for requests and answers that nobody reads: as measured, twice
+_OWN_COUNT = 16  # descriptors of a client's process that are no connections
+_OWN_NEEDS = Needs(system_descriptors_count=256, tasks_count=4)
+
+
+@dataclass(frozen=True)
+class SlowParameters(Parameters):
+    """What may be chosen on the command line."""
+
+    kinds: tuple[str, ...] = parameter(
+        ("head", CPU),
+        "What slow clients do: send a head or a body slowly, read slowly, be idle; cpu: one request that works.",
+        choices=(*KINDS, CPU),
+        many=True,
+        quick=("head",),
+    )
+    clients: tuple[int, ...] = parameter(
+        (0, 24, 5000),
+        "Slow clients; 0 is what innocents meet without them.",
+        minimum=0,
+        maximum=MOST_COUNT,
+        many=True,
+        ranges=True,
+        quick=(0, 12),
+    )
+    server: tuple[str, ...] = parameter(
+        ("apache-prefork-php", "nginx", "node", "prefork", "epoll"),
+        "Systems under test, comma-separated.",
+        choices=tuple(SERVERS),
+        many=True,
+        quick=("prefork", "epoll"),
+    )
+    defence: tuple[str, ...] = parameter(
+        (OFF, ON), "Whether servers give up slow clients; off only, on only or both.", choices=(OFF, ON), many=True
+    )
+    defence_timeout: int = parameter(
+        2 * NS_PER_S,
+        "After how long they do, in whole seconds.",
+        dimension="duration",
+        minimum=NS_PER_S,
+        maximum=3600 * NS_PER_S,
+    )
+    workers: int = parameter(16, "Workers of a server that is a pool.", minimum=1, maximum=1000, quick=4)
+    innocents: int = parameter(300, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
+    timeout: int = parameter(
+        5 * NS_PER_S,
+        "How soon an innocent must be answered to count as served.",
+        dimension="duration",
+        minimum=NS_PER_S // 10,
+        maximum=600 * NS_PER_S,
+        quick=NS_PER_S,
+    )
+    duration: int = parameter(
+        2 * NS_PER_S,
+        "For how long innocents are judged.",
+        dimension="duration",
+        minimum=NS_PER_S // 10,
+        maximum=600 * NS_PER_S,
+        quick=NS_PER_S // 2,
+    )
+    interval: int = parameter(
+        NS_PER_S,
+        "Time between two bytes of a slow client.",
+        dimension="duration",
+        minimum=NS_PER_S // 100,
+        maximum=3600 * NS_PER_S,
+    )
+    work: int = parameter(
+        2 * NS_PER_S,
+        "CPU time of the one request of kind cpu.",
+        dimension="duration",
+        minimum=NS_PER_S // 1000,
+        maximum=30 * NS_PER_S,
+    )
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one launch is to measure."""
+
+    server: str
+    kind: str
+    clients_count: int
+    options: ServerOptions
+    defence_text: str
+    room_count: int | None
+    rate_per_s: int
+    timeout_ns: int
+    duration_ns: int
+    interval_ns: int
+    work_ns: int
+    seed: int
+
+
+def check(parameters: SlowParameters) -> None:
+    """Raise ``UsageError`` for what cannot be meant together."""
+    if parameters.defence_timeout % NS_PER_S:
+        raise UsageError("--defence-timeout: servers take whole seconds, such as 2s")
+    waiting_count = parameters.innocents * parameters.timeout // NS_PER_S
+    if waiting_count > MOST_COUNT:
+        raise UsageError(
+            f"--innocents: {waiting_count:,} of them may wait within --timeout, more than {MOST_COUNT:,}; ask for fewer"
+        )
+    if parameters.innocents * parameters.duration < NS_PER_S:
+        raise UsageError("--duration: no innocent would be due; ask for more --innocents or a longer --duration")
+    for name in parameters.server:
+        if CPU in parameters.kinds and len(parameters.kinds) == 1 and not work_path(name):
+            able = ", ".join(other for other in SERVERS if work_path(other))
+            raise UsageError(f"--kinds cpu: {name} has no page that works; those that have: {able}")
+        if ON in parameters.defence and len(parameters.defence) == 1 and not defence_of(name):
+            able = ", ".join(other for other in SERVERS if defence_of(other))
+            raise UsageError(f"--defence on: {name} has none; those that have: {able}")
+
+
+def defence_of(name: str) -> str:
+    """The settings by which a server defends itself, with {s}; empty where it cannot."""
+    model = SERVERS[name]
+    return model.defence if isinstance(model, RealModel) else ""
+
+
+def work_path(name: str) -> str:
+    """The path under which a server works for its client; empty where there is none."""
+    model = SERVERS[name]
+    return model.work_path if isinstance(model, RealModel) else ""
+
+
+def is_pool(name: str) -> bool:
+    """Whether a fixed number of workers serve, each one client at a time."""
+    return name in POOLS or name in POOLS_OF_PHP
+
+
+def cells(parameters: SlowParameters) -> Iterator[Cell]:
+    """Each server, kind, number and defence; what a server cannot do is left out."""
+    for name in parameters.server:
+        for kind in parameters.kinds:
+            if kind == CPU and not work_path(name):
+                continue
+            counts = (1,) if kind == CPU else parameters.clients
+            defences = parameters.defence if defence_of(name) else (NONE,)
+            for defence in (OFF if defence_of(name) else NONE,) if kind == CPU else defences:
+                yield from (_cell(parameters, name, kind, count, defence) for count in counts)
+
+
+def _cell(parameters: SlowParameters, name: str, kind: str, count: int, defence: str) -> Cell:
+    model = SERVERS[name]
+    waiting_count = parameters.innocents * parameters.timeout // NS_PER_S + SPARE_COUNT
+    inside_count = parameters.workers if is_pool(name) else count + waiting_count
+    server = model.fixed.plus(model.per_connection.times(inside_count))
+    unread = Needs(memory_bytes=_READ_BYTES).times(count if kind == "read" else 0)
+    needs = _OWN_NEEDS.plus(CLIENT_END.times(count + waiting_count)).plus(unread).plus(server)
+    most_count = max(server.descriptors_count, count + _OWN_COUNT, waiting_count + _OWN_COUNT)  # each in its process
+    needs = dataclasses.replace(needs, descriptors_count=most_count)
+    key: dict[str, str | int] = {"server": name, "kind": kind, "clients_count": count, "defence": defence}
+    weight = (parameters.duration + parameters.timeout * (is_pool(name) and count > 0)) / NS_PER_S + 2
+    return Cell(key, needs, weight)
+
+
+def ask_of(parameters: SlowParameters, cell: Cell, seed: int) -> Ask:
+    """What a cell's launch is to measure."""
+    name, kind, count = str(cell.key["server"]), str(cell.key["kind"]), int(cell.key["clients_count"])
+    seconds = parameters.defence_timeout // NS_PER_S if cell.key["defence"] == ON else None
+    waiting_count = parameters.innocents * parameters.timeout // NS_PER_S + SPARE_COUNT
+    options = ServerOptions(
+        protocol="http",
+        workers_count=parameters.workers if is_pool(name) else None,
+        capacity_count=None if is_pool(name) and name in POOLS else count + waiting_count,
+        defence_s=seconds,
+    )
+    return Ask(
+        server=name,
+        kind=kind,
+        clients_count=count,
+        options=options,
+        defence_text="" if seconds is None else defence_of(name).replace("{s}", str(seconds)),
+        room_count=parameters.workers if is_pool(name) else None,
+        rate_per_s=parameters.innocents,
+        timeout_ns=parameters.timeout,
+        duration_ns=parameters.duration,
+        interval_ns=parameters.interval,
+        work_ns=parameters.work,
+        seed=seed,
+    )

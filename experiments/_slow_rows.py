@@ -1,0 +1,296 @@
+"""Rows, views, charts and findings of slow-clients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from c10k_probe import stats
+from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
+
+from ._slow_design import CPU
+
+BUSY_PCT = 80  # of the sender, of one CPU
+LATE_NS = 20_000_000  # of the sender
+SERVED_PCT = 90.0  # below it innocents are starved
+STARVING = "starving_clients_count"
+Key = tuple[str, str, int, str]  # server, kind, slow clients, defence
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowRow(Row):
+    """One server under one kind and number of slow clients; launches together."""
+
+    server: str = column("system under test", key=True)
+    kind: str = column("what slow clients do slowly: head, body, read, idle; cpu: one request that works", key=True)
+    clients_count: int = column("slow clients, or requests that work", key=True, ramp=True)
+    defence: str = column("whether the server gives up slow clients: on, off; none: it has no such setting", key=True)
+    defence_settings: str | None = column("the settings that were made for it")
+    server_version: str | None = column("what the server says it is; empty for the project's own")
+    workers_count: int | None = column("workers of a pool, each of which serves one connection at a time")
+    launches_count: int | None = column("fresh servers that were measured")
+    timeout_ns: int | None = column("within which an innocent must be answered to count as served")
+    innocents_count: int | None = column("innocents that are judged, of all launches")
+    served_count: int | None = column("of these, answered with 2xx within --timeout of their moment")
+    served_pct: stats.Interval | None = estimate("served_pct", "share that was served, median of launches")
+    innocent_p50_ns: float | None = column("median latency from the intended moment; empty where that many had none")
+    innocent_p99_ns: float | None = column("99th percentile of it; empty where it or the number of samples lacks")
+    innocent_longest_ns: float | None = column("longest latency of a served one")
+    starvation_ns: float | None = column("first slow client to when nobody was served any more, median of launches")
+    recovery_ns: float | None = column("slow clients' leaving to when all were answered within 1 s, median of launches")
+    watched_ns: float | None = column("for how long that was waited for, the least")
+    exhausted: str | None = column("what the server had no more of at the end: workers, accept queue, descriptors ...")
+    died_count: int | None = column("launches in which the server's main process ended")
+    death: str | None = column("how it ended")
+    work_taken_ns: float | None = column("time to the answer of the request that works, median of launches")
+    timed_out_count: int | None = column("innocents without an answer in time, judged or not")
+    refused_count: int | None = column("innocents whose connection was refused, judged or not")
+    reset_count: int | None = column("innocents whose connection broke, judged or not")
+    wrong_count: int | None = column("innocents whose answer was wrong, judged or not")
+    unsent_count: int | None = column("innocents that this side could not send, judged or not")
+    slow_open_count: int | None = column("slow clients' connections that stood at the end, the fewest")
+    slow_pending_count: int | None = column(
+        "slow clients' connections in the midst of a handshake at the end, the most"
+    )
+    slow_ended_count: int | None = column("slow clients' connections that the server ended, of all launches")
+    slow_refused_count: int | None = column("slow clients' connections that were refused, of all launches")
+    slow_bytes: int | None = column("bytes that slow clients sent or read one at a time, of all launches")
+    slow_latest_ns: float | None = column("how late such a byte was at most")
+    slow_cpu_pct: float | None = column("CPU of the process that plays the slow clients, of one CPU, the most")
+    inside_count: int | None = column("connections that the server had accepted at the end, the most")
+    queued_count: int | None = column("connections in its accept queue at the end, the most")
+    backlog_count: int | None = column("length of its accept queue")
+    descriptors_count: int | None = column("descriptors of its process that has most, the most")
+    descriptors_limit_count: int | None = column("that process's limit")
+    processes_count: int | None = column("its processes at the end, the most")
+    threads_count: int | None = column("its threads at the end, the most")
+    pss_bytes: float | None = column("PSS of its processes at the end, the most")
+    overflows_count: int | None = column("times that an accept queue was full, of all launches, machine-wide")
+    timeouts_count: int | None = column("times that TCP sent again after a time-out, of all launches, machine-wide")
+    late_ns: float | None = column("how late the sender of innocents was at most")
+    sender_pct: float | None = column("CPU of the sender of innocents, of one CPU, the most")
+
+
+SLOW, SERVER = "slow clients", "the server at the end"
+VIEWS = (
+    View("served", "served_pct", "served_lo_pct", "served_hi_pct"),
+    View("p50", "innocent_p50_ns"),
+    View("p99", "innocent_p99_ns"),
+    View("longest", "innocent_longest_ns"),
+    View("exhausted", "exhausted"),
+    View("starved after", "starvation_ns", priority=2),
+    View("recovered after", "recovery_ns"),
+    View("died", "died_count", priority=2),
+    View("innocents", "innocents_count", priority=3),
+    View("open", "slow_open_count", group=SLOW),
+    View("pending", "slow_pending_count", group=SLOW),
+    View("thrown out", "slow_ended_count", group=SLOW),
+    View("slow bytes", "slow_bytes", group=SLOW),
+    View("CPU", "slow_cpu_pct", group=SLOW),
+    View("inside", "inside_count", group=SERVER),
+    View("queued", "queued_count", group=SERVER),
+    View("of", "backlog_count", group=SERVER),
+    View("overflows", "overflows_count", group=SERVER),
+    View("descriptors", "descriptors_count", group=SERVER),
+    View("threads", "threads_count", group=SERVER),
+    View("PSS", "pss_bytes", group=SERVER),
+)
+_LINES = ("server", "kind", "defence")
+CHARTS = (
+    Chart(
+        "served",
+        "Innocents that were served in time, over slow clients",
+        "clients_count",
+        "served_pct",
+        "served_lo_pct",
+        "served_hi_pct",
+        series=_LINES,
+        log_x=True,
+        where=(("kind", ("head", "body", "read", "idle")),),
+        at_end=True,
+    ),
+    Chart(
+        "latency",
+        "Longest wait of a served innocent, over slow clients",
+        "clients_count",
+        "innocent_longest_ns",
+        series=_LINES,
+        log_x=True,
+        log_y=True,
+        where=(("kind", ("head", "body", "read", "idle")),),
+    ),
+    Chart("recovery", "Time to recover once the slow clients leave", "clients_count", "recovery_ns", series=_LINES),
+)
+_SUMS = {
+    name: name
+    for name in (
+        "innocents_count",
+        "served_count",
+        "timed_out_count",
+        "refused_count",
+        "reset_count",
+        "wrong_count",
+        "unsent_count",
+        "slow_ended_count",
+        "slow_refused_count",
+        "slow_bytes",
+        "overflows_count",
+        "timeouts_count",
+    )
+}
+_MOST_WHOLE = (
+    "workers_count",
+    "timeout_ns",
+    "slow_pending_count",
+    "inside_count",
+    "queued_count",
+    "backlog_count",
+    "descriptors_count",
+    "descriptors_limit_count",
+    "processes_count",
+    "threads_count",
+)
+_MOST = {
+    "innocent_longest_ns": "longest_ns",
+    "slow_latest_ns": "slow_latest_ns",
+    "slow_cpu_pct": "slow_cpu_pct",
+    "pss_bytes": "pss_bytes",
+    "late_ns": "late_ns",
+    "sender_pct": "sender_pct",
+}
+_MEDIANS = ("starvation_ns", "recovery_ns", "work_taken_ns")
+
+
+def rows(samples: Sequence[Samples], seed: int) -> list[SlowRow]:
+    """One row for each cell that has launches."""
+    groups: dict[Key, list[Samples]] = {}
+    for item in samples:
+        groups.setdefault(key_of(item), []).append(item)
+    return [_row(key, groups[key], seed) for key in sorted(groups, key=lambda key: (key[1], key[0], key[3], key[2]))]
+
+
+def key_of(item: Samples) -> Key:
+    """Server, kind, slow clients, defence."""
+    server, kind, count, defence = item.key.values()
+    return str(server), str(kind), int(count), str(defence)
+
+
+def _row(key: Key, launches: Sequence[Samples], seed: int) -> SlowRow:
+    server, kind, count, defence = key
+    found: dict[str, Any] = {name: _sum(name, launches) for name in _SUMS}
+    for name in _MOST_WHOLE:
+        most = max(_known(name, launches), default=None)
+        found[name] = None if most is None else int(most)
+    found |= {name: max(_known(fact, launches), default=None) for name, fact in _MOST.items()}
+    found |= {name: _median_of_all(name, launches) for name in _MEDIANS}
+    found["slow_open_count"] = _least("slow_open_count", launches)
+    found["watched_ns"] = min(_known("watched_ns", launches), default=None)
+    found["served_pct"] = stats.interval_of_all([_share_pct(item) for item in launches], seed)
+    latencies = [math.inf if value < 0 else float(value) for item in launches for value in item.values["latency_ns"]]
+    found |= {f"innocent_p{share}_ns": _quantile(latencies, share / 100) for share in (50, 99)}
+    found |= {name: _words(name, launches) for name in ("exhausted", "death", "defence_settings", "server_version")}
+    found["died_count"] = sum(bool(item.facts.get("death")) for item in launches)
+    grade = _grade(found, launches, kind)
+    return SlowRow(
+        server=server,
+        kind=kind,
+        clients_count=count,
+        defence=defence,
+        launches_count=len(launches),
+        grade=grade.level,
+        grade_reason=grade.reason,
+        **found,
+    )
+
+
+def _grade(found: Mapping[str, Any], launches: Sequence[Samples], kind: str) -> stats.Grade:
+    grade = stats.Grade()
+    if len(launches) < stats.MINIMUM_LAUNCHES:
+        grade = grade.worse("shaky", f"share served: too few launches for an interval ({len(launches)})")
+    elif (interval := found["served_pct"]) and interval.high - interval.low > 2 * SERVED_PCT / 10:
+        grade = grade.worse("shaky", "share served: the launches do not agree")
+    if not found["innocents_count"]:
+        grade = grade.worse("void", "no innocent was due while it mattered")
+    for name, who in (("slow_failure", "slow clients"), ("sender_failure", "the sender of innocents")):
+        if failure := _words(name, launches):
+            grade = grade.worse("void", f"{who} ran out of something first: {failure}")
+    if (found["sender_pct"] or 0) > BUSY_PCT:
+        grade = grade.worse("void", f"the sender of innocents used {found['sender_pct']:.0f} % of its CPU")
+    if (found["late_ns"] or 0) > LATE_NS:
+        grade = grade.worse("shaky", f"the sender of innocents was up to {found['late_ns'] / 1e6:.0f} ms late")
+    if kind != CPU and (found["slow_cpu_pct"] or 0) > BUSY_PCT:
+        grade = grade.worse("shaky", f"the slow clients' process used {found['slow_cpu_pct']:.0f} % of its CPU")
+    return grade
+
+
+def _known(name: str, launches: Sequence[Samples]) -> list[float]:
+    return [float(value) for item in launches if isinstance(value := item.facts.get(name), (int, float))]
+
+
+def _sum(name: str, launches: Sequence[Samples]) -> int | None:
+    """Over all launches; None unless each has it."""
+    values = _known(name, launches)
+    return round(sum(values)) if values and len(values) == len(launches) else None
+
+
+def _least(name: str, launches: Sequence[Samples]) -> int | None:
+    least = min(_known(name, launches), default=None)
+    return None if least is None else int(least)
+
+
+def _median_of_all(name: str, launches: Sequence[Samples]) -> float | None:
+    """None unless each launch has it: those that lack it never came to it."""
+    values = _known(name, launches)
+    return stats.median(values) if len(values) == len(launches) else None
+
+
+def _share_pct(item: Samples) -> float | None:
+    (count,), (served,) = _known("innocents_count", [item]), _known("served_count", [item])
+    return 100 * served / count if count else None
+
+
+def _quantile(latencies: Sequence[float], share: float) -> float | None:
+    """None where it lies among those that were not served, or the count does not support it."""
+    rank = math.ceil(share * (len(latencies) - 1))
+    if not latencies or math.isinf(sorted(latencies)[rank]):
+        return None
+    served = [value for value in latencies if not math.isinf(value)]
+    return stats.quantile([*served, *[max(served)] * (len(latencies) - len(served))], share)
+
+
+def _words(name: str, launches: Sequence[Samples]) -> str | None:
+    """What the launches say, each thing once; None where none says anything."""
+    parts = [part for item in launches for part in str(item.facts.get(name) or "").split(", ") if part]
+    return ", ".join(dict.fromkeys(parts)) or None
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def subject_of(server: str, kind: str, defence: str) -> str:
+    """The name under which a sweep is found."""
+    return f"{server}, {kind}, defence {defence}"
+
+
+def findings(samples: Sequence[Samples], seed: int) -> list[Finding]:
+    """For each sweep the fewest slow clients at which fewer than 90 % were served; void rows have no part."""
+    sweeps: dict[tuple[str, str, str], list[SlowRow]] = {}
+    for row in rows(samples, seed):
+        if row.kind != CPU and row.grade != "void":
+            sweeps.setdefault((row.server, row.kind, row.defence), []).append(row)
+    return [finding for key, sweep in sweeps.items() if (finding := _starving(subject_of(*key), sweep))]
+
+
+def _starving(subject: str, sweep: Sequence[SlowRow]) -> Finding | None:
+    """What is known is that it lies above the number below, which is told."""
+    sweep = sorted(sweep, key=lambda row: row.clients_count)
+    starved = [row.clients_count for row in sweep if row.served_pct and row.served_pct.middle < SERVED_PCT]
+    if sweep[-1].clients_count == 0:
+        return None
+    if not starved:
+        return Finding(subject, STARVING, None, f"{SERVED_PCT:.0f} % or more served up to {sweep[-1].clients_count:,}")
+    below = [row.clients_count for row in sweep if row.clients_count < starved[0]]
+    note = f"fewer than {SERVED_PCT:.0f} % served; not yet at {max(below):,}" if below else "the fewest that was tried"
+    return Finding(subject, STARVING, stats.Interval(float(starved[0]), None, None), note)

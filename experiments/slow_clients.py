@@ -1,0 +1,86 @@
+"""Whom do slow clients keep a server from serving, and does a time-out help?
+
+Question: while k clients send their requests a byte at a time, read a byte at a time or say nothing, how many of the
+other clients, the innocents, are still served, and how soon? From which k on are fewer than 90 % served, what ran out,
+did the server die, and how long does it take to recover once the slow ones leave? Each where the server has a defence
+with it and without.
+
+Timed: an innocent's request, from the moment at which it was due to its whole answer; it is served when that came
+within ``--timeout``. Innocents are sent on a schedule (an open loop) by a process of their own, each on a new
+connection. Judged are those that were due in the last ``--duration`` of the schedule, when the slow clients had been
+given half a second to get their connections. Not timed: starting the server, opening the slow clients' connections.
+Then the slow ones leave, all at once, and innocents go on for a while: the time to recover runs from the leaving to the
+moment from which on each innocent was answered within 1 s. The time to starvation runs from the first slow client to
+the moment from which on no innocent was served. A launch is a fresh server. Clock: CLOCK_MONOTONIC.
+
+Kinds. head: the header of a request; body: the body of one; read: the answers, of 1,771 requests at once, with the
+smallest receive buffer; idle: nothing is said. A byte each ``--interval``; whom the server throws out comes again at
+its next turn. cpu: no slow client at all, but one request that takes ``--work`` of CPU time, where a server has a page
+that does: the counter-arm. Innocents that were due while it worked are judged.
+
+Workers: --workers for each server that is a pool, Apache's processes and PHP's among them; all others have room for
+every client. Defences (``defence``: on, off, or none where a server has none) are settings of whole seconds: Apache's
+RequestReadTimeout (mod_reqtimeout) and Timeout, nginx's client_header_timeout, client_body_timeout and send_timeout,
+Node.js's headersTimeout, requestTimeout and timeout; the row tells them. Off is without mod_reqtimeout, with nginx's
+own 60 s, which no launch lasts, and with Node.js's time-outs at 0; so it is not how they are installed.
+
+Slow clients are let loose on servers of this run only: there is no option for an address or a port, the helper knows
+127.0.0.1 alone, and before it opens connections it is checked that processes started here hold the port.
+
+Known bias: client and server share the machine, and innocents and slow clients a CPU. The accept queue adds to the
+apparent room of a pool. A body is answered before it is whole by nginx, Node.js and the project's own servers. On Linux
+Apache has the kernel hold connections that have said nothing (TCP_DEFER_ACCEPT). Slow clients leave with a reset.
+ListenOverflows and TCP's time-outs are the whole network namespace's.
+
+Sources: httpd's documentation of mod_reqtimeout, core and mpm_common; nginx's of ngx_http_core_module; Node.js's of
+http; tcp(7), sock_diag(7), proc_net(5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+
+from ._slow_design import SlowParameters, ask_of, cells, check
+from ._slow_judges import JUDGES
+from ._slow_measure import measure
+from ._slow_rows import CHARTS, VIEWS, SlowRow, findings, rows
+
+
+class SlowClients(Experiment[SlowParameters]):
+    """See the module."""
+
+    version = 1
+    parameters_type = SlowParameters
+    row_type = SlowRow
+    views = VIEWS
+    charts = CHARTS
+    judges = JUDGES
+    repeats = 1
+    quick_repeats = 1
+    is_incomplete_when_skipped = True
+
+    def check(self, parameters: SlowParameters) -> None:
+        """See ``_slow_design.check``."""
+        check(parameters)
+
+    def cells(self, parameters: SlowParameters) -> list[Cell]:
+        """Each server with each kind and number of slow clients, with its defence and without."""
+        return list(cells(parameters))
+
+    def measure(self, parameters: SlowParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """A fresh server, its innocents and its slow clients."""
+        launch = measure(ask_of(parameters, cell, bench.seed), bench.remaining_s)
+        yield Samples(cell.key, bench.block, launch.values, launch.facts)
+
+    def summarise(self, parameters: SlowParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
+        """One row for each cell."""
+        return list(rows(samples, seed))
+
+    def fit(self, parameters: SlowParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """From how many slow clients on fewer than 90 % are served."""
+        return findings(samples, seed)
+
+
+EXPERIMENT = SlowClients()
