@@ -80,7 +80,8 @@ class RealModel:
 
     find: paths of its programs by part; raises ``native.HelperUnsupported`` with the command that installs one.
     recipe: how it is started. read: its counts out of the page that it shows under the token with ``status_query``;
-    None when it has none. runtime: what else answers, and the path under which that tells its version.
+    None when it has none. runtime: what else answers, and the path under which that tells its version; cache_path: the one
+    under which it tells whether it keeps compiled scripts.
     body: its answer to ``PATH``; None for any that is not an error.
     """
 
@@ -93,6 +94,7 @@ class RealModel:
     read: Callable[[Page], Told | None] | None = None
     status_query: str = ""
     runtime: tuple[str, str] | None = None
+    cache_path: str = ""
     body: str | None = BODY
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
@@ -232,6 +234,10 @@ class RealServer:
             return self._get(path, keep=True)
         except (OSError, http.client.HTTPException) as error:
             raise native.HelperError(self.death() or f"{self.name} does not answer: {error}") from None
+
+    def script_cache(self) -> str | None:
+        """Whether its runtime keeps compiled scripts, as that says: ``on`` or ``off``; None where it has no scripts."""
+        return self.look(self._model.cache_path).body if self._model.cache_path else None
 
     def warm_up(self, connections_count: int) -> None:
         """Hold so many connections at once until each has its answer: a pool grows, code is compiled.
