@@ -11,6 +11,7 @@ from c10k_probe.servers.http_server import HTTP_SERVER
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE, NODE_JITLESS
+from c10k_probe.servers.node_inside import NODE_INSIDE
 from c10k_probe.servers.prediction import pool_wall, predict
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
@@ -32,6 +33,7 @@ __all__ = [
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",
+    "NODE_INSIDE",
     "POOLS",
     "PROTOCOLS",
     "PYTHON_MODELS",

@@ -5,7 +5,8 @@ which a client of HTTP/1.0, such as ab, keeps no connection. It counts itself, a
 
 ``node-jitless`` is the same without V8's compilers (--jitless): every function is interpreted.
 
-Sources: Node.js documentation of cli (--jitless), http (keepAliveTimeout, headersTimeout, requestTimeout) and net (server.listen).
+Sources: Node.js documentation of cli (--jitless), http (keepAliveTimeout, headersTimeout, requestTimeout) and net
+(server.listen).
 """
 
 from __future__ import annotations
