@@ -22,6 +22,7 @@ _ANSWER_S = 5.0
 _READ_BYTES = 65_536
 _GROWN_S = 10.0
 _POLL_S = 0.02
+_ASLEEP_S = 0.5
 _SAME_TIMES = 3  # readings of a tree in which nothing grows any more
 
 
@@ -138,6 +139,13 @@ def told_count(server: Server) -> int | None:
 
 
 def _waits_in(session: int) -> str | None:
-    """The kernel's functions in which the tree's first threads sleep (wchan); None where that is not told."""
-    texts = {read_text(PROC / str(pid) / "wchan") or "" for pid in tree.session_pids(session)}
-    return " ".join(sorted(texts - {"", "0"})) or None
+    """The kernel's functions in which the tree's first threads sleep (wchan); None where that is not told.
+
+    It is told of who sleeps: a server that has just started is looked at until all of it does.
+    """
+    deadline = time.monotonic() + _ASLEEP_S
+    while True:
+        texts = [read_text(PROC / str(pid) / "wchan") or "" for pid in tree.session_pids(session)]
+        if not {"", "0"} & set(texts) or time.monotonic() > deadline:
+            return " ".join(sorted(set(texts) - {"", "0"})) or None
+        time.sleep(_POLL_S)
