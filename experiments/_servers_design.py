@@ -45,7 +45,7 @@ OF_FAIR = (
     *(name for name in ("asyncio", "python-threading", "python-forking") if name in SERVERS),
 )
 OPEN = "open loop"
-OF_OPEN = (*OF_THE_ARTICLE, "nginx", "apache-event")  # what --open-server auto means
+OF_CLOSE_LOOK = (*OF_THE_ARTICLE, "nginx", "apache-event", NULL)  # what auto means: kept connections, open loop
 NONE = "none"
 RATES_PCT = ("30", "70", "90")
 OPEN_CHOICES_PCT = (*(str(rate) for rate in range(10, 100, 10)), "95", "99")
@@ -113,13 +113,18 @@ class ServersParameters(Parameters):
         quick=NS_PER_S,
     )
     keep_alive: tuple[str, ...] = parameter(
-        ("off", "on"), "Whether wrk uses a connection again, in the fair test.", choices=("off", "on"), many=True
+        (AUTO,),
+        "Whether wrk uses a connection again; auto: off for all, on for the article's, nginx and apache-event as well.",
+        choices=(AUTO, "off", "on"),
+        many=True,
+        quick=("off",),
     )
     open_server: tuple[str, ...] = parameter(
         (AUTO,),
-        "Which of the servers the open loop is also for: auto is the article's, nginx and apache-event.",
+        "Which of the servers the open loop is also for; auto: the article's, nginx and apache-event.",
         choices=(AUTO, NONE, *SERVERS, COMMAND),
         many=True,
+        quick=(NODE,),
     )
     open_rate: tuple[str, ...] = parameter(
         RATES_PCT,
@@ -129,7 +134,7 @@ class ServersParameters(Parameters):
         quick=("70",),
     )
     open_launches: int = parameter(
-        3, "Fresh servers for each row of the open loop, --repeats at most.", minimum=1, maximum=10_000
+        2, "Fresh servers for each row of the open loop, --repeats at most.", minimum=1, maximum=10_000
     )
     observe: tuple[str, ...] = parameter(
         ("on",),
@@ -207,7 +212,7 @@ def pool_count(name: str, connections_count: int) -> int:
 
 def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
     """The servers under the open loop: those of the fair test that are asked for."""
-    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_OPEN, COMMAND)}.get(name, (name,))}
+    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_CLOSE_LOOK, COMMAND)}.get(name, (name,))}
     found = [name for name in chosen(parameters, FAIR) if name in asked]
     return tuple(dict.fromkeys((*found, NULL))) if found else ()
 
@@ -219,12 +224,22 @@ def cells(parameters: ServersParameters) -> Iterator[Cell]:
             yield from _inside_cells(parameters)
             continue
         names = dict.fromkeys((*chosen(parameters, arm), NULL))
-        for keep_alive in ("off",) if arm == ARTICLE else dict.fromkeys(parameters.keep_alive):
+        for keep_alive in ("off",) if arm == ARTICLE else ("off", "on"):
             for name in names:
+                if arm == FAIR and not _is_asked(parameters, name, keep_alive):
+                    continue
                 for observed in dict.fromkeys(parameters.observe):
                     yield _closed_cell(parameters, name, arm, keep_alive, observed)
         if arm == FAIR:
             yield from (_open_cell(parameters, name) for name in in_open_loop(parameters))
+
+
+def _is_asked(parameters: ServersParameters, name: str, keep_alive: str) -> bool:
+    """Whether connections of this server are to be kept, or not kept."""
+    if keep_alive in parameters.keep_alive:
+        return True
+    is_named = AUTO not in parameters.server  # by the user, who then wants to see all of it
+    return AUTO in parameters.keep_alive and (keep_alive == "off" or is_named or name in (*OF_CLOSE_LOOK, COMMAND))
 
 
 def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive: str, observed: str) -> Cell:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
-from ._servers_design import ARTICLE, FULL_PCT, INSIDE, NULL, OPEN
+from ._servers_design import ARTICLE, FAIR, FULL_PCT, INSIDE, NULL, OPEN
 from ._servers_grades import BUSY_PCT, grade_inside, grade_load
 
 NEAR_CEILING = 0.9
@@ -145,7 +145,7 @@ VIEWS = (
 
 
 _LINES = ("arm", "load", "keep_alive")
-_FULL = (("of_capacity_pct", FULL_PCT),)
+_FULL = (("of_capacity_pct", FULL_PCT), ("arm", (ARTICLE, FAIR)))
 _OPEN = (("load", OPEN),)
 
 
