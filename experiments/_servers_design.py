@@ -41,14 +41,30 @@ OF_FAIR = (
     "apache-event",
     NODE_JITLESS,
     HTTP_SERVER,
-    *(name for name in ("epoll", "thread", "fork") if name in SERVERS),
-    *(name for name in ("asyncio", "python-threading", "python-forking") if name in SERVERS),
+    "asyncio",
+    "python-threading",
 )
 OPEN = "open loop"
 OF_CLOSE_LOOK = (*OF_THE_ARTICLE, "nginx", "apache-event", NULL)  # what auto means: kept connections, open loop
 NONE = "none"
 RATES_PCT = ("30", "70", "90")
 OPEN_CHOICES_PCT = (*(str(rate) for rate in range(10, 100, 10)), "95", "99")
+TABLE: Mapping[str, Mapping[str, str]] = {
+    "C": {"event loop": "epoll", "thread per connection": "thread", "process per connection": "fork"},
+    "CPython": {
+        "event loop": "asyncio",
+        "thread per connection": "python-threading",
+        "process per connection": "python-forking",
+    },
+}
+"""The balanced part of runtime by architecture: the same handler, once in each language."""
+BESIDE = {NODE: ("Node.js", "event loop"), APACHE: ("PHP", "process per connection")}
+PLACES: Mapping[str, tuple[str, str]] = {
+    **{server: (runtime, kind) for runtime, row in TABLE.items() for kind, server in row.items()},
+    **BESIDE,
+}
+TABLE_RATE_PCT = 70  # so that the load generator has CPU time left beside the cheapest of them
+TABLE_WINDOW_SHARE = 0.5  # of a window of the fair test
 FULL_PCT = 100  # of its capacity: what a closed loop asks of a server
 FAIR_BACKLOG_COUNT = 4096
 OTHER_BACKLOG_COUNT = 511  # of Apache, nginx and Node.js
@@ -217,6 +233,20 @@ def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*found, NULL))) if found else ()
 
 
+def in_table(parameters: ServersParameters) -> tuple[str, ...]:
+    """The servers of runtime by architecture: all, or those of the balanced part that the user names."""
+    if parameters.server_command:
+        return ()
+    if AUTO in parameters.server:
+        return tuple(PLACES)
+    return tuple(name for name in PLACES if name in parameters.server and name not in BESIDE)
+
+
+def open_rates_pct(parameters: ServersParameters, keep_alive: str) -> list[int]:
+    """Of capacity: those that are asked for on kept connections, and the table's on others."""
+    return [int(rate) for rate in dict.fromkeys(parameters.open_rate)] if keep_alive == "on" else [TABLE_RATE_PCT]
+
+
 def cells(parameters: ServersParameters) -> Iterator[Cell]:
     """Each server in each arm, and the null server beside it: what the load generator can do."""
     for arm in arms(parameters):
@@ -232,6 +262,7 @@ def cells(parameters: ServersParameters) -> Iterator[Cell]:
                     yield _closed_cell(parameters, name, arm, keep_alive, observed)
         if arm == FAIR:
             yield from (_open_cell(parameters, name) for name in in_open_loop(parameters))
+            yield from (_table_cell(parameters, name) for name in in_table(parameters))
 
 
 def _is_asked(parameters: ServersParameters, name: str, keep_alive: str) -> bool:
@@ -261,6 +292,12 @@ def _open_cell(parameters: ServersParameters, name: str) -> Cell:
     key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "on", "observed": "off"}
     weight = (1 + len(parameters.open_rate)) * parameters.duration / NS_PER_S + 1
     return Cell(key, _needs(parameters, name, FAIR), weight, parameters.open_launches)
+
+
+def _table_cell(parameters: ServersParameters, name: str) -> Cell:
+    """One rate, on connections that are not kept: a thread or process for each costs something then."""
+    key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "off", "observed": "off"}
+    return Cell(key, _needs(parameters, name, FAIR), parameters.duration / NS_PER_S + 0.5)
 
 
 def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:

@@ -28,7 +28,7 @@ _SAME_TIMES = 3  # readings of a tree in which nothing grows any more
 
 @dataclass(frozen=True)
 class Ask:
-    """What one launch is to measure."""
+    """What one launch is to measure. window_s: of each rate of the open loop."""
 
     server: str
     arm: str
@@ -38,6 +38,7 @@ class Ask:
     duration_s: int
     keeps_alive: bool
     is_observed: bool = True
+    window_s: float = 1.0
 
 
 @dataclass(frozen=True)

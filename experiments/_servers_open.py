@@ -21,7 +21,7 @@ from ._servers_launch import Ask, beside_the_client, started, telling_of_death
 
 TIMEOUT_S = 2.0
 _WARM_S = 0.2
-_SHARES_PERMILLE = (10, 50, 100, 200, 300, 400, 500, 600, 700, 800, 850, 900, 950, 970, 980, 990, 995, 999)
+_SHARES_PCT = (1, 5, *range(10, 100, 10), 95, 97, 98, 99)
 
 
 def measure_open(
@@ -34,7 +34,7 @@ def measure_open(
         telling_of_death(ready.server),
         Sender(ready.server.port, ask.connections_count, keep_alive=ask.keeps_alive, timeout_s=TIMEOUT_S) as sender,
     ):
-        pumped = sender.pump(ask.duration_s, _WARM_S)
+        pumped = sender.pump(ask.window_s / 2, _WARM_S)
         _check_sender(pumped.own_failure)
         capacity_per_s = pumped.rate_per_s
         if not pumped.requests_count:
@@ -45,7 +45,7 @@ def measure_open(
                 raise native.HelperError("the run's time is over")
             before = tree.read_tree(ready.server.session, memory=False)
             rate_per_s = capacity_per_s * rate_pct / 100
-            report = sender.send(rate_per_s, ask.duration_s, order.getrandbits(32), arrivals="poisson")
+            report = sender.send(rate_per_s, ask.window_s, order.getrandbits(32), arrivals="poisson")
             after = tree.read_tree(ready.server.session, memory=False)
             _check_sender(report.own_failure)
             elapsed_s, load_s = report.taken_ns / NS_PER_S, report.client_cpu_ns / NS_PER_S
@@ -84,7 +84,7 @@ def open_facts(report: OpenLoop) -> Facts:
 
 
 def latencies_by_share(report: OpenLoop) -> dict[str, list[int]]:
-    """The distribution: latency that so many of a thousand requests do not exceed, as far as that is known."""
-    found = {share: report.quantile_ns(share / 1000) for share in _SHARES_PERMILLE}
+    """The distribution: latency that so many percent of the requests do not exceed, as far as that is known."""
+    found = {share: report.quantile_ns(share / 100) for share in _SHARES_PCT}
     known = {share: round(value) for share, value in found.items() if value is not None}
-    return {"share_permille": [*known], "latency_ns": [*known.values()]}
+    return {"share_pct": [*known], "latency_ns": [*known.values()]}
