@@ -64,7 +64,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
     **{server: (runtime, kind) for runtime, row in TABLE.items() for kind, server in row.items()},
     **BESIDE,
 }
-TABLE_RATE_PCT = 70  # so that the load generator has CPU time left beside the cheapest of them
+TABLE_RATE_PCT = 50  # so that the load generator has CPU time left beside the cheapest of them
 TABLE_WINDOW_SHARE = 0.5  # of a window of the fair test
 FULL_PCT = 100  # of its capacity: what a closed loop asks of a server
 FAIR_BACKLOG_COUNT = 4096

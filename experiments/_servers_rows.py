@@ -136,11 +136,11 @@ VIEWS = (
     View("timeouts", "timeouts_count", group=SERVED, priority=2),
     View("processes", "processes_count", group=SERVED),
     View("threads", "threads_count", group=SERVED),
-    View("one more process", "process_bytes", "process_lo_bytes", "process_hi_bytes", group=INSIDE_A_SERVER),
-    View("by RSS", "process_rss_bytes", group=INSIDE_A_SERVER),
-    View("split over threads", "threads_ratio", "threads_lo_ratio", "threads_hi_ratio", group=INSIDE_A_SERVER),
-    View("files at once", "at_once_count", group=INSIDE_A_SERVER),
-    View("last over first", "wave_ratio", "wave_lo_ratio", "wave_hi_ratio", group=INSIDE_A_SERVER),
+    View("a process", "process_bytes", "process_lo_bytes", "process_hi_bytes", group=INSIDE_A_SERVER),
+    View("by RSS", "process_rss_bytes", group=INSIDE_A_SERVER, priority=2),
+    View("split loop", "threads_ratio", "threads_lo_ratio", "threads_hi_ratio", group=INSIDE_A_SERVER),
+    View("at once", "at_once_count", group=INSIDE_A_SERVER),
+    View("last/first", "wave_ratio", "wave_lo_ratio", "wave_hi_ratio", group=INSIDE_A_SERVER, priority=2),
     View("CPU left", "left_pct", "left_lo_pct", "left_hi_pct", group=INSIDE_A_SERVER),
 )
 
@@ -192,7 +192,7 @@ CHARTS = (
     ),
     Chart(
         "runtime-and-architecture",
-        "CPU time for an answer, at 70 % of capacity, connections not kept",
+        "CPU time for an answer, at half of capacity, connections not kept",
         "kind",
         "cpu_per_request_ns",
         "cpu_per_request_lo_ns",

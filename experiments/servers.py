@@ -16,7 +16,7 @@ takes one and half of the memory allows (processes of Apache and of php-fpm, thr
 queues of 4,096; wrk, with and without keep-alive. In both the server is kept to one CPU and the load generator to
 another. Then an open loop at shares of what each server answered to a closed one just before: requests are due at
 random (Poisson) moments, and latency runs from those, so that a server that stalls is not asked less. In it runtime and
-architecture are compared as well, at 70 % of each server's capacity, where the generator has time left beside the
+architecture are compared as well, at half of each server's capacity, where the generator has time left beside the
 cheapest. inside: what no load shows, see ``_servers_inside``.
 
 The null server is the cheapest one here, a C program with an event loop; its row calibrates the load generator. A row
