@@ -281,7 +281,7 @@ def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive:
         "arm": arm,
         "load": "ab" if is_article else "wrk",
         "keep_alive": keep_alive,
-        "of_capacity_pct": FULL_PCT,
+        "rate_pct": FULL_PCT,
         "observed": observed,
     }
     weight = parameters.requests / 5000 if is_article else parameters.duration / NS_PER_S + 1
@@ -308,7 +308,7 @@ def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:
     for name, load in ((APACHE, HELD), (NODE, THREADS), (NODE, FILES), (NODE, "wrk")):
         if name in names:
             key: dict[str, str | int] = {"server": name, "arm": INSIDE, "load": load, "keep_alive": "on"}
-            key |= {"of_capacity_pct": FULL_PCT, "observed": "off"}
+            key |= {"rate_pct": FULL_PCT, "observed": "off"}
             needs = _needs(parameters, name, ARTICLE) if load == "wrk" else model_of(name, "").fixed
             yield Cell(key, needs, 2.0)
 

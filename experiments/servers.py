@@ -96,7 +96,7 @@ class Servers(Experiment[ServersParameters]):
         if key["load"] == OPEN:
             rates_pct = open_rates_pct(parameters, key["keep_alive"])
             for rate_pct, facts, values in measure_open(ask, rates_pct, bench.seed, bench.remaining_s):
-                yield Samples({**cell.key, "of_capacity_pct": rate_pct}, bench.block, values, facts)
+                yield Samples({**cell.key, "rate_pct": rate_pct}, bench.block, values, facts)
             return
         if key["arm"] == INSIDE:
             facts, values = measure_inside(ask, key["load"], bench.remaining_s)

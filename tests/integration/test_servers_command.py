@@ -15,7 +15,7 @@ from c10k_probe.servers.real import BODY
 
 REQUESTS = 2000
 SMALL = ("servers", "--as-article", "--repeats", 1, "--connections", 20, "--requests", REQUESTS, "--csv", "-")
-LOADS = ("server", "load", "keep_alive", "of_capacity_pct")
+LOADS = ("server", "load", "keep_alive", "rate_pct")
 LOST = ("failed_connect", "failed_receive", "wrong_answers", "timed_out", "unsent")
 # A server that answers wrongly after its first good answers, or dies of them.
 PROGRAM = """
@@ -95,7 +95,7 @@ def test_the_fair_test_has_closed_and_open_loops_on_the_same_settings(tmp_path: 
         assert int(row["failed_count"]) == sum(lost)
         if key[0] != "epoll":
             assert told_count == requests_count - int(row["unsent_count"])
-        asked = float(row["capacity_per_s"]) * int(row["of_capacity_pct"]) / 100
+        asked = float(row["capacity_per_s"]) * int(row["rate_pct"]) / 100
         assert float(row["intended_per_s"]) == pytest.approx(asked)
         assert requests_count == pytest.approx(asked, rel=0.2)  # of a second, arrivals being random
         assert float(row["request_p50_ns"]) <= float(row["request_p90_ns"])

@@ -97,7 +97,7 @@ def test_an_open_loop_has_a_row_for_each_rate_and_is_void_when_the_sender_was_th
     made += [open_launch("tornado", block, 90, load_cpu_pct=85.0) for block in range(5)]
     made += [open_launch("nginx", block, 90, sender_late_ns=4e6, failed_count=3) for block in range(5)]
     flat = [flatten(row) for row in SERVERS.summarise(SERVERS.parameters_type(), made, 1)]
-    rows = {(row["server"], row["of_capacity_pct"]): row for row in flat}
+    rows = {(row["server"], row["rate_pct"]): row for row in flat}
     assert list(rows) == [("nginx", 90), ("node", 30), ("node", 90), ("tornado", 90)]
     node = rows["node", 30]
     assert (node["load"], node["capacity_per_s"], node["intended_per_s"]) == ("open loop", 10_000, 3_000)
