@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from c10k_probe.observe.procfs import PROC
 # include/net/tcp_states.h
 _ESTABLISHED = 1
 _LISTEN = 10
+_CONNECTED = (_ESTABLISHED, 4, 5, 8, 9, 11)  # FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING
 
 _AF_INET = 2
 _AF_INET6 = 10
@@ -41,7 +42,9 @@ _SOCKET_ID_TAIL_BYTES = 44  # addresses, interface and cookie: zero is any
 _SOURCE_OFFSET_BYTES = 8  # of inet_diag_msg: family, state, timer, retrans, then both ports
 _MESSAGE_HEAD = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _QUEUES_OFFSET_BYTES = 4 + 48 + 4
+_INODE_OFFSET_BYTES = 4 + 48 + 16  # after both queues' lengths and the user
 _DIAG_MESSAGE_BYTES = 72
+_INODE_COLUMN = 9  # of /proc/net/tcp
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _INET_DIAG_SKMEMINFO = 7
 _RECEIVE_BYTES = 1 << 18
@@ -73,9 +76,9 @@ class ListenQueue(NamedTuple):
     source: str
 
 
-def _request(ports: tuple[int, int], state: int, family: int, extensions: int = 0) -> bytes:
-    """inet_diag_req_v2 for a dump of one state and one family; of the local and the remote port 0 is any."""
-    head = _REQUEST.pack(family, _IPPROTO_TCP, extensions, 0, 1 << state)
+def _request(ports: tuple[int, int], states: Iterable[int], family: int, extensions: int = 0) -> bytes:
+    """inet_diag_req_v2 for a dump of these states and one family; of the local and the remote port 0 is any."""
+    head = _REQUEST.pack(family, _IPPROTO_TCP, extensions, 0, sum(1 << state for state in states))
     body = head + _PORTS.pack(*ports) + bytes(_SOCKET_ID_TAIL_BYTES)
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body
 
@@ -110,7 +113,7 @@ def _netlink_messages(request: bytes) -> Iterator[memoryview]:
 
 def _netlink_dump(port: int, state: int, address: str | None, family: int) -> Iterator[tuple[int, int]]:
     """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given."""
-    for body in _netlink_messages(_request((port, 0), state, family)):
+    for body in _netlink_messages(_request((port, 0), (state,), family)):
         if _MESSAGE_HEAD.unpack_from(body)[1] != state:
             continue
         source = bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16])
@@ -128,7 +131,7 @@ def read_buffers(port: int, *, remote: bool = False) -> Buffers | None:
     try:
         for family in _FAMILIES:
             ports = (0, port) if remote else (port, 0)
-            for body in _netlink_messages(_request(ports, _ESTABLISHED, family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
+            for body in _netlink_messages(_request(ports, (_ESTABLISHED,), family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
                 parts = (1, *struct.unpack_from("=II", body, _QUEUES_OFFSET_BYTES), _charged_bytes(body))
                 counts = [count + part for count, part in zip(counts, parts, strict=True)]
     except (OSError, struct.error):
@@ -159,10 +162,7 @@ def _ipv4_text(address: bytes, family: int) -> str | None:
 
 def _proc_dump(port: int, state: int, address: str | None, name: str, proc_root: Path) -> Iterator[tuple[int, int]]:
     """The same from /proc/net/tcp or tcp6. Raises OSError when it cannot be read."""
-    local_end, state_word = f":{port:04X}", f"{state:02X}"
-    if address is not None:  # as the machine stores it: 127.0.0.1 is 0100007F on a little-endian one
-        octets = bytes(map(int, address.split(".")))
-        local_end = f"{int.from_bytes(octets, sys.byteorder):08X}{local_end}"
+    local_end, state_word = _proc_end(port, address), f"{state:02X}"
     with (proc_root / "net" / name).open(encoding="ascii") as lines:
         next(lines, None)
         for line in lines:
@@ -222,22 +222,67 @@ def listen_queue(port: int, *, use_netlink: bool = True, proc_root: Path = PROC)
     return ListenQueue(sum(receive for receive, _ in queues), backlog_count, source)
 
 
-def accepted_count(port: int, *, proc_root: Path = PROC) -> int | None:
-    """Connections on `port` that a process has accepted and not closed, in whatever state; None without a list.
+def listening_families(port: int) -> tuple[int, ...]:
+    """Address families of the listeners on `port`, whose connections are of the same; both where that is not told."""
+    _check_port(port)
+    with contextlib.suppress(OSError, struct.error):
+        return tuple(family for family in _FAMILIES if any(True for _ in _netlink_dump(port, _LISTEN, None, family)))
+    return _FAMILIES
 
-    A socket that still waits in the accept queue belongs to nobody and has inode 0 (net/ipv4/tcp_ipv4.c).
+
+def accepted_count(
+    port: int,
+    families: Iterable[int] = _FAMILIES,
+    *,
+    address: str | None = None,
+    use_netlink: bool = True,
+    proc_root: Path = PROC,
+) -> int | None:
+    """Connections whose local end is `port` (and `address`) that a process has accepted and not closed; None when
+    nobody tells.
+
+    Those are the sockets that have an inode: one in the accept queue has no file yet, one that was closed has none any
+    more (sock_i_ino in net/core/sock.c). In a walk over the kernel's table each counts as it is when its turn comes: of
+    connections that come and go meanwhile the mean of many walks is right, while one is no snapshot.
     Raises ValueError for a port outside 1..65535.
     """
     _check_port(port)
-    count, is_known = 0, False
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError), (proc_root / "net" / name).open(encoding="ascii") as lines:
-            is_known = True
-            for line in lines:
-                words = line.split(None, 10)
-                if len(words) > 9 and words[1].endswith(f":{port:04X}"):
-                    count += words[3] != f"{_LISTEN:02X}" and words[9] != "0"
-    return count if is_known else None
+    try:
+        if use_netlink:
+            return sum(_netlink_accepted(port, address, family) for family in families)
+    except (OSError, struct.error):
+        pass
+    found = [_proc_accepted(port, address, name, proc_root) for name in ("tcp", "tcp6")]
+    return sum(count or 0 for count in found) if found[0] is not None else None
+
+
+def _netlink_accepted(port: int, address: str | None, family: int) -> int:
+    count = 0
+    for body in _netlink_messages(_request((port, 0), _CONNECTED, family)):
+        source = bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16])
+        if address is None or address == _ipv4_text(source, family):
+            count += bool(struct.unpack_from("=I", body, _INODE_OFFSET_BYTES)[0])
+    return count
+
+
+def _proc_accepted(port: int, address: str | None, name: str, proc_root: Path) -> int | None:
+    states, local_end = {f"{state:02X}" for state in _CONNECTED}, _proc_end(port, address)
+    try:
+        lines = (proc_root / "net" / name).read_text(encoding="ascii").splitlines()[1:]
+    except (OSError, ValueError):
+        return None
+    fields = (line.split() for line in lines)
+    known = (words for words in fields if len(words) > _INODE_COLUMN and words[1].endswith(local_end))
+    return sum(words[3] in states and words[_INODE_COLUMN] != "0" for words in known)
+
+
+def _proc_end(port: int, address: str | None) -> str:
+    """The end of a local address as /proc/net/tcp has it; the machine stores it so: 127.0.0.1 is 0100007F on a
+    little-endian one."""
+    if address is None:
+        return f":{port:04X}"
+    octets = bytes(map(int, address.split(".")))
+    return f"{int.from_bytes(octets, sys.byteorder):08X}:{port:04X}"
 
 
 def _check_port(port: int) -> None:

@@ -21,6 +21,7 @@ from c10k_probe.servers.real import BODY, Place
 SOCKET: Final = "{folder}/php.socket"
 VERSION_PATH: Final = "/version.php"
 WORK_PATH: Final = "/work.php"
+CACHE_PATH: Final = "/cache.php"  # whether compiled scripts are kept: on or off
 PAGES: Final = {
     "index.php": f"""\
 <?php
@@ -34,6 +35,11 @@ echo {json.dumps(BODY)};
 function spent() { $of = getrusage(); return $of['ru_utime.tv_sec'] * 1e6 + $of['ru_utime.tv_usec']; }
 for ($end = spent() + 1e3 * $_GET['ms']; spent() < $end;) for ($i = 0; $i < 10000; $i++);
 echo "done\n";
+""",
+    CACHE_PATH.strip("/"): """\
+<?php
+$status = function_exists('opcache_get_status') ? opcache_get_status(false) : false;
+echo $status && $status['opcache_enabled'] ? 'on' : 'off';
 """,
 }
 _WORKERS_COUNT: Final = 5
