@@ -309,9 +309,10 @@ class Run:
         return cell.name in self._launches
 
     def _judge(self, noise: str | None) -> None:
-        """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
+        """Judge the claims from rows that are not void, traced ones where asked for; a noisy machine caps verdicts."""
         every = [flatten(row) for row in self.rows.values() if not traced.is_traced(row)]
-        rows = [row for row in every if row["grade"] != "void"]
+        judged = map(flatten, self.rows.values()) if self.experiment.judges_traced_rows else every
+        rows = [row for row in judged if row["grade"] != "void"]
         made = (
             *self.experiment.fit(self.parameters, traced.untraced(self._samples), self.plan.seed),
             *self.experiment.find(self.parameters, every, self.plan.seed),

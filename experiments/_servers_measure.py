@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from c10k_probe import native
-from c10k_probe.experiment import Scalar
+from c10k_probe.experiment import OFF, Scalar
 from c10k_probe.load import Ab, AbReport, ClosedLoop, Wrk, find_generator
 from c10k_probe.observe import counters, processes, tree
 from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
@@ -20,6 +20,7 @@ from c10k_probe.observe.series import Memory, Series, read_memory
 from c10k_probe.servers import RealServer, Server
 
 from ._servers_design import FAIR, model_of, options_of
+from ._servers_traced import RATE, counting
 
 _PATIENCE_S = 600.0
 _ANSWER_S = 5.0
@@ -41,6 +42,7 @@ class Ask:
     duration_s: int
     keeps_alive: bool
     is_observed: bool
+    traced_by: str = OFF
 
 
 class Load(Protocol):
@@ -76,12 +78,14 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
             server.warm_up(ask.connections_count)
         facts = {**_answer_facts(server), "waits_in": waits_in}
         told_before = _told_count(server)
-        with _telling_of_death(server), _beside_the_client():
+        with _telling_of_death(server), _beside_the_client(), counting(ask.traced_by, server) as counted:
             came_to, values = _loaded(ask, server, rest, remaining_s)
         told_after = _told_count(server)
         known = told_before is not None and told_after is not None
         facts["told_requests_count"] = (told_after or 0) - (told_before or 0) if known else None
-        return Launch({**facts, **came_to}, values)
+        per_s = came_to["throughput_per_s"]
+        rate = [round(per_s)] if isinstance(per_s, (int, float)) else []
+        return Launch({**facts, **came_to, **counted}, {**values, RATE: rate})
 
 
 def _loaded(

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 from c10k_probe import native, stats
 from c10k_probe.exits import UserError
-from c10k_probe.experiment import Scalar
+from c10k_probe.experiment import Samples, Scalar
 from c10k_probe.observe import processes
 from c10k_probe.tracing.base import Options, Target, Tracer
 from c10k_probe.tracing.choose import open_tracer
@@ -245,6 +245,27 @@ def grade_counts(counts: Mapping[str, stats.Interval | None]) -> stats.Grade:
         part = stats.grade_interval(interval, what)
         grade = grade if part.level == "ok" else grade.worse(part.level, part.reason)
     return grade
+
+
+def grade_traced(launches: Sequence[Samples], counts: Mapping[str, stats.Interval | None]) -> stats.Grade:
+    """Of what was counted in some launches, by column: traced times are no results."""
+    grade = stats.Grade()
+    lost = sum(int(count) for item in launches if (count := item.facts["trace_dropped_count"]) is not None)
+    if lost:
+        grade = grade.worse("void", f"{lost:,} tasks or events could not be counted")
+    missed = [str(item.facts["notes"]) for item in launches if item.traced_by == "bcc" and item.facts["notes"]]
+    if missed:
+        grade = grade.worse("shaky", missed[0])
+    if len(launches) < stats.MINIMUM_LAUNCHES:
+        return grade.worse("shaky", "traced: too few launches for an interval")
+    part = grade_counts({_words(name): value for name, value in counts.items()})
+    return grade if part.level == "ok" else grade.worse(part.level, part.reason)
+
+
+def _words(column: str) -> str:
+    """``page_faults_per_connection`` -> ``traced page faults``."""
+    stem = column.rpartition("_per_")[0] or column.rpartition("_")[0]
+    return "traced " + stem.removeprefix("traced_").replace("_", " ")
 
 
 def _is_narrow_beside_one(interval: stats.Interval) -> bool:

@@ -38,12 +38,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+from c10k_probe.traced import untraced
 
+from . import _servers_traced as traced
 from ._servers_design import NS_PER_S, ServersParameters, cells, check
 from ._servers_findings import findings
 from ._servers_judges import JUDGES
 from ._servers_measure import Ask, measure
-from ._servers_rows import CHARTS, VIEWS, ServersRow, rows
+from ._servers_rows import CHARTS, VIEWS, rows
 
 
 class Servers(Experiment[ServersParameters]):
@@ -51,13 +53,19 @@ class Servers(Experiment[ServersParameters]):
 
     version = 1
     parameters_type = ServersParameters
-    row_type = ServersRow
-    views = VIEWS
-    charts = CHARTS
+    row_type = traced.TracedServersRow
+    views = (*VIEWS, *traced.VIEWS)
+    charts = (*CHARTS, *traced.CHARTS)
     judges = JUDGES
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True
+    traced_weight = 2.0
+    traced_values = (traced.RATE,)
+
+    def untraceable(self, parameters: ServersParameters) -> str:
+        """Every launch can be traced."""
+        return ""
 
     def check(self, parameters: ServersParameters) -> None:
         """See ``_servers_design.check``."""
@@ -81,14 +89,15 @@ class Servers(Experiment[ServersParameters]):
             duration_s=parameters.duration // NS_PER_S,
             keeps_alive=key["keep_alive"] == "on",
             is_observed=key["observed"] == "on",
+            traced_by=cell.traced_by,
         )
         launch = measure(ask, bench.remaining_s)
         facts = {**launch.facts, "connections_count": parameters.connections}
         yield Samples(cell.key, bench.block, launch.values, facts)
 
     def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
-        """One row for each cell."""
-        return list(rows(samples, seed))
+        """One row for each cell, and one for each that was traced."""
+        return list(traced.rows_of(samples, rows(untraced(samples), seed), seed))
 
     def fit(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """How the article's servers compare, and whether it is the event loop or the language."""
