@@ -43,9 +43,9 @@ from c10k_probe.traced import untraced
 from . import _servers_traced as traced
 from ._servers_design import NS_PER_S, ServersParameters, cells, check
 from ._servers_findings import findings
-from ._servers_judges import JUDGES
 from ._servers_measure import Ask, measure
 from ._servers_rows import CHARTS, VIEWS, rows
+from ._servers_traced_judges import ALL_JUDGES
 
 
 class Servers(Experiment[ServersParameters]):
@@ -56,7 +56,8 @@ class Servers(Experiment[ServersParameters]):
     row_type = traced.TracedServersRow
     views = (*VIEWS, *traced.VIEWS)
     charts = (*CHARTS, *traced.CHARTS)
-    judges = JUDGES
+    judges = ALL_JUDGES
+    judges_traced_rows = True
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True

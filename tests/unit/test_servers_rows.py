@@ -143,7 +143,7 @@ def test_every_claim_is_judged_once() -> None:
     claims = [*verdicts_of([])]
     assert len(claims) == len(SERVERS.judges)
     wanted = ["C01", "C05", "C30", "C32", "C34", "C36", "C41", "C42", "C43", "C44", "C45", "C46", "C47", "C54"]
-    assert sorted(claims) == wanted
+    assert sorted(claims) == sorted([*wanted, "C37"])
 
 
 @pytest.mark.parametrize(
