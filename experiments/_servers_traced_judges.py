@@ -112,7 +112,7 @@ def judge_c37(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C37, F1: do these servers wait by poll or select?"""
     restated = "an event loop waits for requests by poll or select"
     rule = (
-        f"F1: CONFIRMED when poll, select and their like are >{MOST_PCT} % of the calls by which each that was measured "
+        f"F1: CONFIRMED when poll, select and their like are >{MOST_PCT} % of the calls by which each that was traced "
         f"of {', '.join(POLLING)} waits for events, REFUTED when of none; F2, what that costs, is readiness's"
     )
     pct: dict[str, float] = {}
