@@ -108,7 +108,7 @@ def counted(
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
             tracer = stack.enter_context(attached(choice, [helper.pid], _OPTIONS))
             measured.append(run(helper, size))
-            traces.append(_whole(tracer, usage))
+            traces.append(whole(tracer, usage))
     return measured, traces
 
 
@@ -139,7 +139,7 @@ def attached(choice: str, pids: Sequence[int], options: Options | None = None) -
         raise native.HelperUnsupported(str(error)) from None
 
 
-def _whole(tracer: Tracer, usage: resource.struct_rusage) -> Trace:
+def whole(tracer: Tracer, usage: resource.struct_rusage) -> Trace:
     """Everything up to the end of the last task."""
     deadline = time.monotonic() + _END_PATIENCE_S
     while not tracer.is_over() and time.monotonic() < deadline:

@@ -178,6 +178,33 @@ def test_a_connection_that_comes_and_goes(backend: str, tmp_path: Path) -> None:
     assert {row["cpu_per_connection_ns"] for row in traced} == {""}
 
 
+# --- scheduling: the tracepoint and the kernel's account ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "measure", "kinds"), [("bcc", "switch", "thread,process"), ("perf", "slice", "process")]
+)
+def test_sched_switch_confirms_the_switches_that_the_kernel_charges(
+    backend: str, measure: str, kinds: str, tmp_path: Path
+) -> None:
+    """Of whole launches, with all that they start. The account has the last switch of each process, too."""
+    require(backend)
+    few = ("--measure", measure, "--kind", kinds, "--token", "futex", "--cpus", 1, "--tasks", 16, "--working-set", 0)
+    sizes = (*few, "--contenders", 3, "--policy", "other", "--window", "50ms", "--budget", "3ms", "--repeats", 1)
+    done = run("scheduling", *sizes, "--trace", backend, "--csv", "-", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    plain, traced = arms(rows_of(done.stdout), backend)
+    assert len(plain) == len(traced) == len(kinds.split(","))
+    for row in traced:
+        counted, charged = int(row["traced_switches_count"]), int(row["charged_switches_count"])
+        processes = 1 if row["kind"] == "thread" else int(row["tasks_count"]) + (row["measure"] == "slice")
+        assert charged - processes - 2 <= counted <= charged + 2, row
+        told = int(row["voluntary_switches_count"] or 0) + int(row["involuntary_switches_count"] or 0)
+        assert told <= counted, "what the tasks say of themselves is of a part of the launch"
+        assert row["switch_ns"] == row["run_p50_ns"] == "", "traced times are not told"
+    assert {row["traced_switches_count"] for row in plain} == {""}
+
+
 # --- refused before anything is measured ----------------------------------------------------------------------------
 
 
