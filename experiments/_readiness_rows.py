@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, WinnerMap, column, estimate
+from c10k_probe.traced import tracing_column
 
 from ._readiness_design import C_MECHANISMS, PYTHON_MECHANISMS, SAME, WORKLOADS, cost_ns
 
@@ -19,6 +20,7 @@ PYTHON_BASE = "select.epoll"
 FEWEST_EXPONENT_LEVELS = 3
 GROWTH_ACTIVE = ("1", "100", "100%")
 MECHANISMS = (*C_MECHANISMS, *PYTHON_MECHANISMS)
+_EACH = "for one event, traced"
 
 _Launch = Callable[[Samples], float | None]
 _Line = dict[int, dict[int, float]]  # watched -> block -> nanoseconds per event
@@ -57,6 +59,21 @@ class ReadinessRow(Row):
     dropped_count: int | None = column("passes thrown away because an event was lost or came twice")
     voluntary_switches_count: int | None = column("voluntary context switches in all passes")
     involuntary_switches_count: int | None = column("involuntary context switches in all passes")
+    traced_by: str = tracing_column()
+    traced_calls_per_event: stats.Interval | None = estimate("traced_calls_per_event", f"system calls {_EACH}")
+    traced_calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
+    voluntary_switches_per_event: stats.Interval | None = estimate(
+        "voluntary_switches_per_event", f"context switches to sleep {_EACH}"
+    )
+    involuntary_switches_per_event: stats.Interval | None = estimate(
+        "involuntary_switches_per_event", f"context switches of the thread when it could have gone on {_EACH}"
+    )
+    page_faults_per_event: stats.Interval | None = estimate("page_faults_per_event", f"page faults {_EACH}")
+    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits for a CPU {_EACH}")
+    traced_over_off_ratio: stats.Interval | None = estimate(
+        "traced_over_off_ratio", "time of an event while traced over untraced, block by block"
+    )
+    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
 
 
 _SETUP = "set-up"

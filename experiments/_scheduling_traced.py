@@ -29,17 +29,17 @@ _KINDS: Final = ("voluntary_switches_count", "involuntary_switches_count")
 _GROUP: Final = "traced, whole launches"
 
 
-def _interval_view(header: str, stem: str, unit: str) -> View:
-    return View(header, f"{stem}{unit}", f"{stem}_lo{unit}", f"{stem}_hi{unit}", _GROUP, traced=True)
+def _interval_view(header: str, stem: str, unit: str, priority: int) -> View:
+    return View(header, f"{stem}{unit}", f"{stem}_lo{unit}", f"{stem}_hi{unit}", _GROUP, priority, traced=True)
 
 
 VIEWS: Final = (
     View("sched_switch", "traced_switches_count", group=_GROUP, traced=True),
-    View("the kernel's account", "charged_switches_count", group=_GROUP, traced=True),
-    _interval_view("one over the other", "traced_over_charged", "_ratio"),
-    _interval_view("waiting to run", "runqueue_wait", "_ns"),
-    View("system calls", "calls_count", group=_GROUP, priority=2, traced=True),
-    _interval_view("time over untraced", "traced_over_off", "_ratio"),
+    View("charged", "charged_switches_count", group=_GROUP, traced=True),
+    _interval_view("over charged", "traced_over_charged", "_ratio", 2),
+    _interval_view("waiting to run", "runqueue_wait", "_ns", 3),
+    View("system calls", "calls_count", group=_GROUP, priority=4, traced=True),
+    _interval_view("time over untraced", "traced_over_off", "_ratio", 3),
 )
 
 
