@@ -63,13 +63,14 @@ class Cell:
     """One thing to measure. ``key`` holds the row's key columns; ``needs`` is checked before anything is started.
 
     ``weight`` is its share of the work, for the estimate of the time left; ``launches`` how many blocks have work
-    for it (None: each).
+    for it (None: each). ``is_traceable``: whether ``--trace`` measures it a second time.
     """
 
     key: Mapping[str, str | int]
     needs: Needs = Needs()
     weight: float = 1.0
     launches: int | None = None
+    is_traceable: bool = True
 
     @property
     def traced_by(self) -> str:

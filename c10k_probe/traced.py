@@ -34,7 +34,8 @@ def is_traced(row: Row) -> bool:
 
 def with_traced(cells: Sequence[Cell], backend: str, extra_weight: float) -> list[Cell]:
     """The cells, and each a second time under a backend: the shuffle of a block puts traced and untraced in turn."""
-    return [*cells, *(traced_cell(cell, backend, extra_weight) for cell in cells if backend != OFF)]
+    wanted = [cell for cell in cells if backend != OFF and cell.is_traceable]
+    return [*cells, *(traced_cell(cell, backend, extra_weight) for cell in wanted)]
 
 
 def untraced(samples: Iterable[Samples]) -> list[Samples]:

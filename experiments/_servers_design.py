@@ -9,6 +9,7 @@ from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.load.ab import MAX_CONNECTIONS
+from c10k_probe.observe.procfs import read_meminfo
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import (
     CLIENT_END,
@@ -24,8 +25,10 @@ NS_PER_S = 1_000_000_000
 AUTO = "auto"
 THREE = "three"  # of the article
 COMMAND = "command"  # the user's own
-ARTICLE, FAIR = "article", "fair"
+ARTICLE, FAIR, INSIDE = "article", "fair", "inside"
+HELD, THREADS, FILES = "held connections", "worker threads", "files"  # what is looked at inside
 APACHE, NODE, TORNADO = "apache-prefork-php", "node", "tornado"
+NODE_JITLESS, HTTP_SERVER = "node-jitless", "python-http-server"
 NULL = "epoll"  # the server that costs least: what a load generator reaches on it, it can reach
 OF_THE_ARTICLE = (APACHE, NODE, TORNADO)
 SERVERS: Mapping[str, ServerModel] = {
@@ -36,13 +39,37 @@ OF_FAIR = (
     *OF_THE_ARTICLE,
     "nginx",
     "apache-event",
-    *(name for name in ("epoll", "thread-pool", "prefork", "thread", "fork") if name in SERVERS),
+    NODE_JITLESS,
+    HTTP_SERVER,
+    *(name for name in ("epoll", "thread", "fork") if name in SERVERS),
     *(name for name in ("asyncio", "python-threading", "python-forking") if name in SERVERS),
 )
+OPEN = "open loop"
+OF_OPEN = (*OF_THE_ARTICLE, "nginx", "apache-event")  # what --open-server auto means
+NONE = "none"
+RATES_PCT = ("30", "70", "90")
+OPEN_CHOICES_PCT = (*(str(rate) for rate in range(10, 100, 10)), "95", "99")
+FULL_PCT = 100  # of its capacity: what a closed loop asks of a server
 FAIR_BACKLOG_COUNT = 4096
 OTHER_BACKLOG_COUNT = 511  # of Apache, nginx and Node.js
-BACKLOG_COUNTS = {TORNADO: 128, "asyncio": 100, "uvloop": 100, "python-threading": 5, "python-forking": 5}
+BACKLOG_COUNTS = {
+    TORNADO: 128,
+    "asyncio": 100,
+    "uvloop": 100,
+    "python-threading": 5,
+    "python-forking": 5,
+    HTTP_SERVER: 5,
+}
 """Lengths of the accept queue that a program asks for when nobody says one."""
+WORKER_NEEDS: Mapping[str, Needs] = {
+    APACHE: Needs(),  # counted for each connection
+    "apache-event": Needs(system_descriptors_count=4, tasks_count=2, memory_bytes=1 << 20),
+    "nginx-php-fpm": Needs(system_descriptors_count=4, tasks_count=1, memory_bytes=1 << 20),
+}
+"""Servers in which a request takes a worker of a pool, and what one takes that the connection does not.
+
+A process of PHP has 0.5 MiB to itself there, measured with 1,000 of PHP 8.2."""
+_MEMORY_SHARE = 0.5  # of what is available: for such pools
 _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 
 
@@ -51,7 +78,10 @@ class ServersParameters(Parameters):
     """What may be chosen on the command line."""
 
     as_article: bool = parameter(False, "Only the article's own test: settings as installed, ab.", dimension="flag")
-    fair: bool = parameter(False, "Only the test with equal settings, wrk, keep-alive on and off.", dimension="flag")
+    fair: bool = parameter(False, "Only the test with equal settings: wrk, and an open loop.", dimension="flag")
+    inside: bool = parameter(
+        False, "Only what is inside: memory of a process of PHP, what Node.js does in parallel.", dimension="flag"
+    )
     server: tuple[str, ...] = parameter(
         (AUTO,),
         "Systems under test, comma-separated; auto: the article's three, in the fair test with others.",
@@ -75,12 +105,31 @@ class ServersParameters(Parameters):
         maximum=10_000,
     )
     duration: int = parameter(
-        2 * NS_PER_S,
+        NS_PER_S,
         "Length of one window of the fair test, in whole seconds.",
         dimension="duration",
         minimum=NS_PER_S,
         maximum=600 * NS_PER_S,
         quick=NS_PER_S,
+    )
+    keep_alive: tuple[str, ...] = parameter(
+        ("off", "on"), "Whether wrk uses a connection again, in the fair test.", choices=("off", "on"), many=True
+    )
+    open_server: tuple[str, ...] = parameter(
+        (AUTO,),
+        "Which of the servers the open loop is also for: auto is the article's, nginx and apache-event.",
+        choices=(AUTO, NONE, *SERVERS, COMMAND),
+        many=True,
+    )
+    open_rate: tuple[str, ...] = parameter(
+        RATES_PCT,
+        "Rates of the open loop, in percent of what the server answers to as many connections in a closed loop.",
+        choices=OPEN_CHOICES_PCT,
+        many=True,
+        quick=("70",),
+    )
+    open_launches: int = parameter(
+        3, "Fresh servers for each row of the open loop, --repeats at most.", minimum=1, maximum=10_000
     )
     observe: tuple[str, ...] = parameter(
         ("on",),
@@ -113,17 +162,16 @@ def check(parameters: ServersParameters) -> None:
 
 
 def arms(parameters: ServersParameters) -> tuple[str, ...]:
-    """Both unless one is asked for."""
-    if parameters.as_article == parameters.fair:
-        return ARTICLE, FAIR
-    return (ARTICLE,) if parameters.as_article else (FAIR,)
+    """All unless some are asked for."""
+    asked = {ARTICLE: parameters.as_article, FAIR: parameters.fair, INSIDE: parameters.inside}
+    return tuple(arm for arm, is_asked in asked.items() if is_asked or not any(asked.values()))
 
 
 def chosen(parameters: ServersParameters, arm: str) -> tuple[str, ...]:
     """The servers of an arm; ``auto`` is the user's own if there is one."""
     if parameters.server_command and {AUTO, THREE} >= {*parameters.server}:
         return (COMMAND,)
-    several = {AUTO: OF_THE_ARTICLE if arm == ARTICLE else OF_FAIR, THREE: OF_THE_ARTICLE}
+    several = {AUTO: OF_FAIR if arm == FAIR else OF_THE_ARTICLE, THREE: OF_THE_ARTICLE}
     return tuple(dict.fromkeys(part for name in parameters.server for part in several.get(name, (name,))))
 
 
@@ -138,6 +186,9 @@ def options_of(name: str, arm: str, connections_count: int) -> tuple[ServerOptio
         backlog_count = BACKLOG_COUNTS.get(name, OTHER_BACKLOG_COUNT)
         return ServerOptions(protocol="http", backlog_count=backlog_count, is_as_installed=True), Needs()
     held, needs = to_hold(name, connections_count)
+    if name in WORKER_NEEDS:
+        workers_count = pool_count(name, connections_count)
+        held, needs = ServerOptions(workers_count=workers_count), WORKER_NEEDS[name].times(workers_count)
     options = ServerOptions(
         protocol="http",
         backlog_count=FAIR_BACKLOG_COUNT,
@@ -147,28 +198,69 @@ def options_of(name: str, arm: str, connections_count: int) -> tuple[ServerOptio
     return options, needs
 
 
+def pool_count(name: str, connections_count: int) -> int:
+    """Workers of a pool: one for each connection, if half of the memory that is available holds so many."""
+    each_bytes = max(WORKER_NEEDS[name].memory_bytes, model_of(name, "").per_connection.memory_bytes)
+    room_bytes = (read_meminfo().get("MemAvailable") or 0) * _MEMORY_SHARE
+    return max(1, min(connections_count, int(room_bytes / each_bytes) or connections_count))
+
+
+def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
+    """The servers under the open loop: those of the fair test that are asked for."""
+    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_OPEN, COMMAND)}.get(name, (name,))}
+    found = [name for name in chosen(parameters, FAIR) if name in asked]
+    return tuple(dict.fromkeys((*found, NULL))) if found else ()
+
+
 def cells(parameters: ServersParameters) -> Iterator[Cell]:
     """Each server in each arm, and the null server beside it: what the load generator can do."""
     for arm in arms(parameters):
+        if arm == INSIDE:
+            yield from _inside_cells(parameters)
+            continue
         names = dict.fromkeys((*chosen(parameters, arm), NULL))
-        for keep_alive in ("off",) if arm == ARTICLE else ("off", "on"):
+        for keep_alive in ("off",) if arm == ARTICLE else dict.fromkeys(parameters.keep_alive):
             for name in names:
-                for observed in parameters.observe:
-                    yield _cell(parameters, name, arm, keep_alive, observed)
+                for observed in dict.fromkeys(parameters.observe):
+                    yield _closed_cell(parameters, name, arm, keep_alive, observed)
+        if arm == FAIR:
+            yield from (_open_cell(parameters, name) for name in in_open_loop(parameters))
 
 
-def _cell(parameters: ServersParameters, name: str, arm: str, keep_alive: str, observed: str) -> Cell:
-    model, count = model_of(name, parameters.server_command), parameters.connections
-    _, more = options_of(name, arm, count)
-    both_ends = model.per_connection.plus(CLIENT_END)
-    needs = model.fixed.plus(both_ends.times(count)).plus(_OWN_NEEDS).plus(more)
+def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive: str, observed: str) -> Cell:
+    is_article = arm == ARTICLE
     key = {
         "server": name,
         "arm": arm,
-        "load": "ab" if arm == ARTICLE else "wrk",
+        "load": "ab" if is_article else "wrk",
         "keep_alive": keep_alive,
+        "of_capacity_pct": FULL_PCT,
         "observed": observed,
     }
-    is_article = arm == ARTICLE
     weight = parameters.requests / 5000 if is_article else parameters.duration / NS_PER_S + 1
-    return Cell(key, needs, weight, parameters.article_launches if is_article else None)
+    return Cell(key, _needs(parameters, name, arm), weight, parameters.article_launches if is_article else None)
+
+
+def _open_cell(parameters: ServersParameters, name: str) -> Cell:
+    """All rates, one after the other, on one server: a row each."""
+    key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "on", "observed": "off"}
+    weight = (1 + len(parameters.open_rate)) * parameters.duration / NS_PER_S + 1
+    return Cell(key, _needs(parameters, name, FAIR), weight, parameters.open_launches, is_traceable=False)
+
+
+def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:
+    """Of the servers that are asked for, those that have something inside to look at."""
+    names = chosen(parameters, INSIDE)
+    for name, load in ((APACHE, HELD), (NODE, THREADS), (NODE, FILES), (NODE, "wrk")):
+        if name in names:
+            key: dict[str, str | int] = {"server": name, "arm": INSIDE, "load": load, "keep_alive": "on"}
+            key |= {"of_capacity_pct": FULL_PCT, "observed": "off"}
+            needs = _needs(parameters, name, ARTICLE) if load == "wrk" else model_of(name, "").fixed
+            yield Cell(key, needs, 2.0, is_traceable=False)
+
+
+def _needs(parameters: ServersParameters, name: str, arm: str) -> Needs:
+    model, count = model_of(name, parameters.server_command), parameters.connections
+    _, more = options_of(name, arm, count)
+    both_ends = model.per_connection.plus(CLIENT_END)
+    return model.fixed.plus(both_ends.times(count)).plus(_OWN_NEEDS).plus(more)

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from c10k_probe import stats
 from c10k_probe.experiment import Finding, Samples
 
-from ._servers_design import APACHE, ARTICLE, FAIR, NODE, OF_THE_ARTICLE, TORNADO
-from ._servers_rows import Key, by_block, by_cell, rows
+from ._servers_design import APACHE, ARTICLE, FAIR, FULL_PCT, HTTP_SERVER, NODE, NODE_JITLESS, OF_THE_ARTICLE, TORNADO
+from ._servers_rows import Key, ServersRow, by_block, by_cell, rows
 
 PAIRS = (
     (NODE, APACHE),
     (TORNADO, APACHE),
     ("nginx", APACHE),
     ("apache-event", APACHE),
+    (TORNADO, HTTP_SERVER),
     (TORNADO, "python-threading"),
+    (NODE_JITLESS, NODE),
     ("asyncio", "python-threading"),
 )
 RATIOS = {
@@ -62,22 +64,19 @@ def table_subject(keep_alive: str) -> str:
     return f"runtime and architecture, keep-alive {keep_alive}"
 
 
-def _key(row: object) -> Key:
-    server, arm, load, keep_alive, observed = (
-        str(getattr(row, name)) for name in ("server", "arm", "load", "keep_alive", "observed")
-    )
-    return server, arm, load, keep_alive, observed
+def _key(row: ServersRow) -> Key:
+    return Key(*(getattr(row, name) for name in Key._fields))
 
 
 def _ways(cells: Mapping[Key, Sequence[Samples]]) -> list[tuple[str, str, str]]:
-    """(arm, load, keep-alive) that were measured while observed."""
-    found = {key[1:4] for key in cells if key[4] == "on"}
+    """(arm, load, keep-alive) of the closed loops that were measured while observed."""
+    found = {(key.arm, key.load, key.keep_alive) for key in cells if key.observed == "on"}
     return sorted(found, key=lambda way: (way[0] != ARTICLE, way[2]))
 
 
 def _comparisons(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
     for way, (above, below) in itertools.product(_ways(cells), PAIRS):
-        arm, base = cells.get((above, *way, "on")), cells.get((below, *way, "on"))
+        arm, base = (cells.get(Key(name, *way, FULL_PCT, "on")) for name in (above, below))
         if not arm or not base:
             continue
         subject, is_articles = subject_of(above, below, way[0], way[2]), {above, below} <= {*OF_THE_ARTICLE}
@@ -100,14 +99,15 @@ def _difference(arm: Blocks, base: Blocks, seed: int) -> stats.Interval | None:
 
 def _observing(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
     for key, launches in cells.items():
-        base = cells.get((*key[:4], "off"))
-        if key[4] == "off" or not base:
+        base = cells.get(key._replace(observed="off"))
+        if key.observed == "off" or not base:
             continue
         ratio = stats.paired_ratio(by_block("throughput_per_s", launches), by_block("throughput_per_s", base), seed)
         if ratio is not None:
             lost = [None if end is None else (1 - end) * 100 for end in (ratio.high, ratio.low)]
             value = stats.Interval((1 - ratio.middle) * 100, *lost)
-            yield Finding(f"observing {key[0]}, {key[1]}, keep-alive {key[3]}", "throughput_cost_pct", value)
+            subject = f"observing {key.server}, {key.arm}, keep-alive {key.keep_alive}"
+            yield Finding(subject, "throughput_cost_pct", value)
 
 
 # --- two ways ---------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def _two_way(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Find
 
 
 def _efficiency(cells: Mapping[Key, Sequence[Samples]], server: str, keep_alive: str) -> Blocks:
-    launches = cells.get((server, FAIR, "wrk", keep_alive, "on"), ())
+    launches = cells.get(Key(server, FAIR, "wrk", keep_alive, FULL_PCT, "on"), ())
     return {block: values for block, values in by_block("requests_per_cpu_s", launches).items() if values[0] > 0}
 
 

@@ -3,67 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Verdict
-from c10k_probe.stats import Interval
-from c10k_probe.units import format_column
+from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Made, Verdict
 
-from ._servers_design import APACHE, ARTICLE, FAIR, NODE, TORNADO
+from ._servers_design import APACHE, ARTICLE, FAIR, HTTP_SERVER, NODE, NODE_JITLESS, TORNADO
 from ._servers_findings import CPU_DIFFERENCE, SHARE_DIFFERENCE, subject_of, table_subject
+from ._servers_inside_judges import judge_c05, judge_c31, judge_c33, judge_c48, judge_c54
+from ._servers_verdicts import combined, found_interval, in_words, is_within, number, select
 
 EVENT_LOOPS = ("nginx", NODE, TORNADO, "epoll", "asyncio", "uvloop")
 FORKED, NOT_FORKED = 0.9, 0.05  # process creations for each request
 SERVED_SHARE = 0.95
 FASTER, TWICE, HALF, MORE_CPU_PCT, MORE_EFFICIENT, LARGE = 1.10, (1.6, 2.5), (0.40, 0.62), 10.0, 1.2, 1.5
+SLOW_RATIO = 0.8
+FORK_COUNTS = ("requests_count", "forks_count", "idle_forks_count")
 _EPOLL = re.compile(r"\b(ep_poll|do_epoll_wait)")  # fs/eventpoll.c; which of them a compiler has left as a function
 WAYS = ((ARTICLE, "off"), (FAIR, "off"), (FAIR, "on"))
 NEEDS = "needs node, tornado and apache-prefork-php, valid, with --article-launches 5 and --repeats 5 or more"
-
-
-def select(rows: Iterable[FlatRow], **wanted: str) -> list[FlatRow]:
-    """The rows that agree with every named value, observed ones."""
-    return [row for row in rows if all(row.get(name) == value for name, value in (wanted | {"observed": "on"}).items())]
-
-
-def number(row: FlatRow, name: str) -> float | None:
-    """A numeric value of a row."""
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _found(made: Sequence[Made], subject: str, column: str) -> Interval | None:
-    """A finding's value when it has an interval."""
-    for item in made:
-        if isinstance(item, Finding) and (item.subject, item.column) == (subject, column):
-            value = item.value
-            return None if value is None or value.low is None or value.high is None else value
-    return None
-
-
-def _text(column: str, value: Interval) -> str:
-    low, high = (format_column(column, end) for end in (value.low, value.high))
-    return f"{format_column(column, value.middle)} [{low}, {high}]"
-
-
-def _is_within(value: Interval, low: float, high: float) -> bool | None:
-    """Whether an interval lies inside, outside (False), or across an end (None)."""
-    assert value.low is not None
-    assert value.high is not None
-    if low <= value.low and value.high <= high:
-        return True
-    return False if value.high < low or value.low > high else None
-
-
-def _combined(parts: Sequence[bool | None]) -> str:
-    """The verdict on a claim of several parts."""
-    if True in parts and False in parts:
-        return "PARTLY"
-    if None in parts:
-        return "INCONCLUSIVE"
-    return "CONFIRMED" if True in parts else "REFUTED"
 
 
 def _compared(
@@ -74,9 +33,9 @@ def _compared(
     for arm, keep_alive in ways:
         for name in (NODE, TORNADO):
             subject = subject_of(name, APACHE, arm, keep_alive)
-            if value := _found(made, subject, column):
-                parts.append(_is_within(value, *bounds))
-                words.append(f"{subject}: {_text(column, value)}")
+            if value := found_interval(made, subject, column):
+                parts.append(is_within(value, *bounds))
+                words.append(f"{subject}: {in_words(column, value)}")
     return parts, words
 
 
@@ -92,16 +51,24 @@ def judge_c01(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C01: does Apache make a process for each request?"""
     restated = "Apache makes one process for each request"
     rule = (
-        f"CONFIRMED when there are ≥{FORKED} new processes for each of Apache's requests, REFUTED when on the whole "
-        f"machine <{NOT_FORKED} began, PARTLY between; a mean over new connections, prefork module"
+        f"CONFIRMED when on the whole machine ≥{FORKED} processes more begin for each of Apache's requests than in as "
+        f"long without a load, REFUTED when <{NOT_FORKED}, PARTLY between; a mean over new connections, settings as "
+        "installed, prefork module"
     )
-    found = [row for row in select(rows, server=APACHE, keep_alive="off") if number(row, "forks_count") is not None]
+    rows = select(rows, server=APACHE, arm=ARTICLE)
+    found = [row for row in rows if None not in (number(row, "forks_count"), number(row, "idle_forks_count"))]
     if not found:
-        return Verdict("C01", restated, rule, NOT_MEASURED, "needs --server apache-prefork-php")
-    requests, forks = (sum(number(row, name) or 0 for row in found) for name in ("requests_count", "forks_count"))
-    each = forks / requests if requests else 0.0
+        return Verdict("C01", restated, rule, NOT_MEASURED, "needs --as-article --server apache-prefork-php")
+    counts = {name: sum(number(row, name) or 0 for row in found) for name in FORK_COUNTS}
+    requests, forks, idle = counts.values()
+    each = (forks - idle) / requests if requests else 0.0
     verdict = "CONFIRMED" if each >= FORKED else "REFUTED" if each < NOT_FORKED else "PARTLY"
-    return Verdict("C01", restated, rule, verdict, f"{forks:,.0f} began, {requests:,.0f} requests: {each:.4f} for each")
+    evidence = (
+        f"{forks:,.0f} began, {idle:,.0f} without a load, {requests:,.0f} requests: {each:.4f} for each; "
+        f"{max(number(row, 'new_processes_count') or 0 for row in found):,.0f} new ones were Apache's at the end of a "
+        "load: its pool grows to its size, and stays"
+    )
+    return Verdict("C01", restated, rule, verdict, evidence)
 
 
 def judge_c30(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -124,18 +91,23 @@ def judge_c30(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
 def judge_c32(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     """C32, its measurable half: does Tornado do more for a second of CPU than threads in Python?"""
     restated = "Tornado does without blocking what threads in Python do"
-    rule = f"CONFIRMED when its requests per CPU second are ≥{LARGE}× those of a thread per connection (low end)"
+    rule = (
+        f"CONFIRMED when requests per CPU second are ≥{LARGE}× (low end) for Tornado over http.server's "
+        "ThreadingHTTPServer, and for asyncio over a thread per connection on one and the same parser; PARTLY when for "
+        "one of the two, REFUTED for none"
+    )
     words, parts = [], []
-    for keep_alive in ("off", "on"):
-        subject = subject_of(TORNADO, "python-threading", FAIR, keep_alive)
-        if value := _found(made, subject, "requests_per_cpu_ratio"):
-            parts.append(_is_within(value, LARGE, float("inf")))
-            words.append(f"{subject}: {_text('x_ratio', value)}")
-    if not parts:
-        return Verdict(
-            "C32", restated, rule, NOT_MEASURED, "needs --fair --server tornado,python-threading --repeats 5"
-        )
-    return Verdict("C32", restated, rule, _combined(parts), "; ".join(words) + "; the two do not parse alike")
+    for above, below in ((TORNADO, HTTP_SERVER), ("asyncio", "python-threading")):
+        for keep_alive in ("off", "on"):
+            subject = subject_of(above, below, FAIR, keep_alive)
+            if value := found_interval(made, subject, "requests_per_cpu_ratio"):
+                parts.append(is_within(value, LARGE, float("inf")))
+                words.append(f"{subject}: {in_words('x_ratio', value)}")
+    if not all(any(word.startswith(name) for word in words) for name in (TORNADO, "asyncio")):
+        needs = "needs --fair --server tornado,python-http-server,asyncio,python-threading --repeats 5"
+        return Verdict("C32", restated, rule, NOT_MEASURED, needs)
+    evidence = "; ".join(words) + "; read, not measured: FriendFeed was a company that Facebook bought, no module of it"
+    return Verdict("C32", restated, rule, combined(parts), evidence)
 
 
 def judge_c36(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -150,7 +122,7 @@ def judge_c36(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     if not counts:
         return Verdict("C36", restated, rule, NOT_MEASURED, "needs an event-driven server, observed")
     parts = [processes == threads for processes, threads in counts.values()]
-    verdict = _combined(parts)
+    verdict = combined(parts)
     words = (f"{name}: {threads} threads in {processes} processes" for name, (processes, threads) in counts.items())
     return Verdict("C36", restated, rule, verdict, "; ".join(words))
 
@@ -181,7 +153,7 @@ def judge_c42(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     parts, words = _compared(made, "throughput_ratio", (FASTER, float("inf")), WAYS)
     if not (_has_both(words, ARTICLE) and _has_both(words, FAIR)):
         return Verdict("C42", restated, rule, NOT_MEASURED, "; ".join([NEEDS, *words]))
-    return Verdict("C42", restated, rule, _combined(parts), "; ".join(words))
+    return Verdict("C42", restated, rule, combined(parts), "; ".join(words))
 
 
 @dataclass(frozen=True)
@@ -208,7 +180,7 @@ class _OfTheArticle:
             for other in ("rss_sum_ratio", "available_fall_ratio"):
                 _, beside = _compared(made, other, bounds, way)
                 evidence += f"; {other.replace('_', ' ')}: {'; '.join(beside)}" if beside else ""
-        return Verdict(self.claim, self.restated, rule, _combined(parts), evidence)
+        return Verdict(self.claim, self.restated, rule, combined(parts), evidence)
 
 
 def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
@@ -216,22 +188,27 @@ def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     restated = "Node.js is fast for its runtime, too"
     rule = (
         "CONFIRMED when runtime explains more of the variance of log(requests per CPU second) than architecture "
-        "(interval of the difference above 0) in {C, CPython} × {event loop, thread, process per connection}; "
-        "REFUTED when less"
+        "(interval of the difference above 0) in {C, CPython} × {event loop, thread, process per connection}, and "
+        f"Node.js without V8's compilers has <{SLOW_RATIO}× of its requests per CPU second (high end); REFUTED when "
+        "neither, PARTLY when one holds and one fails"
     )
     parts, words = [], []
     for keep_alive in ("off", "on"):
-        if value := _found(made, table_subject(keep_alive), SHARE_DIFFERENCE):
-            assert value.low is not None
-            assert value.high is not None
-            parts.append(True if value.low > 0 else False if value.high < 0 else None)
-            words.append(f"keep-alive {keep_alive}: runtime's share less architecture's {_text('x_pct', value)}")
+        if value := found_interval(made, table_subject(keep_alive), SHARE_DIFFERENCE):
+            parts.append(is_within(value, 0, float("inf")))
+            words.append(f"keep-alive {keep_alive}: runtime's share less architecture's {in_words('x_pct', value)}")
     if not parts:
         return Verdict(
             "C47", restated, rule, NOT_MEASURED, "needs --fair with all six servers of the table, --repeats 5"
         )
-    evidence = "; ".join(words) + "; Node.js without its compiler (--jitless) was not measured"
-    return Verdict("C47", restated, rule, _combined(parts), evidence)
+    for keep_alive in ("off", "on"):
+        subject = subject_of(NODE_JITLESS, NODE, FAIR, keep_alive)
+        if value := found_interval(made, subject, "requests_per_cpu_ratio"):
+            parts.append(is_within(value, float("-inf"), SLOW_RATIO))
+            words.append(f"{subject}: {in_words('x_ratio', value)}")
+    if not any(word.startswith(NODE_JITLESS) for word in words):
+        words.append(f"{NODE_JITLESS} was not measured")
+    return Verdict("C47", restated, rule, combined(parts), "; ".join(words))
 
 
 def _unmeasured(claim: str, restated: str, rule: str, why: str, _: Sequence[FlatRow], __: Sequence[Made]) -> Verdict:
@@ -240,15 +217,11 @@ def _unmeasured(claim: str, restated: str, rule: str, why: str, _: Sequence[Flat
 
 JUDGES: tuple[Judge, ...] = (
     judge_c01,
-    partial(
-        _unmeasured,
-        "C05",
-        "a process of PHP takes much memory",
-        "CONFIRMED when one more process that has answered takes ≥10 MiB, PSS and kernel (interval of the slope)",
-        "needs a slope over processes, which a load does not give",
-    ),
+    judge_c05,
     judge_c30,
+    judge_c31,
     judge_c32,
+    judge_c33,
     partial(
         _unmeasured,
         "C34",
@@ -264,11 +237,6 @@ JUDGES: tuple[Judge, ...] = (
     _OfTheArticle("C45", "both take more CPU", CPU_DIFFERENCE, MORE_CPU_PCT),
     _OfTheArticle("C46", "more CPU shows that they use it better", "requests_per_cpu_ratio", MORE_EFFICIENT),
     judge_c47,
-    partial(
-        _unmeasured,
-        "C54",
-        "one thread suits one cloud instance",
-        "CONFIRMED when this instance has one CPU, REFUTED when a loop at full load leaves CPUs idle",
-        "servers are kept to one CPU here",
-    ),
+    judge_c48,
+    judge_c54,
 )

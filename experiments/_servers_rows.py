@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
-from ._servers_design import ARTICLE, NULL
+from ._servers_design import ARTICLE, FULL_PCT, INSIDE, NULL, OPEN
+from ._servers_grades import BUSY_PCT, grade_inside, grade_load
 
-BUSY_PCT = 80  # of a load generator, of one CPU
-FULL_PCT = 95  # of a server, of one CPU: starting and ending the load is in the window too
 NEAR_CEILING = 0.9
-FEW_READINGS = 3
-Key = tuple[str, str, str, str, str]  # server, arm, load, keep_alive, observed
+
+
+class Key(NamedTuple):
+    """What tells one row from another; see the columns."""
+
+    server: str
+    arm: str
+    load: str
+    keep_alive: str
+    of_capacity_pct: int
+    observed: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,27 +33,38 @@ class ServersRow(Row):
 
     server: str = column("system under test", key=True)
     arm: str = column("article: as installed and as the article tested it; fair: equal settings", key=True)
-    load: str = column("load generator: ab (HTTP/1.0) or wrk (HTTP/1.1)", key=True)
+    load: str = column("ab (HTTP/1.0) or wrk (HTTP/1.1), both closed loops; or an open loop", key=True)
     keep_alive: str = column("whether a connection is used again: on or off", key=True)
+    of_capacity_pct: int = column("rate, of what the server answers in a closed loop, where it is 100", key=True)
     observed: str = column("whether sockets and memory were looked at meanwhile: on or off", key=True)
     server_version: str | None = column("what the server says it is; empty for the project's own")
+    script_cache: str | None = column("whether PHP keeps compiled scripts, as it says: on or off; empty without PHP")
+    workers_count: int | None = column("workers of a pool that were asked for; empty for the server's own choice")
     connections_count: int | None = column("connections that the load generator keeps open or opens again")
     header_bytes: int | None = column("status line and headers of an answer to HTTP/1.1")
     body_bytes: int | None = column("body of an answer")
     launches_count: int | None = column("fresh servers that were measured")
-    requests_count: int | None = column("requests that came to an end, over all launches")
+    requests_count: int | None = column("requests that came to an end (open loop: were due), over all launches")
     told_requests_count: int | None = column("the same by the server's own count, where it has one")
     failed_count: int | None = column("failed as the generator counts it, and wrong answers, over all launches")
-    failed_connect_count: int | None = column("of these: refused connections (ab)")
-    failed_receive_count: int | None = column("of these: broken while receiving (ab)")
+    failed_connect_count: int | None = column("of these: refused connections (ab, open loop)")
+    failed_receive_count: int | None = column("of these: broken while receiving (ab, open loop)")
     failed_length_count: int | None = column("of these: another length than the first answer (ab)")
     failed_exceptions_count: int | None = column("of these: exceptions (ab)")
-    wrong_answers_count: int | None = column("of these: answers that were neither 2xx nor 3xx (ab)")
+    wrong_answers_count: int | None = column("of these: answers that were neither 2xx nor 3xx (ab, open loop)")
+    timed_out_count: int | None = column("of these: not answered within 2 s of being sent (open loop)")
+    unsent_count: int | None = column("of these: for which no connection was free for 2 s (open loop)")
+    capacity_per_s: stats.Interval | None = estimate("capacity_per_s", "right answers of a closed loop just before")
+    intended_per_s: float | None = column("rate that was asked for, median of launches (open loop)")
     throughput_per_s: stats.Interval | None = estimate("throughput_per_s", "right answers, by the generator's clock")
     of_null_ratio: float | None = column("throughput over that of the null server under the same load")
-    request_p50_ns: stats.Interval | None = estimate("request_p50_ns", "median latency of a request under this load")
-    request_p99_ns: float | None = column("99th percentile of latency, median of launches")
-    request_longest_ns: float | None = column("longest request, of all launches (ab, whole milliseconds)")
+    request_p50_ns: stats.Interval | None = estimate(
+        "request_p50_ns", "median latency of a request: from its being sent; in the open loop from its being due"
+    )
+    request_p90_ns: stats.Interval | None = estimate("request_p90_ns", "90th percentile of latency")
+    request_p99_ns: stats.Interval | None = estimate("request_p99_ns", "99th percentile of latency")
+    request_longest_ns: float | None = column("longest request, of all launches (ab: whole milliseconds; open loop)")
+    sender_late_ns: float | None = column("by how much the sender was late at the most (open loop)")
     requests_per_cpu_s: float | None = column("right answers for each second of the server's CPU, median of launches")
     cpu_per_request_ns: stats.Interval | None = estimate("cpu_per_request_ns", "the server's CPU time for an answer")
     server_cpu_pct: stats.Interval | None = estimate("server_cpu_pct", "CPU of the server's tree, of one CPU")
@@ -62,8 +81,8 @@ class ServersRow(Row):
     memory_readings_count: int | None = column("readings of the whole tree's memory, over all launches")
     processes_count: int | None = column("processes of the tree, the most")
     threads_count: int | None = column("threads of all processes of the tree, the most")
-    served_max_count: int | None = column("connections accepted and open at one moment, the most")
-    served_median_count: float | None = column("connections accepted and open at one moment, median of readings")
+    served_max_count: int | None = column("connections that a process of the server had open, most of a reading")
+    served_mean_count: float | None = column("connections that a process of the server had open, mean of readings")
     sockets_readings_count: int | None = column("readings of the server's sockets, over all launches")
     queued_max_count: int | None = column("connections that waited to be accepted, the most")
     overflows_count: int | None = column("times that an accept queue was full, over all launches, machine-wide")
@@ -71,14 +90,31 @@ class ServersRow(Row):
     forks_count: int | None = column("processes and threads that began meanwhile, over all launches, machine-wide")
     new_processes_count: int | None = column("processes of the tree after the load that were not before, the most")
     waits_in: str | None = column("functions of the kernel in which its processes slept before the load (wchan)")
+    idle_forks_count: int | None = column("the same in as long without a load, measured for 2 s at most")
+    process_bytes: stats.Interval | None = estimate(
+        "process_bytes", "what one more process that has answered takes: PSS, page table, kernel stack"
+    )
+    process_pss_bytes: float | None = column("the same by PSS alone")
+    process_private_bytes: float | None = column("the same by private pages alone")
+    process_rss_bytes: float | None = column("the same by the sum of RSS")
+    threads_ratio: stats.Interval | None = estimate("threads_ratio", "time of a loop on one thread over split on all")
+    jobs_count: int | None = column("threads that a loop was split over; files that were opened at once")
+    at_once_count: int | None = column("files of these whose opening had begun while the first ones lasted, the most")
+    wave_ratio: stats.Interval | None = estimate("wave_ratio", "time of the last of these over that of the first")
+    sockets_count: int | None = column("TCP sockets that the server had open, listeners too")
+    nonblocking_sockets_count: int | None = column("of these non-blocking, the least")
+    engine_version: str | None = column("the language's engine, as Node.js says")
+    cpus_count: float | None = column("CPUs that this machine lets us have, by affinity and quota")
+    left_pct: stats.Interval | None = estimate("left_pct", "CPU time of all CPUs that the server did not take")
 
 
+INSIDE_A_SERVER = "inside a server"
 CPU, MEMORY, SERVED = "CPU", "memory of the tree", "served at once"
 VIEWS = (
     View("requests/s", "throughput_per_s", "throughput_lo_per_s", "throughput_hi_per_s"),
     View("failed", "failed_count"),
     View("p50", "request_p50_ns", "request_p50_lo_ns", "request_p50_hi_ns"),
-    View("p99", "request_p99_ns"),
+    View("p99", "request_p99_ns", "request_p99_lo_ns", "request_p99_hi_ns"),
     View("longest", "request_longest_ns", priority=2),
     View("CPU/request", "cpu_per_request_ns", "cpu_per_request_lo_ns", "cpu_per_request_hi_ns", priority=3),
     View("server", "server_cpu_pct", "server_cpu_lo_pct", "server_cpu_hi_pct", group=CPU),
@@ -93,21 +129,36 @@ VIEWS = (
     View("peak by RSS sum", "peak_rss_bytes", group=MEMORY),
     View("peak with kernel", "peak_bytes", "peak_lo_bytes", "peak_hi_bytes", group=MEMORY, priority=2),
     View("most served", "served_max_count", group=SERVED),
-    View("median", "served_median_count", group=SERVED),
+    View("mean", "served_mean_count", group=SERVED),
     View("most queued", "queued_max_count", group=SERVED),
     View("overflows", "overflows_count", group=SERVED),
     View("timeouts", "timeouts_count", group=SERVED, priority=2),
     View("processes", "processes_count", group=SERVED),
     View("threads", "threads_count", group=SERVED),
+    View("one more process", "process_bytes", "process_lo_bytes", "process_hi_bytes", group=INSIDE_A_SERVER),
+    View("by RSS", "process_rss_bytes", group=INSIDE_A_SERVER),
+    View("split over threads", "threads_ratio", "threads_lo_ratio", "threads_hi_ratio", group=INSIDE_A_SERVER),
+    View("files at once", "at_once_count", group=INSIDE_A_SERVER),
+    View("last over first", "wave_ratio", "wave_lo_ratio", "wave_hi_ratio", group=INSIDE_A_SERVER),
+    View("CPU left", "left_pct", "left_lo_pct", "left_hi_pct", group=INSIDE_A_SERVER),
 )
 
 
 _LINES = ("arm", "load", "keep_alive")
+_FULL = (("of_capacity_pct", FULL_PCT),)
+_OPEN = (("load", OPEN),)
 
 
 def _by_server(name: str, title: str, stem: str, suffix: str, *, at_end: bool = False) -> Chart:
     ends = (f"{stem}_lo{suffix}", f"{stem}_hi{suffix}")
-    return Chart(name, title, "server", f"{stem}{suffix}", *ends, series=_LINES, at_end=at_end)
+    return Chart(name, title, "server", f"{stem}{suffix}", *ends, series=_LINES, at_end=at_end, where=_FULL)
+
+
+def _by_rate(share: str, title: str) -> Chart:
+    stem = f"request_{share}"
+    ends = (f"{stem}_ns", f"{stem}_lo_ns", f"{stem}_hi_ns")
+    name = f"latency-by-rate-{share}"
+    return Chart(name, title, "of_capacity_pct", *ends, series=("server",), log_y=True, where=_OPEN)
 
 
 CHARTS = (
@@ -118,12 +169,33 @@ CHARTS = (
         "at_ns",
         "pss_bytes",
         series=("server", "arm"),
+        where=_FULL,
         from_samples=True,
     ),
     _by_server("latency", "Median latency at full load", "request_p50", "_ns"),
-    Chart("efficiency", "Right answers for a second of CPU", "server", "requests_per_cpu_s", series=_LINES),
+    _by_rate("p50", "Median latency from the intended moment, by share of capacity"),
+    _by_rate("p99", "99th percentile of latency from the intended moment, by share of capacity"),
+    Chart(
+        "latency-distribution",
+        "Latency from the intended moment that so many requests do not exceed",
+        "share_permille",
+        "latency_ns",
+        series=("server", "of_capacity_pct"),
+        log_y=True,
+        where=_OPEN,
+        from_samples=True,
+    ),
+    Chart(
+        "efficiency", "Right answers for a second of CPU", "server", "requests_per_cpu_s", series=_LINES, where=_FULL
+    ),
     _by_server("memory", "Peak memory with page tables and stacks", "peak", "_bytes"),
 )
+PROCESS_METERS = {
+    "tree_bytes": "process_bytes",
+    "pss_bytes": "process_pss_bytes",
+    "private_bytes": "process_private_bytes",
+    "rss_bytes": "process_rss_bytes",
+}
 SUMS = (
     "requests_count",
     "told_requests_count",
@@ -133,14 +205,17 @@ SUMS = (
     "failed_length_count",
     "failed_exceptions_count",
     "wrong_answers_count",
+    "timed_out_count",
+    "unsent_count",
     "memory_readings_count",
     "sockets_readings_count",
     "overflows_count",
     "timeouts_count",
     "forks_count",
+    "idle_forks_count",
 )
 _MEDIANS = {
-    "request_p99_ns": "p99_ns",
+    "intended_per_s": "intended_per_s",
     "requests_per_cpu_s": "requests_per_cpu_s",
     "server_user_pct": "server_user_pct",
     "server_system_pct": "server_system_pct",
@@ -151,24 +226,44 @@ _MEDIANS = {
     "mean_pss_bytes": "mean_pss_bytes",
     "peak_rss_bytes": "peak_rss_bytes",
     "available_fall_bytes": "available_fall_bytes",
-    "served_median_count": "served_median_count",
+    "served_mean_count": "served_mean_count",
 }
 _MOST = {
     "request_longest_ns": "longest_ns",
+    "sender_late_ns": "sender_late_ns",
     "processes_count": "processes_count",
     "threads_count": "threads_count",
     "served_max_count": "served_max_count",
     "queued_max_count": "queued_max_count",
     "new_processes_count": "new_processes_count",
+    "at_once_count": "at_once_count",
 }
 _INTERVALS = {
     "throughput_per_s": "throughput_per_s",
+    "capacity_per_s": "capacity_per_s",
     "request_p50_ns": "p50_ns",
+    "request_p90_ns": "p90_ns",
+    "request_p99_ns": "p99_ns",
     "cpu_per_request_ns": "cpu_per_request_ns",
     "server_cpu_pct": "server_cpu_pct",
     "peak_bytes": "peak_bytes",
+    "threads_ratio": "threads_ratio",
+    "wave_ratio": "wave_ratio",
+    "left_pct": "left_pct",
 }
-_SAME = ("waits_in", "server_version", "header_bytes", "body_bytes", "connections_count")
+_SAME = (
+    "jobs_count",
+    "engine_version",
+    "cpus_count",
+    "sockets_count",
+    "waits_in",
+    "server_version",
+    "header_bytes",
+    "body_bytes",
+    "connections_count",
+    "script_cache",
+    "workers_count",
+)
 
 
 def rows(samples: Sequence[Samples], seed: int) -> list[ServersRow]:
@@ -182,58 +277,46 @@ def by_cell(samples: Sequence[Samples]) -> dict[Key, list[Samples]]:
     """Launches by the values of their cell's key."""
     groups: dict[Key, list[Samples]] = {}
     for item in samples:
-        server, arm, load, keep_alive, observed = map(str, item.key.values())
-        groups.setdefault((server, arm, load, keep_alive, observed), []).append(item)
+        texts = {name: str(item.key[name]) for name in Key._fields}
+        key = Key(**{**texts, "of_capacity_pct": int(item.key["of_capacity_pct"])})  # type: ignore[arg-type]
+        groups.setdefault(key, []).append(item)
     return groups
 
 
 def _order(key: Key) -> tuple[object, ...]:
-    server, arm, _, keep_alive, observed = key
-    return (arm != ARTICLE, keep_alive == "on", server == NULL, server, observed == "off")
+    ways = (key.arm != ARTICLE, key.arm == INSIDE, key.load == OPEN, key.keep_alive == "on")
+    return (*ways, key.server == NULL, key.server, key.of_capacity_pct, key.observed == "off")
 
 
 def _row(key: Key, launches: Sequence[Samples], seed: int) -> ServersRow:
-    found: dict[str, Any] = {name: launches[0].facts[name] for name in _SAME}
+    found: dict[str, Any] = {name: launches[0].facts.get(name) for name in _SAME}
     found |= {name: whole_sum(name, launches) for name in SUMS}
     found |= {name: stats.median(known(fact, launches)) for name, fact in _MEDIANS.items()}
     found |= {name: max(known(fact, launches), default=None) for name, fact in _MOST.items()}
     for name in (name for name in _MOST if name.endswith("_count")):
         found[name] = None if found[name] is None else int(found[name])
     found |= {name: interval(fact, launches, seed) for name, fact in _INTERVALS.items()}
-    server, arm, load, keep_alive, observed = key
-    grade = _grade(found, observed == "on", arm)
-    return ServersRow(
-        server=server,
-        arm=arm,
-        load=load,
-        keep_alive=keep_alive,
-        observed=observed,
-        launches_count=len(launches),
-        grade=grade.level,
-        grade_reason=grade.reason,
-        **found,
-    )
+    found["nonblocking_sockets_count"] = _least("nonblocking_sockets_count", launches)
+    found |= _of_a_process(launches)
+    grade = grade_inside(found, key.load) if key.arm == INSIDE else grade_load(found, key.load, key.observed)
+    found |= {"launches_count": len(launches), "grade": grade.level, "grade_reason": grade.reason}
+    return ServersRow(**key._asdict(), **found)
 
 
-def _grade(found: Mapping[str, Any], is_observed: bool, arm: str) -> stats.Grade:
-    grade = stats.grade_interval(found["throughput_per_s"], "throughput")
-    if not found["requests_count"] or not found["throughput_per_s"] or not found["throughput_per_s"].middle:
-        grade = grade.worse("void", "no request was answered as it should")
-    load_pct, server = found["load_cpu_pct"], found["server_cpu_pct"]
-    is_full = server is not None and server.middle >= FULL_PCT
-    if load_pct is None:
-        grade = grade.worse("void", "the load generator's CPU time is unknown: it may have been the limit")
-    elif load_pct > BUSY_PCT and not is_full:
-        grade = grade.worse("void", f"the load generator used {load_pct:.0f} % of its CPU: it was the limit")
-    elif load_pct > BUSY_PCT:
-        text = f"the load generator used {load_pct:.0f} % of its CPU, though the server had nothing left of its own"
-        grade = grade.worse("shaky", text)
-    if found["failed_count"]:
-        grade = grade.worse("shaky", f"{found['failed_count']:,} of {found['requests_count']:,} requests failed")
-    if is_observed and (found["memory_readings_count"] or 0) < FEW_READINGS:
-        count = found["memory_readings_count"] or 0
-        grade = grade.worse("shaky", f"memory of the whole tree was read {count} times only")
-    return grade
+def _least(name: str, launches: Sequence[Samples]) -> int | None:
+    values = known(name, launches)
+    return int(min(values)) if values else None
+
+
+def _of_a_process(launches: Sequence[Samples]) -> dict[str, Any]:
+    """What one process more takes: slopes over the numbers of processes, of all launches together."""
+    counts = [count for item in launches for count in item.values.get("workers_count", ())]
+    found: dict[str, Any] = {}
+    for meter, name in PROCESS_METERS.items():
+        sizes = [size for item in launches for size in item.values.get(meter, ())]
+        slope = stats.slope(counts, sizes) if counts and len(sizes) == len(counts) else None
+        found[name] = slope if name == "process_bytes" or slope is None else slope.middle
+    return found
 
 
 def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
@@ -245,7 +328,7 @@ def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
     ratio = above.middle / below.middle
     row = dataclasses.replace(row, of_null_ratio=ratio)
     is_ceiling = (null.load_cpu_pct or 0) > BUSY_PCT
-    if row.server == NULL or not is_ceiling or ratio < NEAR_CEILING or row.grade == "void":
+    if row.server == NULL or row.load == OPEN or not is_ceiling or ratio < NEAR_CEILING or row.grade == "void":
         return row
     text = f"{ratio:.2f}× of what the load generator reaches on the null server: it was the limit"
     grade = stats.Grade(row.grade, row.grade_reason).worse("void", text)
@@ -253,7 +336,7 @@ def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
 
 
 def _load_of(row: ServersRow) -> tuple[str, ...]:
-    return row.arm, row.load, row.keep_alive, row.observed
+    return row.arm, row.load, row.keep_alive, str(row.of_capacity_pct), row.observed
 
 
 def known(name: str, launches: Sequence[Samples]) -> list[float]:

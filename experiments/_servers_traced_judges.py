@@ -10,7 +10,8 @@ from typing import Final
 from c10k_probe.experiment import NOT_MEASURED, OFF, TRACED_BY, FlatRow, Judge, Made, Verdict
 
 from ._servers_design import APACHE, NODE, TORNADO
-from ._servers_judges import FORKED, JUDGES, NOT_FORKED, judge_c01, judge_c30, judge_c36, number
+from ._servers_judges import FORKED, JUDGES, NOT_FORKED, judge_c01, judge_c30, judge_c36
+from ._servers_verdicts import number
 
 REQUESTS_LEAST_COUNT: Final = 10_000
 MOST_PCT: Final = 50

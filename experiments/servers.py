@@ -41,9 +41,12 @@ from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.traced import untraced
 
 from . import _servers_traced as traced
-from ._servers_design import NS_PER_S, ServersParameters, cells, check
+from ._servers_design import INSIDE, NS_PER_S, OPEN, ServersParameters, cells, check
 from ._servers_findings import findings
-from ._servers_measure import Ask, measure
+from ._servers_inside import measure_inside
+from ._servers_launch import Ask
+from ._servers_measure import measure
+from ._servers_open import measure_open
 from ._servers_rows import CHARTS, VIEWS, rows
 from ._servers_traced_judges import ALL_JUDGES
 
@@ -92,9 +95,17 @@ class Servers(Experiment[ServersParameters]):
             is_observed=key["observed"] == "on",
             traced_by=cell.traced_by,
         )
+        if key["load"] == OPEN:
+            rates_pct = [int(rate) for rate in dict.fromkeys(parameters.open_rate)]
+            for rate_pct, facts, values in measure_open(ask, rates_pct, bench.seed, bench.remaining_s):
+                yield Samples({**cell.key, "of_capacity_pct": rate_pct}, bench.block, values, facts)
+            return
+        if key["arm"] == INSIDE:
+            facts, values = measure_inside(ask, key["load"], bench.remaining_s)
+            yield Samples(cell.key, bench.block, values, facts)
+            return
         launch = measure(ask, bench.remaining_s)
-        facts = {**launch.facts, "connections_count": parameters.connections}
-        yield Samples(cell.key, bench.block, launch.values, facts)
+        yield Samples(cell.key, bench.block, launch.values, launch.facts)
 
     def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell, and one for each that was traced."""

@@ -22,16 +22,13 @@ _PAUSE_FACTOR: Final = 50
 
 @dataclass(frozen=True)
 class Sockets:
-    """Connections at one moment. established_count holds those that still wait to be accepted, queued_count."""
+    """Connections at one moment. accepted_count: those that a process of the server has, see ``sockets``;
+    queued_count: those that wait to be accepted.
+    """
 
     at_s: float
-    established_count: int
+    accepted_count: int
     queued_count: int
-
-    @property
-    def served_count(self) -> int:
-        """Connections that the server had accepted and not closed."""
-        return max(0, self.established_count - self.queued_count)
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ class Series:
         self.sockets: list[Sockets] = []
         self.memory: list[Memory] = []
         self._session, self._port = session, port
+        self._families = sockets.listening_families(port)
         self._started_s = time.monotonic()
         first_s = self._started_s + _EVERY_S  # the load is there then
         self._meters = (_Meter(self._read_sockets, first_s), _Meter(self._read_memory, first_s))
@@ -84,10 +82,10 @@ class Series:
 
     def _read_sockets(self) -> None:
         at_s = time.monotonic() - self._started_s
-        established = sockets.established_count(self._port)
+        accepted = sockets.accepted_count(self._port, self._families)
         queue = sockets.listen_queue(self._port)
-        if established is not None and queue is not None:
-            self.sockets.append(Sockets(at_s, established, queue.queued_count))
+        if accepted is not None and queue is not None:
+            self.sockets.append(Sockets(at_s, accepted, queue.queued_count))
 
     def _read_memory(self) -> None:
         reading = read_memory(self._session, time.monotonic() - self._started_s)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from c10k_probe.observe.procfs import PROC
 # include/net/tcp_states.h
 _ESTABLISHED = 1
 _LISTEN = 10
+_CONNECTED = (_ESTABLISHED, 4, 5, 8, 9, 11)  # FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING
 
 _AF_INET = 2
 _AF_INET6 = 10
@@ -41,7 +42,9 @@ _SOCKET_ID_TAIL_BYTES = 44  # addresses, interface and cookie: zero is any
 _SOURCE_OFFSET_BYTES = 8  # of inet_diag_msg: family, state, timer, retrans, then both ports
 _MESSAGE_HEAD = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _QUEUES_OFFSET_BYTES = 4 + 48 + 4
+_INODE_OFFSET_BYTES = 4 + 48 + 16  # after both queues' lengths and the user
 _DIAG_MESSAGE_BYTES = 72
+_INODE_COLUMN = 9  # of /proc/net/tcp
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _INET_DIAG_SKMEMINFO = 7
 _RECEIVE_BYTES = 1 << 18
@@ -73,9 +76,9 @@ class ListenQueue(NamedTuple):
     source: str
 
 
-def _request(ports: tuple[int, int], state: int, family: int, extensions: int = 0) -> bytes:
-    """inet_diag_req_v2 for a dump of one state and one family; of the local and the remote port 0 is any."""
-    head = _REQUEST.pack(family, _IPPROTO_TCP, extensions, 0, 1 << state)
+def _request(ports: tuple[int, int], states: Iterable[int], family: int, extensions: int = 0) -> bytes:
+    """inet_diag_req_v2 for a dump of these states and one family; of the local and the remote port 0 is any."""
+    head = _REQUEST.pack(family, _IPPROTO_TCP, extensions, 0, sum(1 << state for state in states))
     body = head + _PORTS.pack(*ports) + bytes(_SOCKET_ID_TAIL_BYTES)
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body
 
@@ -110,7 +113,7 @@ def _netlink_messages(request: bytes) -> Iterator[memoryview]:
 
 def _netlink_dump(port: int, state: int, address: str | None, family: int) -> Iterator[tuple[int, int]]:
     """(receive queue, send queue) of every socket in `state` on local `port`, and on local `address` when given."""
-    for body in _netlink_messages(_request((port, 0), state, family)):
+    for body in _netlink_messages(_request((port, 0), (state,), family)):
         if _MESSAGE_HEAD.unpack_from(body)[1] != state:
             continue
         source = bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16])
@@ -128,7 +131,7 @@ def read_buffers(port: int, *, remote: bool = False) -> Buffers | None:
     try:
         for family in _FAMILIES:
             ports = (0, port) if remote else (port, 0)
-            for body in _netlink_messages(_request(ports, _ESTABLISHED, family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
+            for body in _netlink_messages(_request(ports, (_ESTABLISHED,), family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
                 parts = (1, *struct.unpack_from("=II", body, _QUEUES_OFFSET_BYTES), _charged_bytes(body))
                 counts = [count + part for count, part in zip(counts, parts, strict=True)]
     except (OSError, struct.error):
@@ -220,6 +223,50 @@ def listen_queue(port: int, *, use_netlink: bool = True, proc_root: Path = PROC)
     queues, source = found
     backlog_count = sum(send for _, send in queues) if source == "netlink" else None
     return ListenQueue(sum(receive for receive, _ in queues), backlog_count, source)
+
+
+def listening_families(port: int) -> tuple[int, ...]:
+    """Address families of the listeners on `port`, whose connections are of the same; both where that is not told."""
+    _check_port(port)
+    with contextlib.suppress(OSError, struct.error):
+        return tuple(family for family in _FAMILIES if any(True for _ in _netlink_dump(port, _LISTEN, None, family)))
+    return _FAMILIES
+
+
+def accepted_count(
+    port: int, families: Iterable[int] = _FAMILIES, *, use_netlink: bool = True, proc_root: Path = PROC
+) -> int | None:
+    """Connections whose local end is `port` that a process has accepted and not closed; None when nobody tells.
+
+    Those are the sockets that have an inode: one in the accept queue has no file yet, one that was closed has none any
+    more (sock_i_ino in net/core/sock.c). In a walk over the kernel's table each counts as it is when its turn comes: of
+    connections that come and go meanwhile the mean of many walks is right, while one is no snapshot.
+    Raises ValueError for a port outside 1..65535.
+    """
+    _check_port(port)
+    try:
+        if use_netlink:
+            requests = (_request((port, 0), _CONNECTED, family) for family in families)
+            return sum(bool(_inode(body)) for request in requests for body in _netlink_messages(request))
+    except (OSError, struct.error):
+        pass
+    found = [_proc_accepted(port, name, proc_root) for name in ("tcp", "tcp6")]
+    return sum(count or 0 for count in found) if found[0] is not None else None
+
+
+def _inode(body: memoryview) -> int:
+    return int(struct.unpack_from("=I", body, _INODE_OFFSET_BYTES)[0])
+
+
+def _proc_accepted(port: int, name: str, proc_root: Path) -> int | None:
+    states = {f"{state:02X}" for state in _CONNECTED}
+    try:
+        lines = (proc_root / "net" / name).read_text(encoding="ascii").splitlines()[1:]
+    except (OSError, ValueError):
+        return None
+    fields = (line.split() for line in lines)
+    known = (words for words in fields if len(words) > _INODE_COLUMN and words[1].endswith(f":{port:04X}"))
+    return sum(words[3] in states and words[_INODE_COLUMN] != "0" for words in known)
 
 
 def _check_port(port: int) -> None:

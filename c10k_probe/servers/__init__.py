@@ -7,9 +7,11 @@ from c10k_probe.servers.apache import EVENT, PREFORK_PHP
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
+from c10k_probe.servers.http_server import HTTP_SERVER
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
-from c10k_probe.servers.node import NODE
+from c10k_probe.servers.node import NODE, NODE_JITLESS
+from c10k_probe.servers.node_inside import NODE_INSIDE
 from c10k_probe.servers.prediction import pool_wall, predict
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
@@ -19,7 +21,8 @@ MODELS: Final[Mapping[str, ServerModel]] = {**REFERENCE_MODELS, **PYTHON_MODELS}
 """Every way to serve a connection that an experiment may choose, by name; each speaks echo."""
 
 REAL_SERVERS: Final[Mapping[str, RealModel]] = {
-    model.name: model for model in (NGINX, NGINX_PHP, NODE, TORNADO, EVENT, PREFORK_PHP, CHEROKEE)
+    model.name: model
+    for model in (NGINX, NGINX_PHP, NODE, NODE_JITLESS, TORNADO, HTTP_SERVER, EVENT, PREFORK_PHP, CHEROKEE)
 }
 """Programs of others, by name; each speaks HTTP, and no echo."""
 
@@ -30,6 +33,7 @@ __all__ = [
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",
+    "NODE_INSIDE",
     "POOLS",
     "PROTOCOLS",
     "PYTHON_MODELS",

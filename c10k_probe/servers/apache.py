@@ -1,10 +1,11 @@
 """Apache httpd with PHP, in two ways: a process for each connection with PHP in it, and threads with PHP apart.
 
 ``apache-prefork-php``: the prefork module and mod_php. ``apache-event``: the event module, whose threads hand requests
-to processes of php-fpm. Sizes of pools are Debian's defaults unless workers are asked for: processes that run PHP. When
-a capacity is, what stands against it is raised. Keep-alive is without end; .htaccess and access log are off; php.ini is
-the distribution's. The length that php-fpm tells is believed, without which a client of HTTP/1.0, such as ab, keeps
-no connection. mod_status counts requests, as it does by default, each a moment after its answer.
+to processes of php-fpm. Sizes of pools are Debian's defaults unless workers are asked for: then all of them, processes
+and threads alike, are there from the start to the end. When a capacity is, what stands against it is raised. Keep-alive
+is without end; .htaccess and access log are off; php.ini is the distribution's. The length that php-fpm tells is
+believed, without which a client of HTTP/1.0, such as ab, keeps no connection. mod_status counts requests, as it does by
+default, each a moment after its answer.
 
 Sources: httpd's documentation of mpm_common, prefork, event, core, mod_status, mod_proxy_fcgi;
 mpm_prefork.conf and mpm_event.conf of Debian.
@@ -25,7 +26,10 @@ from c10k_probe.servers.real import Page, Place, RealModel, Told, find_parts
 _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25
 _CHILDREN_COUNT: Final = 2
+_LIMIT_COUNT: Final = 16  # ServerLimit of the event module when nobody says one
+_MIN_SPARE_COUNT: Final = 25
 _MAX_SPARE_COUNT: Final = 75
+_SPARE_PROCESSES: Final = {"START": 5, "LEAST": 5, "SPARE": 10}
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
 ServerRoot "{{folder}}"
@@ -54,9 +58,9 @@ DirectoryIndex index.php
 _PREFORK: Final = f"""\
 LoadModule mpm_prefork_module {_MODULES}/mod_mpm_prefork.so
 LoadModule php_module PHP_LIBRARY
-StartServers 5
-MinSpareServers 5
-MaxSpareServers 10
+StartServers START
+MinSpareServers LEAST
+MaxSpareServers SPARE
 ServerLimit WORKERS
 MaxRequestWorkers WORKERS
 MaxConnectionsPerChild 0
@@ -69,8 +73,9 @@ LoadModule mpm_event_module {_MODULES}/mod_mpm_event.so
 LoadModule env_module {_MODULES}/mod_env.so
 LoadModule proxy_module {_MODULES}/mod_proxy.so
 LoadModule proxy_fcgi_module {_MODULES}/mod_proxy_fcgi.so
+ServerLimit LIMIT
 StartServers CHILDREN
-MinSpareThreads 25
+MinSpareThreads LEAST
 MaxSpareThreads SPARE
 ThreadLimit 64
 ThreadsPerChild {_THREADS_PER_CHILD}
@@ -115,7 +120,8 @@ def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
     """A connection takes a process, so as many as are to be held at once."""
     workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
-    text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"])
+    sizes = dict.fromkeys(("START", "LEAST", "SPARE"), workers_count) if place.workers_count else _SPARE_PROCESSES
+    text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"], **sizes)
     return Recipe(_command(paths), {"apache.conf": text, **php_fpm.PAGES})
 
 
@@ -125,10 +131,13 @@ def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
     Without a thread to spare idle connections are closed, so there is one for each from the start, as far as may be.
     """
     capacity_count = place.capacity_count or 0
-    most = _ceil(_WORKERS_COUNT, _THREADS_PER_CHILD)
-    children = max(_CHILDREN_COUNT, min(most, _ceil(capacity_count, _THREADS_PER_CHILD)))
+    most = _ceil(place.workers_count or _WORKERS_COUNT, _THREADS_PER_CHILD)
+    wanted = most if place.workers_count else _ceil(capacity_count, _THREADS_PER_CHILD)
+    children = max(min(most, _CHILDREN_COUNT), min(most, wanted))
     sizes = {
+        "LIMIT": max(_LIMIT_COUNT, most),
         "CHILDREN": children,
+        "LEAST": most * _THREADS_PER_CHILD if place.workers_count else _MIN_SPARE_COUNT,
         "SPARE": max(_MAX_SPARE_COUNT, children * _THREADS_PER_CHILD),
         "WORKERS": most * _THREADS_PER_CHILD,
         "FACTOR": max(2, _ceil(capacity_count, most * _THREADS_PER_CHILD)),
@@ -151,6 +160,7 @@ PREFORK_PHP: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
+    cache_path=php_fpm.CACHE_PATH,
     per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=4 << 20),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
     takes=frozenset({"workers", "capacity"}),
@@ -163,6 +173,7 @@ EVENT: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
+    cache_path=php_fpm.CACHE_PATH,
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
     takes=frozenset({"workers", "capacity"}),

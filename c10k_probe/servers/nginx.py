@@ -122,5 +122,6 @@ NGINX_PHP: Final = dataclasses.replace(
     find=find_parts("nginx", "php-fpm"),
     recipe=_recipe_with_php,
     runtime=("PHP", php_fpm.VERSION_PATH),
+    cache_path=php_fpm.CACHE_PATH,
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=9, memory_bytes=60 << 20),
 )

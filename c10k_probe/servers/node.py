@@ -3,13 +3,17 @@
 Time-outs are off, so that idle connections are held; the default closes them after 5 s. The length is given, without
 which a client of HTTP/1.0, such as ab, keeps no connection. It counts itself, an addition a request.
 
-Sources: Node.js documentation of http (keepAliveTimeout, headersTimeout, requestTimeout) and net (server.listen).
+``node-jitless`` is the same without V8's compilers (--jitless): every function is interpreted.
+
+Sources: Node.js documentation of cli (--jitless), http (keepAliveTimeout, headersTimeout, requestTimeout) and net
+(server.listen).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from c10k_probe.limits import Needs
@@ -40,17 +44,28 @@ server.listen({ host: "127.0.0.1", port: Number(port), backlog: Number(backlog) 
 """
 
 
-def _recipe(paths: Mapping[str, str], place: Place) -> Recipe:
-    command = (paths["node"], "{folder}/server.js", str(place.port), str(place.backlog_count), place.token)
-    return Recipe(command, {"server.js": _PROGRAM.replace("BODY", json.dumps(BODY))})
+def _recipe_with(*options: str) -> Callable[[Mapping[str, str], Place], Recipe]:
+    """The recipe under these options of Node.js."""
+
+    def recipe(paths: Mapping[str, str], place: Place) -> Recipe:
+        arguments = ("{folder}/server.js", str(place.port), str(place.backlog_count), place.token)
+        return Recipe((paths["node"], *options, *arguments), {"server.js": _PROGRAM.replace("BODY", json.dumps(BODY))})
+
+    return recipe
 
 
 NODE: Final = RealModel(
     name="node",
     summary="Node.js: an event loop, JavaScript",
     find=find_parts("node"),
-    recipe=_recipe,
+    recipe=_recipe_with(),
     read=read_json,
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=100 << 20),
+)
+NODE_JITLESS: Final = dataclasses.replace(
+    NODE,
+    name="node-jitless",
+    summary="Node.js with its interpreter alone",
+    recipe=_recipe_with("--jitless"),
 )

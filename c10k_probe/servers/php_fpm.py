@@ -20,6 +20,7 @@ from c10k_probe.servers.real import BODY, Place
 
 SOCKET: Final = "{folder}/php.socket"
 VERSION_PATH: Final = "/version.php"
+CACHE_PATH: Final = "/cache.php"  # whether compiled scripts are kept: on or off
 PAGES: Final = {
     "index.php": f"""\
 <?php
@@ -28,6 +29,11 @@ header('Content-Length: {len(BODY)}');
 echo {json.dumps(BODY)};
 """,
     VERSION_PATH.strip("/"): "<?php echo PHP_VERSION;\n",
+    CACHE_PATH.strip("/"): """\
+<?php
+$status = function_exists('opcache_get_status') ? opcache_get_status(false) : false;
+echo $status && $status['opcache_enabled'] ? 'on' : 'off';
+""",
 }
 _WORKERS_COUNT: Final = 5
 _CONFIGURATION: Final = f"""\

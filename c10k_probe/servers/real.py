@@ -14,8 +14,9 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -80,7 +81,8 @@ class RealModel:
 
     find: paths of its programs by part; raises ``native.HelperUnsupported`` with the command that installs one.
     recipe: how it is started. read: its counts out of the page that it shows under the token with ``status_query``;
-    None when it has none. runtime: what else answers, and the path under which that tells its version.
+    None when it has none. runtime: what else answers, and the path under which that tells its version. cache_path: the
+    same for whether it keeps compiled scripts.
     body: its answer to ``PATH``; None for any that is not an error.
     """
 
@@ -93,6 +95,7 @@ class RealModel:
     read: Callable[[Page], Told | None] | None = None
     status_query: str = ""
     runtime: tuple[str, str] | None = None
+    cache_path: str = ""
     body: str | None = BODY
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
@@ -233,21 +236,41 @@ class RealServer:
         except (OSError, http.client.HTTPException) as error:
             raise native.HelperError(self.death() or f"{self.name} does not answer: {error}") from None
 
+    @property
+    def folder(self) -> Path:
+        """A folder of its own, which goes when it does."""
+        return self._guarded.folder
+
+    def ask(self, query: str) -> Page:
+        """The answer to a query under the secret path, by which only we ask. Raises ``native.HelperError``."""
+        return self.look(f"/{self._token}{query}")
+
+    def script_cache(self) -> str | None:
+        """Whether its runtime keeps compiled scripts, as that says: ``on`` or ``off``; None where it has no scripts."""
+        return self.look(self._model.cache_path).body if self._model.cache_path else None
+
     def warm_up(self, connections_count: int) -> None:
         """Hold so many connections at once until each has its answer: a pool grows, code is compiled.
 
         Raises ``native.HelperError``.
         """
+        with self.held(connections_count):
+            pass
+
+    @contextlib.contextmanager
+    def held(self, connections_count: int) -> Iterator[None]:
+        """So many connections at once, each of which has had its answer. Raises ``native.HelperError``."""
         answered_count = 0
-        try:
-            with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            try:
                 held = [stack.enter_context(self._ask(PATH, _WARM_S, keep=True)) for _ in range(connections_count)]
                 for connection in held:
                     _read_page(connection)
                     answered_count += 1
-        except (OSError, http.client.HTTPException) as error:
-            why = self.death() or f"{self.name} answered {answered_count} of {connections_count} connections: {error}"
-            raise native.HelperError(why) from None
+            except (OSError, http.client.HTTPException) as error:
+                said = f"{self.name} answered {answered_count} of {connections_count} connections: {error}"
+                raise native.HelperError(self.death() or said) from None
+            yield
 
     def status(self) -> dict[str, Any]:
         """Counts without our own connections and requests, ``requests_count`` besides; None for what nobody tells."""

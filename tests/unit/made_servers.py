@@ -7,11 +7,14 @@ from c10k_probe.experiment import Samples, Scalar
 
 def launch(server: str, block: int, per_s: float, arm: str = "article", **facts: Scalar) -> Samples:
     """A launch with this throughput of a server that used all of its CPU; the rest is usual unless named."""
-    key = {"server": server, "arm": arm, "load": "ab" if arm == "article" else "wrk", "keep_alive": "off"}
-    key["observed"] = "on"
-    if arm == "fair":
-        key["keep_alive"] = str(facts.pop("keep_alive", "off"))
-    key["observed"] = str(facts.pop("observed", "on"))
+    key: dict[str, str | int] = {
+        "server": server,
+        "arm": arm,
+        "load": "ab" if arm == "article" else str(facts.pop("load", "wrk")),
+        "keep_alive": str(facts.pop("keep_alive", "off")),
+        "of_capacity_pct": int(facts.pop("of_capacity_pct", 100) or 0),
+        "observed": str(facts.pop("observed", "on")),
+    }
     cpu_pct = float(facts.get("server_cpu_pct") or 99.0)
     usual: dict[str, Scalar] = {
         "server_version": f"{server}/1.2",
@@ -50,11 +53,12 @@ def launch(server: str, block: int, per_s: float, arm: str = "article", **facts:
         "processes_count": 1,
         "threads_count": 1,
         "served_max_count": 1000,
-        "served_median_count": 900.0,
+        "served_mean_count": 900.0,
         "queued_max_count": 5,
         "overflows_count": 0,
         "timeouts_count": 0,
         "forks_count": 0,
+        "idle_forks_count": 0 if server.startswith("apache") else None,
         "new_processes_count": 0,
     }
     return Samples(key, block, {}, usual | facts)
@@ -63,3 +67,32 @@ def launch(server: str, block: int, per_s: float, arm: str = "article", **facts:
 def launches(server: str, rates: list[float], arm: str = "article", **facts: Scalar) -> list[Samples]:
     """One launch in each block."""
     return [launch(server, block, rate, arm, **facts) for block, rate in enumerate(rates)]
+
+
+def open_launch(server: str, block: int, rate_pct: int, **facts: Scalar) -> Samples:
+    """A launch of the open loop at this share of a capacity of 10,000 a second, in which all went well."""
+    per_s = 100.0 * rate_pct
+    usual: dict[str, Scalar] = {
+        "load": "open loop",
+        "observed": "off",
+        "keep_alive": "on",
+        "of_capacity_pct": rate_pct,
+        "capacity_per_s": 10_000.0,
+        "intended_per_s": per_s,
+        "p50_ns": 1e6,
+        "p90_ns": 2e6,
+        "p99_ns": 5e6,
+        "sender_late_ns": 1e5,
+        "server_cpu_pct": float(rate_pct),
+        "timed_out_count": 0,
+        "unsent_count": 0,
+    }
+    return launch(server, block, per_s, "fair", **(usual | facts))
+
+
+def inside(server: str, load: str, values: dict[str, list[int]] | None = None, **facts: Scalar) -> list[Samples]:
+    """Five launches of what is inside a server."""
+    key = {"server": server, "arm": "inside", "load": load, "keep_alive": "on"}
+    return [
+        Samples({**key, "of_capacity_pct": 100, "observed": "off"}, block, values or {}, facts) for block in range(5)
+    ]

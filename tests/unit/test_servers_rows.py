@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from made_servers import launch, launches
+from made_servers import inside, launch, launches, open_launch
 
 from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
 from c10k_probe.registry import find_experiments
@@ -82,6 +82,28 @@ def test_near_to_what_the_generator_reaches_on_the_null_server_is_void() -> None
     assert found["tornado", "article", "off", "on"]["of_null_ratio"] == pytest.approx(0.5)
 
 
+def test_an_open_loop_has_a_row_for_each_rate_and_is_void_when_the_sender_was_the_limit() -> None:
+    made = [open_launch("node", block, rate) for block in range(5) for rate in (30, 90)]
+    made += [open_launch("tornado", block, 90, load_cpu_pct=85.0) for block in range(5)]
+    made += [open_launch("nginx", block, 90, sender_late_ns=4e6, failed_count=3) for block in range(5)]
+    flat = [flatten(row) for row in SERVERS.summarise(SERVERS.parameters_type(), made, 1)]
+    rows = {(row["server"], row["of_capacity_pct"]): row for row in flat}
+    assert list(rows) == [("nginx", 90), ("node", 30), ("node", 90), ("tornado", 90)]
+    node = rows["node", 30]
+    assert (node["load"], node["capacity_per_s"], node["intended_per_s"]) == ("open loop", 10_000, 3_000)
+    assert (node["request_p90_ns"], node["request_p99_ns"], node["grade"]) == (2e6, 5e6, "ok")
+    assert rows["tornado", 90]["grade"] == "void"
+    reason = str(rows["nginx", 90]["grade_reason"])
+    assert rows["nginx", 90]["grade"] == "shaky"
+    assert ("15 of 50,000 requests failed" in reason, "late itself" in reason) == (True, True)
+    assert SERVERS.fit(SERVERS.parameters_type(), made, 1) == []  # a rate is compared with no closed loop
+
+
+def test_without_answers_the_open_loop_has_no_tail() -> None:
+    (row,) = rows_of([open_launch("node", 0, 70, p99_ns=None)]).values()
+    assert (row["request_p99_ns"], "99th percentile" in str(row["grade_reason"])) == (None, True)
+
+
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,14 +158,16 @@ def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | No
 
 
 def test_without_what_they_need_the_judges_do_not_judge() -> None:
-    assert {verdict.verdict for verdict in verdicts_of([]).values()} == {NOT_MEASURED}
+    found = {claim: verdict.verdict for claim, verdict in verdicts_of([]).items()}
+    assert found.pop("C31") == "NOT-FALSIFIABLE"
+    assert set(found.values()) == {NOT_MEASURED}
 
 
 def test_every_claim_is_judged_once() -> None:
     claims = [*verdicts_of([])]
     assert len(claims) == len(SERVERS.judges)
-    wanted = ["C01", "C05", "C30", "C32", "C34", "C36", "C41", "C42", "C43", "C44", "C45", "C46", "C47", "C54"]
-    assert sorted(claims) == sorted([*wanted, "C37"])
+    wanted = "C01 C05 C30 C31 C32 C33 C34 C36 C37 C41 C42 C43 C44 C45 C46 C47 C48 C54"
+    assert sorted(claims) == wanted.split()
 
 
 @pytest.mark.parametrize(
@@ -187,6 +211,99 @@ def test_counts_decide_without_intervals() -> None:
         "C41": "REFUTED",
     }
     forking = verdicts_of(
-        [launch(APACHE, 0, 1000, forks_count=10_100), launch("nginx", 0, 1000, new_processes_count=3)]
+        [
+            launch(APACHE, 0, 1000, forks_count=10_300, idle_forks_count=200),
+            launch("nginx", 0, 1000, new_processes_count=3),
+        ]
     )
     assert (forking["C01"].verdict, forking["C30"].verdict) == ("CONFIRMED", "REFUTED")
+    assert forking["C01"].evidence.startswith("10,300 began, 200 without a load, 10,000 requests: 1.0100 for each")
+
+
+def test_others_processes_are_not_apaches() -> None:
+    """What begins without a load as well is taken off; without that control nothing is judged."""
+    busy = launch(APACHE, 0, 1000, forks_count=9_600, idle_forks_count=9_500)
+    assert verdicts_of([busy])["C01"].verdict == "REFUTED"
+    unknown = launch(APACHE, 0, 1000, forks_count=9_600, idle_forks_count=None)
+    assert verdicts_of([unknown])["C01"].verdict == NOT_MEASURED
+
+
+@pytest.mark.parametrize(
+    ("tornado", "asyncio", "verdict"), [(2.0, 2.0, "CONFIRMED"), (2.0, 1.2, "PARTLY"), (1.2, 1.2, "REFUTED")]
+)
+def test_tornado_against_threads_needs_the_same_parser_too(tornado: float, asyncio: float, verdict: str) -> None:
+    samples = [*launches("python-http-server", STEADY, "fair"), *launches("python-threading", STEADY, "fair")]
+    samples += launches("tornado", times(tornado), "fair")
+    assert verdicts_of(samples)["C32"].verdict == NOT_MEASURED
+    samples += launches("asyncio", times(asyncio), "fair")
+    assert verdicts_of(samples)["C32"].verdict == verdict
+
+
+@pytest.mark.parametrize(("jitless", "verdict"), [(0.5, "CONFIRMED"), (0.9, "PARTLY"), (None, "CONFIRMED")])
+def test_the_runtime_is_judged_by_its_compiler_as_well(jitless: float | None, verdict: str) -> None:
+    samples = [
+        item
+        for name, rate in zip(TABLE, (4, 4, 4, 1, 1, 1), strict=True)
+        for item in launches(name, times(rate), "fair")
+    ]
+    samples += launches("node", STEADY, "fair")
+    if jitless is not None:
+        samples += launches("node-jitless", times(jitless), "fair")
+    found = verdicts_of(samples)["C47"]
+    assert found.verdict == verdict
+    assert ("was not measured" in found.evidence) == (jitless is None)
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+COUNTS = [10, 45, 80, 115, 150]
+
+
+def sizes(each_mib: float) -> dict[str, list[int]]:
+    """Trees of so many processes, each with so much: by every meter."""
+    tree = [round((20 + each_mib * count) * 2**20) for count in COUNTS]
+    return {"workers_count": COUNTS, **dict.fromkeys(("tree_bytes", "pss_bytes", "private_bytes", "rss_bytes"), tree)}
+
+
+@pytest.mark.parametrize(("each_mib", "verdict"), [(0.5, "REFUTED"), (12.0, "CONFIRMED")])
+def test_what_a_process_takes_is_a_slope(each_mib: float, verdict: str) -> None:
+    samples = inside(APACHE, "held connections", sizes(each_mib), script_cache="on")
+    (row,) = rows_of(samples).values()
+    assert row["process_bytes"] == pytest.approx(each_mib * 2**20)
+    assert row["process_lo_bytes"] == pytest.approx(row["process_hi_bytes"])
+    found = verdicts_of(samples)["C05"]
+    assert (found.verdict, "by private" in found.evidence) == (verdict, True)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "nonblocking", "ratio", "verdict"),
+    [(4, 4, 2.0, "PARTLY"), (6, 4, 1.0, "CONFIRMED"), (4, 3, 2.0, "REFUTED")],
+)
+def test_whether_node_waits_for_threads(at_once: int, nonblocking: int, ratio: float, verdict: str) -> None:
+    facts: dict[str, Scalar] = {"sockets_count": 4, "jobs_count": 6, "engine_version": "11.3"}
+    facts |= {"nonblocking_sockets_count": nonblocking, "at_once_count": at_once, "wave_ratio": ratio}
+    assert verdicts_of(inside("node", "files", **facts))["C33"].verdict == verdict
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.9, "REFUTED"), (1.0, "CONFIRMED")])
+def test_whether_threads_help_javascript(ratio: float, verdict: str) -> None:
+    found = verdicts_of(inside("node", "worker threads", jobs_count=2, threads_ratio=ratio, server_version="N/20"))
+    assert found["C48"].verdict == verdict
+    assert (
+        verdicts_of(inside("node", "worker threads", jobs_count=1, threads_ratio=None))["C48"].verdict == NOT_MEASURED
+    )
+
+
+@pytest.mark.parametrize(
+    ("cpus", "left_pct", "cpu_pct", "verdict"),
+    [
+        (2.0, 50.0, 99.0, "REFUTED"),
+        (4.0, 74.0, 99.0, "REFUTED"),
+        (2.0, 30.0, 140.0, "INCONCLUSIVE"),
+        (1.0, 0.0, 99.0, "CONFIRMED"),
+        (2.0, 60.0, 80.0, NOT_MEASURED),
+    ],
+)
+def test_what_a_loop_leaves_of_an_instance(cpus: float, left_pct: float, cpu_pct: float, verdict: str) -> None:
+    samples = inside("node", "wrk", cpus_count=cpus, left_pct=left_pct, server_cpu_pct=cpu_pct)
+    assert verdicts_of(samples)["C54"].verdict == verdict

@@ -1,0 +1,113 @@
+"""What a launch of servers came to, as facts: of the load generator, of the server's CPU, sockets and memory."""
+
+from __future__ import annotations
+
+import statistics
+
+from c10k_probe.experiment import Scalar
+from c10k_probe.load import AbReport, ClosedLoop
+from c10k_probe.observe import counters, tree
+from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
+from c10k_probe.observe.series import Memory, Series
+
+NS_PER_S = 1e9
+Facts = dict[str, Scalar]
+
+
+def ab_facts(report: AbReport) -> Facts:
+    """Of ab's report: a failure is told by its kind."""
+    return {
+        "requests_count": report.complete_count,
+        "answered_count": report.answered_count,
+        "failed_count": report.failed_count + report.wrong_answers_count,
+        "failed_connect_count": report.failed_connect_count,
+        "failed_receive_count": report.failed_receive_count,
+        "failed_length_count": report.failed_length_count,
+        "failed_exceptions_count": report.failed_exceptions_count,
+        "wrong_answers_count": report.wrong_answers_count,
+        "throughput_per_s": report.answered_count / report.taken_s if report.taken_s else None,
+        "p50_ns": report.latency_p50_ns,
+        "p99_ns": report.latency_p99_ns,
+        "longest_ns": report.latency_longest_ns,
+    }
+
+
+def wrk_facts(report: ClosedLoop) -> Facts:
+    """Of wrk's report, which tells kinds of failure only together."""
+    lost = dict.fromkeys(("failed_connect_count", "failed_receive_count", "failed_length_count"))
+    return {
+        "requests_count": report.requests_count,
+        "answered_count": report.requests_count,
+        "failed_count": report.failed_count,
+        **lost,
+        "failed_exceptions_count": None,
+        "wrong_answers_count": None,
+        "throughput_per_s": report.requests_per_s,
+        "p50_ns": report.latency_p50_ns,
+        "p99_ns": report.latency_p99_ns,
+        "longest_ns": None,
+    }
+
+
+def cpu_facts(
+    before: tree.TreeReading, after: tree.TreeReading, elapsed_s: float, load_cpu_s: float, answered_count: int
+) -> Facts:
+    """CPU of the tree with its ended children: the sum by the scheduler's account, its parts by ticks."""
+    run_s = _since(before.cpu_run_s, after.cpu_run_s)
+    user_s, system_s = (_since(getattr(before, name), getattr(after, name)) for name in ("cpu_user_s", "cpu_system_s"))
+    ticks_s = None if user_s is None or system_s is None else user_s + system_s
+    share = user_s / ticks_s if user_s is not None and ticks_s else None
+    pct = None if run_s is None or not elapsed_s else 100 * run_s / elapsed_s
+    return {
+        "server_cpu_s": run_s,
+        "server_cpu_pct": pct,
+        "server_user_pct": None if pct is None or share is None else pct * share,
+        "server_system_pct": None if pct is None or share is None else pct * (1 - share),
+        "load_cpu_pct": 100 * load_cpu_s / elapsed_s if elapsed_s else None,
+        "requests_per_cpu_s": answered_count / run_s if run_s else None,
+        "cpu_per_request_ns": run_s * NS_PER_S / answered_count if run_s is not None and answered_count else None,
+    }
+
+
+def _since(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def kernel_facts(delta: counters.Counters) -> Facts:
+    """What the kernel counted meanwhile: in the whole network namespace, and of the whole machine."""
+    return {
+        "overflows_count": delta.listen_overflows_count,
+        "timeouts_count": delta.tcp_timeouts_count,
+        "forks_count": delta.forks_count,
+    }
+
+
+def series_facts(series: Series, rest: Memory | None) -> Facts:
+    """Most and middle of what was seen while the load lasted; None for what was not."""
+    served = [item.accepted_count for item in series.sockets]
+    queued = [item.queued_count for item in series.sockets]
+    memory = series.memory
+    top = max(memory, key=_whole_bytes, default=None)
+    available = [item.available_bytes for item in memory if item.available_bytes is not None]
+    fall = rest.available_bytes - min(available) if rest and rest.available_bytes and available else None
+    return {
+        "served_max_count": max(served, default=None),
+        "served_mean_count": statistics.fmean(served) if served else None,
+        "queued_max_count": max(queued, default=None),
+        "sockets_readings_count": len(served),
+        "rest_bytes": _whole_bytes(rest) if rest else None,
+        "rest_pss_bytes": rest.pss_bytes if rest else None,
+        "peak_bytes": _whole_bytes(top) if top else None,
+        "peak_pss_bytes": max((item.pss_bytes for item in memory), default=None),
+        "mean_pss_bytes": statistics.fmean(item.pss_bytes for item in memory) if memory else None,
+        "peak_rss_bytes": max((item.rss_bytes for item in memory), default=None),
+        "available_fall_bytes": fall,
+        "memory_readings_count": len(memory),
+        "processes_count": max((item.processes_count for item in memory), default=None),
+        "threads_count": max((item.tasks_count for item in memory), default=None),
+    }
+
+
+def _whole_bytes(item: Memory) -> int:
+    """What ending the server would give back: its share of user memory, page tables, kernel stacks."""
+    return item.pss_bytes + item.page_table_bytes + item.tasks_count * KERNEL_STACK_BYTES

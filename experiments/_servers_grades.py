@@ -1,0 +1,62 @@
+"""How far a row of servers may be trusted: who was the limit, what failed, how often it was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from c10k_probe import stats
+from c10k_probe.units import format_column
+
+from ._servers_design import FILES, HELD, OPEN, THREADS
+
+BUSY_PCT = 80  # of a load generator, of one CPU
+SATURATED_PCT = 95  # of a server, of one CPU: starting and ending the load is in the window too
+FEW_READINGS = 3
+LATE_SHARE = 0.5  # of the 99th percentile: what of it may be the sender's own lateness
+
+
+def grade_inside(found: Mapping[str, Any], load: str) -> stats.Grade:
+    """By the figure that this load is for."""
+    name = {HELD: "process_bytes", THREADS: "threads_ratio", FILES: "wave_ratio"}.get(load, "left_pct")
+    if load == THREADS and found["jobs_count"] == 1:
+        return stats.Grade("void", "one CPU, over which nothing can be split")
+    grade = stats.grade_interval(found[name], name.rpartition("_")[0].replace("_", " "))
+    if name == "left_pct" and (found["server_cpu_pct"] is None or found["server_cpu_pct"].middle < SATURATED_PCT):
+        grade = grade.worse("void", "the event loop had CPU time of its own left: this was not its full load")
+    return grade
+
+
+def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grade:
+    """By who was the limit, by what failed, and by how well it was seen."""
+    grade = stats.grade_interval(found["throughput_per_s"], "throughput")
+    if not found["requests_count"] or not found["throughput_per_s"] or not found["throughput_per_s"].middle:
+        grade = grade.worse("void", "no request was answered as it should")
+    load_pct, server = found["load_cpu_pct"], found["server_cpu_pct"]
+    is_full = server is not None and server.middle >= SATURATED_PCT
+    if load_pct is None:
+        grade = grade.worse("void", "the load generator's CPU time is unknown: it may have been the limit")
+    elif load_pct > BUSY_PCT and not is_full:
+        grade = grade.worse("void", f"the load generator used {load_pct:.0f} % of its CPU: it was the limit")
+    elif load_pct > BUSY_PCT:
+        text = f"the load generator used {load_pct:.0f} % of its CPU, though the server had nothing left of its own"
+        grade = grade.worse("shaky", text)
+    if found["failed_count"]:
+        grade = grade.worse("shaky", f"{found['failed_count']:,} of {found['requests_count']:,} requests failed")
+    if load == OPEN:
+        grade = _grade_open(grade, found)
+    if observed == "on" and (found["memory_readings_count"] or 0) < FEW_READINGS:
+        count = found["memory_readings_count"] or 0
+        grade = grade.worse("shaky", f"memory of the whole tree was read {count} times only")
+    return grade
+
+
+def _grade_open(grade: stats.Grade, found: Mapping[str, Any]) -> stats.Grade:
+    """An open loop is one only as far as the sender was in time."""
+    late, p99 = found["sender_late_ns"], found["request_p99_ns"]
+    if late is not None and p99 is not None and late > LATE_SHARE * p99.middle:
+        text = format_column("sender_late_ns", late)
+        grade = grade.worse("shaky", f"the sender was up to {text} late itself, which is in the latencies")
+    if p99 is None:
+        grade = grade.worse("shaky", "too few requests, or answers, for the 99th percentile of latency")
+    return grade

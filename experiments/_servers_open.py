@@ -1,0 +1,100 @@
+"""One launch of servers in an open loop: requests at rates that are shares of what this server can do.
+
+The server's capacity is what it answers to the same connections in a closed loop, by the same sender, in the same
+launch. Then come the rates, in an order that the seed chooses, each until every request has its outcome. Arrivals are
+random (Poisson): even ones would hide that requests wait for each other. Latency is from the moment at which a request
+was due to its whole answer, so that a server that stalls is not asked less. One that got no answer has no latency: a
+quantile that would fall among those is missing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from c10k_probe.load.open_loop import OpenLoop, Sender
+
+from c10k_probe import native, stats
+from c10k_probe.observe import tree
+
+from ._servers_facts import NS_PER_S, Facts, cpu_facts
+from ._servers_launch import Ask, beside_the_client, started, telling_of_death
+
+TIMEOUT_S = 2.0
+_WARM_S = 0.2
+_SHARES_PCT = (*range(1, 100), 99.5, 99.9)
+
+
+def measure_open(
+    ask: Ask, rates_pct: Sequence[int], seed: int, remaining_s: Callable[[], float]
+) -> Iterator[tuple[int, Facts, dict[str, list[int]]]]:
+    """Share of capacity, facts and latencies by quantile of each rate. Raises ``native.HelperError``."""
+    with (
+        started(ask) as ready,
+        beside_the_client(),
+        telling_of_death(ready.server),
+        Sender(ready.server.port, ask.connections_count, keep_alive=ask.keeps_alive, timeout_s=TIMEOUT_S) as sender,
+    ):
+        pumped = sender.pump(ask.duration_s, _WARM_S)
+        capacity_per_s = pumped.requests_count / pumped.duration_ns * NS_PER_S
+        if not capacity_per_s:
+            raise native.HelperError("it answered nothing in a closed loop, of which rates could be a share")
+        order = random.Random(seed)
+        for rate_pct in order.sample(rates_pct, len(rates_pct)):
+            if remaining_s() <= 0:
+                raise native.HelperError("the run's time is over")
+            before = tree.read_tree(ready.server.session, memory=False)
+            rate_per_s = capacity_per_s * rate_pct / 100
+            report = sender.send(rate_per_s, ask.duration_s, order.getrandbits(32), arrivals="poisson")
+            after = tree.read_tree(ready.server.session, memory=False)
+            elapsed_s, load_s = report.duration_ns / NS_PER_S, report.client_cpu_ns / NS_PER_S
+            facts = open_facts(report) | cpu_facts(before, after, elapsed_s, load_s, report.answered_count)
+            asked: Facts = {"capacity_per_s": capacity_per_s, "intended_per_s": rate_per_s}
+            yield rate_pct, {**ready.facts, **facts, **asked}, latencies_by_share(report)
+
+
+def open_facts(report: OpenLoop) -> Facts:
+    """Of the sender's report. A failure is any request that was due and got no right answer in time."""
+    latencies = _latencies(report)
+    answered, intended = report.answered_count, report.intended_count
+    return {
+        "requests_count": intended,
+        "answered_count": answered,
+        "failed_count": intended - answered,
+        "failed_connect_count": report.refused_count,
+        "failed_receive_count": report.reset_count,
+        "wrong_answers_count": report.wrong_count,
+        "timed_out_count": report.timed_out_count,
+        "unsent_count": report.unsent_count,
+        "throughput_per_s": answered / report.duration_ns * NS_PER_S if report.duration_ns else None,
+        "p50_ns": quantile(latencies, 50),
+        "p90_ns": quantile(latencies, 90),
+        "p99_ns": quantile(latencies, 99),
+        "longest_ns": _finite(max(latencies, default=math.inf)) if report.samples_every == 1 else None,
+        "sender_late_ns": report.longest_late_ns,
+    }
+
+
+def latencies_by_share(report: OpenLoop) -> dict[str, list[int]]:
+    """The distribution: latency that so many percent of the requests do not exceed, as far as that is known."""
+    latencies = _latencies(report)
+    known = [(share, value) for share in _SHARES_PCT if (value := quantile(latencies, share)) is not None]
+    return {"share_permille": [round(10 * share) for share, _ in known], "latency_ns": [round(ns) for _, ns in known]}
+
+
+def _latencies(report: OpenLoop) -> list[float]:
+    """Of all requests that were kept, in order; without end where there was no answer."""
+    return sorted(float(ns) if ns >= 0 else math.inf for ns in report.latency_ns)
+
+
+def quantile(latencies: Sequence[float], share_pct: float) -> float | None:
+    """The latency that this share does not exceed, by nearest rank; None with too few beyond it, or no answer there."""
+    count = len(latencies)
+    if count * (100 - share_pct) < stats.SAMPLES_BEYOND * 100:
+        return None
+    return _finite(latencies[max(0, math.ceil(count * share_pct / 100) - 1)])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
