@@ -27,7 +27,15 @@ from c10k_probe.exits import ExitCode
 PROTOCOL: Final = 1
 LINKINGS: Final = ("dynamic", "static", "static-pie")
 PYTHON: Final = "python"  # the "linking" of a helper that is a Python program of this package
-HELPERS: Final = ("fork_latency", "spawn_target", "reference_server", "connection_holder", "readiness", "scheduling")
+HELPERS: Final = (
+    "fork_latency",
+    "spawn_target",
+    "reference_server",
+    "connection_holder",
+    "http_sender",
+    "readiness",
+    "scheduling",
+)
 HELPERS_VARIABLE: Final = "C10K_PROBE_HELPERS"  # a folder to take helpers from instead of the package's own
 _SILENCE_S: Final = 30.0
 _FAREWELL_S: Final = 5.0

@@ -3,6 +3,7 @@
 from c10k_probe.load.ab import Ab, AbReport
 from c10k_probe.load.generator import find_generator
 from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
+from c10k_probe.load.open_loop import ClosedLoopReport, OpenLoop, Sender
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
 __all__ = [
@@ -10,12 +11,15 @@ __all__ = [
     "AbReport",
     "Backlogged",
     "ClosedLoop",
+    "ClosedLoopReport",
     "Echoes",
     "Failure",
     "Holder",
+    "OpenLoop",
     "Probed",
     "Pumped",
     "Ramped",
+    "Sender",
     "Wrk",
     "find_generator",
     "find_wrk",

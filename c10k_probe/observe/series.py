@@ -17,6 +17,7 @@ from c10k_probe.observe import sockets, tree
 from c10k_probe.observe.procfs import read_meminfo
 
 _EVERY_S: Final = 0.1
+_LOOPBACK: Final = "127.0.0.1"  # others may use the port on another address
 _PAUSE_FACTOR: Final = 50
 
 
@@ -82,7 +83,7 @@ class Series:
 
     def _read_sockets(self) -> None:
         at_s = time.monotonic() - self._started_s
-        accepted = sockets.accepted_count(self._port, self._families)
+        accepted = sockets.accepted_count(self._port, self._families, address=_LOOPBACK)
         queue = sockets.listen_queue(self._port)
         if accepted is not None and queue is not None:
             self.sockets.append(Sockets(at_s, accepted, queue.queued_count))

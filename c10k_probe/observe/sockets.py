@@ -162,10 +162,7 @@ def _ipv4_text(address: bytes, family: int) -> str | None:
 
 def _proc_dump(port: int, state: int, address: str | None, name: str, proc_root: Path) -> Iterator[tuple[int, int]]:
     """The same from /proc/net/tcp or tcp6. Raises OSError when it cannot be read."""
-    local_end, state_word = f":{port:04X}", f"{state:02X}"
-    if address is not None:  # as the machine stores it: 127.0.0.1 is 0100007F on a little-endian one
-        octets = bytes(map(int, address.split(".")))
-        local_end = f"{int.from_bytes(octets, sys.byteorder):08X}{local_end}"
+    local_end, state_word = _proc_end(port, address), f"{state:02X}"
     with (proc_root / "net" / name).open(encoding="ascii") as lines:
         next(lines, None)
         for line in lines:
@@ -234,9 +231,15 @@ def listening_families(port: int) -> tuple[int, ...]:
 
 
 def accepted_count(
-    port: int, families: Iterable[int] = _FAMILIES, *, use_netlink: bool = True, proc_root: Path = PROC
+    port: int,
+    families: Iterable[int] = _FAMILIES,
+    *,
+    address: str | None = None,
+    use_netlink: bool = True,
+    proc_root: Path = PROC,
 ) -> int | None:
-    """Connections whose local end is `port` that a process has accepted and not closed; None when nobody tells.
+    """Connections whose local end is `port` (and `address`) that a process has accepted and not closed; None when
+    nobody tells.
 
     Those are the sockets that have an inode: one in the accept queue has no file yet, one that was closed has none any
     more (sock_i_ino in net/core/sock.c). In a walk over the kernel's table each counts as it is when its turn comes: of
@@ -246,27 +249,40 @@ def accepted_count(
     _check_port(port)
     try:
         if use_netlink:
-            requests = (_request((port, 0), _CONNECTED, family) for family in families)
-            return sum(bool(_inode(body)) for request in requests for body in _netlink_messages(request))
+            return sum(_netlink_accepted(port, address, family) for family in families)
     except (OSError, struct.error):
         pass
-    found = [_proc_accepted(port, name, proc_root) for name in ("tcp", "tcp6")]
+    found = [_proc_accepted(port, address, name, proc_root) for name in ("tcp", "tcp6")]
     return sum(count or 0 for count in found) if found[0] is not None else None
 
 
-def _inode(body: memoryview) -> int:
-    return int(struct.unpack_from("=I", body, _INODE_OFFSET_BYTES)[0])
+def _netlink_accepted(port: int, address: str | None, family: int) -> int:
+    count = 0
+    for body in _netlink_messages(_request((port, 0), _CONNECTED, family)):
+        source = bytes(body[_SOURCE_OFFSET_BYTES : _SOURCE_OFFSET_BYTES + 16])
+        if address is None or address == _ipv4_text(source, family):
+            count += bool(struct.unpack_from("=I", body, _INODE_OFFSET_BYTES)[0])
+    return count
 
 
-def _proc_accepted(port: int, name: str, proc_root: Path) -> int | None:
-    states = {f"{state:02X}" for state in _CONNECTED}
+def _proc_accepted(port: int, address: str | None, name: str, proc_root: Path) -> int | None:
+    states, local_end = {f"{state:02X}" for state in _CONNECTED}, _proc_end(port, address)
     try:
         lines = (proc_root / "net" / name).read_text(encoding="ascii").splitlines()[1:]
     except (OSError, ValueError):
         return None
     fields = (line.split() for line in lines)
-    known = (words for words in fields if len(words) > _INODE_COLUMN and words[1].endswith(f":{port:04X}"))
+    known = (words for words in fields if len(words) > _INODE_COLUMN and words[1].endswith(local_end))
     return sum(words[3] in states and words[_INODE_COLUMN] != "0" for words in known)
+
+
+def _proc_end(port: int, address: str | None) -> str:
+    """The end of a local address as /proc/net/tcp has it; the machine stores it so: 127.0.0.1 is 0100007F on a
+    little-endian one."""
+    if address is None:
+        return f":{port:04X}"
+    octets = bytes(map(int, address.split(".")))
+    return f"{int.from_bytes(octets, sys.byteorder):08X}:{port:04X}"
 
 
 def _check_port(port: int) -> None:

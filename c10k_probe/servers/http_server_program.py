@@ -1,8 +1,9 @@
 """An http.server as its manual has it: a program by itself (``python -I http_server_program.py``) that nothing imports.
 
 Arguments: port, listen backlog, secret path of the counts, body of every other answer, ``UID,GID`` to become or ``""``.
-HTTP/1.1, so that connections are kept; an answer is one write, since two would wait for each other (tcp(7),
-TCP_NODELAY); no log. What it counts takes a lock, for some 100 ns.
+HTTP/1.1, so that connections are kept, and told to be, without which a client of HTTP/1.0, such as ab, waits. An answer
+is one write, since two would wait for each other (tcp(7), TCP_NODELAY). No log. What it counts takes a lock, for some
+100 ns.
 
 Sources: http.server and socketserver of the Python library.
 """
@@ -55,6 +56,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close" if self.close_connection else "keep-alive")
         self.end_headers()
         self.wfile.write(body)
 

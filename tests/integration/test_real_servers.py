@@ -32,6 +32,8 @@ VERSIONS = {
     "nginx": r"nginx/1\.\d+\.\d+",
     "nginx-php-fpm": r"nginx/1\.\d+\.\d+ PHP/8\.\d+\.\d+",
     "node": r"Node\.js/\d+\.\d+\.\d+",
+    "node-jitless": r"Node\.js/\d+\.\d+\.\d+",
+    "python-http-server": r"http\.server CPython/3\.\d+\.\d+",
     "tornado": r"TornadoServer/\d+\.\d+\S* CPython/3\.\d+\.\d+",
 }
 COUNTLESS = ("cherokee",)

@@ -154,6 +154,24 @@ def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | No
         assert middles == [pytest.approx(runtime, abs=1e-6), pytest.approx(architecture, abs=1e-6)]
 
 
+def test_shares_are_eta_squared() -> None:
+    """By hand: logs 3 2 1 over 1 1 1, mean 1.5. Sum of squares 3.5; of rows (2, 1) 1.5; of columns (2, 1.5, 1) 1."""
+    logs = (3, 2, 1, 1, 1, 1)
+    samples = [
+        item for name, log in zip(TABLE, logs, strict=True) for item in launches(name, times(math.exp(log)), "fair")
+    ]
+    found = findings_of(samples)
+    subject = "runtime and architecture, keep-alive off"
+    for column, expected in (
+        ("runtime_share_pct", 100 * 1.5 / 3.5),
+        ("architecture_share_pct", 100 * 1 / 3.5),
+        ("difference_pct", 100 * 0.5 / 3.5),
+    ):
+        value = found[subject, column].value
+        assert value is not None
+        assert (value.middle, value.low, value.high) == tuple(pytest.approx(expected) for _ in range(3))
+
+
 # --- judges -----------------------------------------------------------------------------------------------------------
 
 

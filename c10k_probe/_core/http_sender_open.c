@@ -1,0 +1,170 @@
+/*
+ * http_sender_open.c - the command `send`: requests at moments that were fixed before, however late the answers to the
+ * others are (an open loop). What is timed is said in http_sender.c.
+ *
+ * A request whose moment has come and for which no connection is free waits, its time running; those that wait are
+ * always the next ones in order, so that the queue is two numbers.
+ *
+ * Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale" (NSDI 2006); prctl(2)
+ * (PR_SET_TIMERSLACK).
+ */
+#include "http_sender.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+enum { HEAD_START_NS = 2 * NS_PER_MS, RATE_UNITS = 1000 }; /* the rate comes in requests in 1000 s */
+
+static struct {
+    int64_t *due_ns; /* from the start of the window */
+    int64_t intended_count, start_ns, every;
+    uint64_t seed;
+    int64_t counts[OUTCOMES_COUNT];
+    int64_t *kept_due_ns, *kept_latency_ns, *kept_outcome;
+    int64_t kept_count, longest_late_ns, sent_count, last_end_ns;
+} loop;
+
+/* Exponential gaps; 53 random bits, never 0. */
+static double random_gap(uint64_t *random)
+{
+    return -log(((double)(next_random(random) >> 11) + 1.0) / 9007199254740993.0);
+}
+
+/* One after the other, evenly or as a Poisson process, until the window is over; how many. */
+static int64_t plan(int64_t rate_per_ks, int64_t duration_ns, bool is_poisson)
+{
+    const double gap_ns = (double)NS_PER_S * RATE_UNITS / (double)rate_per_ks;
+    uint64_t random = loop.seed;
+    double at_ns = is_poisson ? gap_ns * random_gap(&random) : 0.0;
+    int64_t count = 0, room = 0;
+    while (at_ns < (double)duration_ns) {
+        if (count == REQUESTS_MAX) {
+            usage("send plans at most %d requests", REQUESTS_MAX);
+        }
+        if (count == room) {
+            room = room > 0 ? 2 * room : 4096;
+            loop.due_ns = CHECK_POINTER(realloc(loop.due_ns, (size_t)room * sizeof *loop.due_ns));
+        }
+        loop.due_ns[count++] = (int64_t)at_ns;
+        at_ns = is_poisson ? at_ns + gap_ns * random_gap(&random) : gap_ns * (double)count;
+    }
+    return count;
+}
+
+/* One of each `every` requests, at a random place among them. */
+static bool is_kept(int64_t request)
+{
+    uint64_t random = loop.seed ^ (uint64_t)(request / loop.every) * 0x9e3779b97f4a7c15U;
+    return (int64_t)random_below(&random, (uint64_t)loop.every) == request % loop.every;
+}
+
+static void note(int32_t place, enum outcome outcome, int64_t request, int64_t due_ns, int64_t at_ns)
+{
+    (void)place;
+    loop.counts[outcome]++;
+    loop.last_end_ns = at_ns;
+    if (is_kept(request)) {
+        loop.kept_due_ns[loop.kept_count] = due_ns - loop.start_ns;
+        loop.kept_latency_ns[loop.kept_count] = outcome == ANSWERED ? at_ns - due_ns : -1;
+        loop.kept_outcome[loop.kept_count++] = outcome;
+    }
+}
+
+/* Sends what can be; `head` is the first request that still waits, `next` the first whose moment has not come. */
+static int64_t send_waiting(int64_t head, int64_t next)
+{
+    for (; head < next; head++) {
+        const int64_t due_ns = loop.start_ns + loop.due_ns[head], at_ns = now_ns();
+        if (at_ns - due_ns >= asked.timeout_ms * NS_PER_MS) {
+            note(-1, UNSENT, head, due_ns, at_ns);
+            continue;
+        }
+        const int32_t place = places_take();
+        if (place < 0) {
+            break;
+        }
+        loop.sent_count++;
+        place_send(place, head, due_ns);
+    }
+    return head;
+}
+
+static int64_t next_moment_ns(int64_t head, int64_t next)
+{
+    const int64_t next_ns = next < loop.intended_count ? loop.start_ns + loop.due_ns[next] : INT64_MAX;
+    const int64_t old_ns =
+        head < next ? loop.start_ns + loop.due_ns[head] + asked.timeout_ms * NS_PER_MS : INT64_MAX;
+    return next_ns < old_ns ? next_ns : old_ns;
+}
+
+static void turn(void)
+{
+    int64_t head = 0, next = 0;
+    while (head < loop.intended_count || places_busy_count() > 0) {
+        const int64_t at_ns = now_ns();
+        for (; next < loop.intended_count && loop.start_ns + loop.due_ns[next] <= at_ns; next++) {
+            const int64_t late_ns = at_ns - loop.start_ns - loop.due_ns[next];
+            loop.longest_late_ns = late_ns > loop.longest_late_ns ? late_ns : loop.longest_late_ns;
+        }
+        head = send_waiting(head, next);
+        places_wait(next_moment_ns(head, next));
+    }
+}
+
+static void emit_sent(int64_t duration_ns, int64_t used_cpu_ns)
+{
+    const size_t kept = (size_t)loop.kept_count;
+    emit_begin("{\"type\":\"sent\",\"intended_count\":%" PRId64 ",\"sent_count\":%" PRId64
+               ",\"opened_connections_count\":%" PRId64,
+               loop.intended_count, loop.sent_count, places_opened_count());
+    emit_outcomes(loop.counts);
+    emit_part(",\"start_ns\":%" PRId64 ",\"duration_ns\":%" PRId64 ",\"taken_ns\":%" PRId64
+              ",\"client_cpu_ns\":%" PRId64 ",\"longest_late_ns\":%" PRId64 ",\"samples_every\":%" PRId64,
+              loop.start_ns, duration_ns, loop.last_end_ns - loop.start_ns, used_cpu_ns, loop.longest_late_ns,
+              loop.every);
+    emit_int64_array(",\"due_ns\":", loop.kept_due_ns, kept);
+    emit_int64_array(",\"latency_ns\":", loop.kept_latency_ns, kept);
+    emit_int64_array(",\"outcome\":", loop.kept_outcome, kept);
+    emit_own_failure();
+    emit_finish("}");
+}
+
+static int64_t *new_numbers(int64_t count)
+{
+    return CHECK_POINTER(calloc((size_t)count + 1, sizeof(int64_t)));
+}
+
+void command_send(const int64_t *arguments)
+{
+    const int64_t duration_ns = arguments[1] * NS_PER_MS;
+    if (arguments[0] == 0 || arguments[1] == 0) {
+        usage("send needs a rate and a duration above 0");
+    }
+    memset(&loop, 0, sizeof loop);
+    loop.seed = (uint64_t)arguments[2];
+    loop.intended_count = plan(arguments[0], duration_ns, arguments[3] != 0);
+    loop.every = loop.intended_count > 0 ? 1 + (loop.intended_count - 1) / asked.samples_count : 1;
+    const int64_t room = loop.intended_count / loop.every + 1;
+    loop.kept_due_ns = new_numbers(room);
+    loop.kept_latency_ns = new_numbers(room);
+    loop.kept_outcome = new_numbers(room);
+    places_begin(note);
+    places_open();
+    CHECK(prctl(PR_SET_TIMERSLACK, 1)); /* nanosecond: by default a sleep may be 50 us longer */
+    loop.start_ns = loop.last_end_ns = now_ns() + HEAD_START_NS;
+    emit("{\"type\":\"began\",\"start_ns\":%" PRId64 ",\"connected_count\":%" PRId64 "}", loop.start_ns,
+         places_connected_count());
+    const int64_t cpu_before_ns = cpu_ns();
+    turn();
+    const int64_t used_cpu_ns = cpu_ns() - cpu_before_ns;
+    CHECK(prctl(PR_SET_TIMERSLACK, 0)); /* as it was */
+    emit_sent(duration_ns, used_cpu_ns);
+    count_samples(loop.kept_count, loop.intended_count - loop.counts[ANSWERED]);
+    free(loop.due_ns);
+    free(loop.kept_due_ns);
+    free(loop.kept_latency_ns);
+    free(loop.kept_outcome);
+}
