@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, WinnerMap, column, estimate
-from c10k_probe.traced import tracing_column
+from c10k_probe.traced import calls_column, counted_column, dropped_column, price_column, tracing_column, wait_column
 
 from ._readiness_design import C_MECHANISMS, PYTHON_MECHANISMS, SAME, WORKLOADS, cost_ns
 
@@ -60,20 +60,14 @@ class ReadinessRow(Row):
     voluntary_switches_count: int | None = column("voluntary context switches in all passes")
     involuntary_switches_count: int | None = column("involuntary context switches in all passes")
     traced_by: str = tracing_column()
-    traced_calls_per_event: stats.Interval | None = estimate("traced_calls_per_event", f"system calls {_EACH}")
-    traced_calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
-    voluntary_switches_per_event: stats.Interval | None = estimate(
-        "voluntary_switches_per_event", f"context switches to sleep {_EACH}"
-    )
-    involuntary_switches_per_event: stats.Interval | None = estimate(
-        "involuntary_switches_per_event", f"context switches of the thread when it could have gone on {_EACH}"
-    )
-    page_faults_per_event: stats.Interval | None = estimate("page_faults_per_event", f"page faults {_EACH}")
-    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits for a CPU {_EACH}")
-    traced_over_off_ratio: stats.Interval | None = estimate(
-        "traced_over_off_ratio", "time of an event while traced over untraced, block by block"
-    )
-    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
+    traced_calls_per_event: stats.Interval | None = counted_column("traced_calls_per_event", _EACH)
+    traced_calls: str | None = calls_column(_EACH)
+    voluntary_switches_per_event: stats.Interval | None = counted_column("voluntary_switches_per_event", _EACH)
+    involuntary_switches_per_event: stats.Interval | None = counted_column("involuntary_switches_per_event", _EACH)
+    page_faults_per_event: stats.Interval | None = counted_column("page_faults_per_event", _EACH)
+    runqueue_wait_ns: stats.Interval | None = wait_column(_EACH)
+    traced_over_off_ratio: stats.Interval | None = price_column("time of an event")
+    trace_dropped_count: int | None = dropped_column()
 
 
 _SETUP = "set-up"

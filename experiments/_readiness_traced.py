@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from c10k_probe import native, stats
 from c10k_probe.experiment import OFF, Cell, Samples, Scalar, View
-from c10k_probe.traced import Key, by_key, untraced
+from c10k_probe.traced import Key, by_key, untraced, views
 from c10k_probe.tracing.base import Options
 
 from ._readiness_design import PYTHON_MECHANISMS, cost_ns
@@ -33,20 +33,15 @@ FIGURES: Final = {
     "page_faults_count": "page_faults_per_event",
     "runqueue_wait_ns": "runqueue_wait_ns",
 }
-_GROUP: Final = "traced, for each event"
-
-
-def views() -> Iterator[View]:
-    """The tables of traced launches."""
-    yield View("calls by itself", "calls_per_event", group=_GROUP, traced=True)
-    for header, stem, unit in (
-        ("calls by tracer", "traced_calls", "_per_event"),
-        ("voluntary", "voluntary_switches", "_per_event"),
-        ("involuntary", "involuntary_switches", "_per_event"),
-        ("time over untraced", "traced_over_off", "_ratio"),
-    ):
-        yield View(header, f"{stem}{unit}", f"{stem}_lo{unit}", f"{stem}_hi{unit}", _GROUP, traced=True)
-    yield View("by name", "traced_calls", group="system calls for each event", traced=True)
+VIEWS: Final = (
+    View("told by itself", "calls_per_event", group="traced, for each event", traced=True),
+    *views(
+        "event",
+        ("traced_calls", "voluntary_switches", "involuntary_switches"),
+        price="time over untraced",
+        calls="traced_calls",
+    ),
+)
 
 
 @dataclass(frozen=True)

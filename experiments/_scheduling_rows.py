@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from c10k_probe import stats
 from c10k_probe.experiment import Row, Samples, Scalar, column, estimate, spread
-from c10k_probe.traced import tracing_column
+from c10k_probe.traced import dropped_column, price_column, tracing_column, wait_column
 
 OWN_CPU_SHARE = 0.97
 NEAR_EDGE_NS = 200_000
@@ -74,14 +74,10 @@ class SchedulingRow(Row):
     traced_over_charged_ratio: stats.Interval | None = estimate(
         "traced_over_charged_ratio", "switches by the tracer over those by the kernel's account"
     )
-    runqueue_wait_ns: stats.Interval | None = estimate(
-        "runqueue_wait_ns", "waits of runnable tasks for one switch, traced"
-    )
+    runqueue_wait_ns: stats.Interval | None = wait_column("for one switch, traced")
     calls_count: int | None = column("system calls of whole launches, traced")
-    traced_over_off_ratio: stats.Interval | None = estimate(
-        "traced_over_off_ratio", "time of a pass while traced over untraced, block by block"
-    )
-    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
+    traced_over_off_ratio: stats.Interval | None = price_column("time of a pass")
+    trace_dropped_count: int | None = dropped_column()
 
 
 def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> list[SchedulingRow]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from c10k_probe import stats
 from c10k_probe.experiment import OFF, Cell, Samples, Scalar, View
 from c10k_probe.observe import tree
-from c10k_probe.traced import by_key, slowdown, untraced
+from c10k_probe.traced import by_key, interval_view, slowdown, untraced
 from c10k_probe.tracing.base import Options
 from c10k_probe.tracing.result import Trace
 
@@ -29,17 +29,13 @@ _KINDS: Final = ("voluntary_switches_count", "involuntary_switches_count")
 _GROUP: Final = "traced, whole launches"
 
 
-def _interval_view(header: str, stem: str, unit: str, priority: int) -> View:
-    return View(header, f"{stem}{unit}", f"{stem}_lo{unit}", f"{stem}_hi{unit}", _GROUP, priority, traced=True)
-
-
 VIEWS: Final = (
     View("sched_switch", "traced_switches_count", group=_GROUP, traced=True),
     View("charged", "charged_switches_count", group=_GROUP, traced=True),
-    _interval_view("over charged", "traced_over_charged", "_ratio", 2),
-    _interval_view("waiting to run", "runqueue_wait", "_ns", 3),
+    interval_view("over charged", "traced_over_charged_ratio", _GROUP, 2),
+    interval_view("waiting to run", "runqueue_wait_ns", _GROUP, 3),
     View("system calls", "calls_count", group=_GROUP, priority=4, traced=True),
-    _interval_view("time over untraced", "traced_over_off", "_ratio", 3),
+    interval_view("time over untraced", "traced_over_off_ratio", _GROUP, 3),
 )
 
 

@@ -16,10 +16,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe import stats
-from c10k_probe.experiment import OFF, Row, Samples, Scalar, Stack, View, column, estimate
+from c10k_probe.experiment import OFF, Row, Samples, Scalar, Stack, column
 from c10k_probe.observe import tree
 from c10k_probe.servers import MODELS, Server
-from c10k_probe.traced import by_key, slowdown, tracing_column, untraced
+from c10k_probe.traced import (
+    by_key,
+    calls_column,
+    counted_column,
+    done_calls_column,
+    dropped_column,
+    price_column,
+    slowdown,
+    tracing_column,
+    untraced,
+    views,
+    wait_column,
+)
 from c10k_probe.tracing.base import Options
 from c10k_probe.tracing.choose import BACKENDS
 from c10k_probe.tracing.result import Trace
@@ -57,7 +69,6 @@ _COUNTS: Final = (
     *("accepts_count", "forks_count", "threads_count"),
 )
 _EACH = "for one request, traced"
-_GROUP = "traced, for each request"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +77,9 @@ class TracedServersRow(ServersRow):
 
     threads_ran_count: int | None = column("threads that had 1 % or more of the tree's CPU time under load, the most")
     traced_by: str = tracing_column()
-    calls_per_request: stats.Interval | None = estimate("calls_per_request", f"system calls {_EACH}")
-    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
-    done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
+    calls_per_request: stats.Interval | None = counted_column("calls_per_request", _EACH)
+    calls: str | None = calls_column(_EACH)
+    done_calls: str | None = done_calls_column(_EACH)
     wait_calls_per_request: float | None = column(f"calls that wait for events, such as epoll_wait, {_EACH}")
     watch_calls_per_request: float | None = column(f"epoll_ctl {_EACH}")
     accept_calls_per_request: float | None = column(f"accept and accept4, also in vain, {_EACH}")
@@ -80,42 +91,22 @@ class TracedServersRow(ServersRow):
     memory_calls_per_request: float | None = column(f"calls that map memory {_EACH}")
     task_calls_per_request: float | None = column(f"calls about tasks, and futex, {_EACH}")
     other_calls_per_request: float | None = column(f"all other calls, and those not counted by name, {_EACH}")
-    voluntary_switches_per_request: stats.Interval | None = estimate(
-        "voluntary_switches_per_request", f"context switches to sleep {_EACH}"
-    )
-    involuntary_switches_per_request: stats.Interval | None = estimate(
-        "involuntary_switches_per_request", f"context switches of tasks that could have gone on {_EACH}"
-    )
-    page_faults_per_request: stats.Interval | None = estimate("page_faults_per_request", f"page faults {_EACH}")
-    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
-    forks_per_request: stats.Interval | None = estimate("forks_per_request", f"new processes of the tree {_EACH}")
+    voluntary_switches_per_request: stats.Interval | None = counted_column("voluntary_switches_per_request", _EACH)
+    involuntary_switches_per_request: stats.Interval | None = counted_column("involuntary_switches_per_request", _EACH)
+    page_faults_per_request: stats.Interval | None = counted_column("page_faults_per_request", _EACH)
+    runqueue_wait_ns: stats.Interval | None = wait_column(_EACH)
+    forks_per_request: stats.Interval | None = counted_column("forks_per_request", _EACH)
     tree_forks_count: int | None = column("processes that the tree began while it was traced, over all launches")
     tree_threads_count: int | None = column("threads that the tree began while it was traced, over all launches")
     tree_accepts_count: int | None = column("connections that it accepted while it was traced, over all launches")
     epoll_waits_count: int | None = column("calls of epoll_wait and its like, over all traced launches")
     polls_count: int | None = column("calls of poll, select and their like, over all traced launches")
-    traced_over_off_ratio: stats.Interval | None = estimate(
-        "traced_over_off_ratio", "answers a second while traced over untraced, block by block"
-    )
-    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
+    traced_over_off_ratio: stats.Interval | None = price_column("answers a second")
+    trace_dropped_count: int | None = dropped_column()
 
 
-def _view(header: str, name: str, priority: int = 1) -> View:
-    stem, _, suffix = name.rpartition("_per_") if "_per_" in name else name.rpartition("_")
-    unit = name.removeprefix(stem)
-    assert suffix
-    return View(header, name, f"{stem}_lo{unit}", f"{stem}_hi{unit}", _GROUP, priority, traced=True)
-
-
-VIEWS: Final = (
-    _view("calls", "calls_per_request"),
-    _view("voluntary", "voluntary_switches_per_request"),
-    _view("involuntary", "involuntary_switches_per_request"),
-    _view("waiting to run", "runqueue_wait_ns"),
-    _view("forks", "forks_per_request", 2),
-    _view("rate over untraced", "traced_over_off_ratio"),
-    View("by name", "calls", group="system calls for each request", traced=True),
-)
+_FIGURES = ("calls", "voluntary_switches", "involuntary_switches", "forks")
+VIEWS: Final = tuple(views("request", _FIGURES, price="rate over untraced"))
 CHARTS: Final = (
     Stack(
         "calls",

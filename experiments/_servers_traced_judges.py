@@ -87,10 +87,10 @@ def traced_c30(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     if not found:
         return Verdict("C30", restated, rule, NOT_MEASURED, "needs nginx traced by bcc or perf")
     forks, waits = _sum(found, *names[:2]), _sum(found, names[2])
+    connections = max(_sum([row], "connections_count") for row in found)
     evidence = (
-        f"{forks:,} processes and threads began and epoll_wait was called {waits:,} times in {len(found)} tests, by "
-        f"{found[0][TRACED_BY]}: {_sum(found, 'requests_count'):,} requests on "
-        f"{max(_sum([row], 'connections_count') for row in found):,} connections at once"
+        f"{forks:,} processes and threads began and epoll_wait was called {waits:,} times, by {found[0][TRACED_BY]}: "
+        f"{_sum(found, 'requests_count'):,} requests on {connections:,} connections at once"
     )
     return Verdict("C30", restated, rule, "REFUTED" if forks or not waits else "CONFIRMED", evidence)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from c10k_probe import stats
-from c10k_probe.experiment import OFF, Cell, Samples, Scalar, View
+from c10k_probe.experiment import OFF, Cell, Samples, Scalar
 from c10k_probe.servers import MODELS, Server
 from c10k_probe.traced import slowdown
 from c10k_probe.tracing.base import Options
@@ -28,19 +28,6 @@ FIGURES: Final = {
     "page_faults_count": "page_faults_per_connection",
     "runqueue_wait_ns": "runqueue_wait_ns",
 }
-
-
-def views() -> Iterator[View]:
-    """The tables of traced launches."""
-    group = "traced, for each connection"
-    for name in ("calls", "voluntary_switches", "involuntary_switches", "page_faults"):
-        ends = (f"{name}_lo_per_connection", f"{name}_hi_per_connection")
-        header = name.removesuffix("_switches").replace("_", " ")
-        yield View(header, f"{name}_per_connection", *ends, group=group, traced=True)
-    yield View("waiting to run", "runqueue_wait_ns", "runqueue_wait_lo_ns", "runqueue_wait_hi_ns", group, 2, True)
-    ends = ("traced_over_off_lo_ratio", "traced_over_off_hi_ratio")
-    yield View("rate over untraced", "traced_over_off_ratio", *ends, group=group, traced=True)
-    yield View("system calls that did not fail", "done_calls", group="system calls for each connection", traced=True)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class Readiness(Experiment[ReadinessParameters]):
     version = 1
     parameters_type = ReadinessParameters
     row_type = rows.ReadinessRow
-    views = (*rows.VIEWS, *traced.views())
+    views = (*rows.VIEWS, *traced.VIEWS)
     charts = (*rows.CHARTS, *rows.MAPS)
     judges = judges.JUDGES
     repeats = 6
