@@ -327,9 +327,8 @@ class Run:
 
     def _slowdowns(self) -> list[Finding]:
         """What tracing did to the times of what was traced."""
-        of_samples = traced.slowdowns(self._samples, self.experiment.traced_values, self.plan.seed)
         of_rows = traced.slowdowns_of_rows(list(self.rows.values()), self.experiment.traced_columns, self.plan.seed)
-        return [*of_samples, *of_rows]
+        return [*traced.slowdowns(self._samples, self.experiment.traced_values, self.plan.seed), *of_rows]
 
     # --- start and end --------------------------------------------------------------------------------------------
 
