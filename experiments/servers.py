@@ -23,6 +23,10 @@ Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for ea
 ended is none. The sum of RSS stands beside it to show how it misleads. Reading is followed by a pause of 50 times what
 it took, on the client's CPU; ``--observe on,off`` shows what that costs.
 
+With --trace each closed loop is measured traced too, on fresh servers in the same blocks: system calls by name,
+context switches, waits for a CPU and forks of the server's tree, for one request (see ``_servers_traced``). These rows
+tell no throughput, latency or memory.
+
 Known bias: a closed loop, so latency is connections over throughput, and hides what an overloaded server does to others
 (there is no open loop here yet). ab is one thread, and its "failed" counts answers of another length. The loopback's
 soft interrupts run in whoever sends, so a part of the server's work is in the client's account and the reverse.
@@ -41,7 +45,7 @@ from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.traced import untraced
 
 from . import _servers_traced as traced
-from ._servers_design import INSIDE, NS_PER_S, OPEN, ServersParameters, cells, check
+from ._servers_design import INSIDE, NS_PER_S, OPEN, ServersParameters, arms, cells, check
 from ._servers_findings import findings
 from ._servers_inside import measure_inside
 from ._servers_launch import Ask
@@ -68,8 +72,8 @@ class Servers(Experiment[ServersParameters]):
     traced_values = (traced.RATE,)
 
     def untraceable(self, parameters: ServersParameters) -> str:
-        """Every launch can be traced."""
-        return ""
+        """Every closed loop can be traced."""
+        return "of --inside nothing is traced, add --as-article or --fair" if arms(parameters) == (INSIDE,) else ""
 
     def check(self, parameters: ServersParameters) -> None:
         """See ``_servers_design.check``."""
