@@ -41,14 +41,30 @@ OF_FAIR = (
     "apache-event",
     NODE_JITLESS,
     HTTP_SERVER,
-    *(name for name in ("epoll", "thread", "fork") if name in SERVERS),
-    *(name for name in ("asyncio", "python-threading", "python-forking") if name in SERVERS),
+    "asyncio",
+    "python-threading",
 )
 OPEN = "open loop"
-OF_OPEN = (*OF_THE_ARTICLE, "nginx", "apache-event")  # what --open-server auto means
+OF_CLOSE_LOOK = (*OF_THE_ARTICLE, "nginx", "apache-event", NULL)  # what auto means: kept connections, open loop
 NONE = "none"
 RATES_PCT = ("30", "70", "90")
 OPEN_CHOICES_PCT = (*(str(rate) for rate in range(10, 100, 10)), "95", "99")
+TABLE: Mapping[str, Mapping[str, str]] = {
+    "C": {"event loop": "epoll", "thread per connection": "thread", "process per connection": "fork"},
+    "CPython": {
+        "event loop": "asyncio",
+        "thread per connection": "python-threading",
+        "process per connection": "python-forking",
+    },
+}
+"""The balanced part of runtime by architecture: the same handler, once in each language."""
+BESIDE = {NODE: ("Node.js", "event loop"), APACHE: ("PHP", "process per connection")}
+PLACES: Mapping[str, tuple[str, str]] = {
+    **{server: (runtime, kind) for runtime, row in TABLE.items() for kind, server in row.items()},
+    **BESIDE,
+}
+TABLE_RATE_PCT = 70  # so that the load generator has CPU time left beside the cheapest of them
+TABLE_WINDOW_SHARE = 0.5  # of a window of the fair test
 FULL_PCT = 100  # of its capacity: what a closed loop asks of a server
 FAIR_BACKLOG_COUNT = 4096
 OTHER_BACKLOG_COUNT = 511  # of Apache, nginx and Node.js
@@ -113,13 +129,18 @@ class ServersParameters(Parameters):
         quick=NS_PER_S,
     )
     keep_alive: tuple[str, ...] = parameter(
-        ("off", "on"), "Whether wrk uses a connection again, in the fair test.", choices=("off", "on"), many=True
+        (AUTO,),
+        "Whether wrk uses a connection again; auto: off for all, on for the article's, nginx and apache-event as well.",
+        choices=(AUTO, "off", "on"),
+        many=True,
+        quick=("off",),
     )
     open_server: tuple[str, ...] = parameter(
         (AUTO,),
-        "Which of the servers the open loop is also for: auto is the article's, nginx and apache-event.",
+        "Which of the servers the open loop is also for; auto: the article's, nginx and apache-event.",
         choices=(AUTO, NONE, *SERVERS, COMMAND),
         many=True,
+        quick=(NODE,),
     )
     open_rate: tuple[str, ...] = parameter(
         RATES_PCT,
@@ -129,7 +150,7 @@ class ServersParameters(Parameters):
         quick=("70",),
     )
     open_launches: int = parameter(
-        3, "Fresh servers for each row of the open loop, --repeats at most.", minimum=1, maximum=10_000
+        2, "Fresh servers for each row of the open loop, --repeats at most.", minimum=1, maximum=10_000
     )
     observe: tuple[str, ...] = parameter(
         ("on",),
@@ -207,9 +228,23 @@ def pool_count(name: str, connections_count: int) -> int:
 
 def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
     """The servers under the open loop: those of the fair test that are asked for."""
-    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_OPEN, COMMAND)}.get(name, (name,))}
+    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_CLOSE_LOOK, COMMAND)}.get(name, (name,))}
     found = [name for name in chosen(parameters, FAIR) if name in asked]
     return tuple(dict.fromkeys((*found, NULL))) if found else ()
+
+
+def in_table(parameters: ServersParameters) -> tuple[str, ...]:
+    """The servers of runtime by architecture: all, or those of the balanced part that the user names."""
+    if parameters.server_command:
+        return ()
+    if AUTO in parameters.server:
+        return tuple(PLACES)
+    return tuple(name for name in PLACES if name in parameters.server and name not in BESIDE)
+
+
+def open_rates_pct(parameters: ServersParameters, keep_alive: str) -> list[int]:
+    """Of capacity: those that are asked for on kept connections, and the table's on others."""
+    return [int(rate) for rate in dict.fromkeys(parameters.open_rate)] if keep_alive == "on" else [TABLE_RATE_PCT]
 
 
 def cells(parameters: ServersParameters) -> Iterator[Cell]:
@@ -219,12 +254,23 @@ def cells(parameters: ServersParameters) -> Iterator[Cell]:
             yield from _inside_cells(parameters)
             continue
         names = dict.fromkeys((*chosen(parameters, arm), NULL))
-        for keep_alive in ("off",) if arm == ARTICLE else dict.fromkeys(parameters.keep_alive):
+        for keep_alive in ("off",) if arm == ARTICLE else ("off", "on"):
             for name in names:
+                if arm == FAIR and not _is_asked(parameters, name, keep_alive):
+                    continue
                 for observed in dict.fromkeys(parameters.observe):
                     yield _closed_cell(parameters, name, arm, keep_alive, observed)
         if arm == FAIR:
             yield from (_open_cell(parameters, name) for name in in_open_loop(parameters))
+            yield from (_table_cell(parameters, name) for name in in_table(parameters))
+
+
+def _is_asked(parameters: ServersParameters, name: str, keep_alive: str) -> bool:
+    """Whether connections of this server are to be kept, or not kept."""
+    if keep_alive in parameters.keep_alive:
+        return True
+    is_named = AUTO not in parameters.server  # by the user, who then wants to see all of it
+    return AUTO in parameters.keep_alive and (keep_alive == "off" or is_named or name in (*OF_CLOSE_LOOK, COMMAND))
 
 
 def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive: str, observed: str) -> Cell:
@@ -246,6 +292,12 @@ def _open_cell(parameters: ServersParameters, name: str) -> Cell:
     key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "on", "observed": "off"}
     weight = (1 + len(parameters.open_rate)) * parameters.duration / NS_PER_S + 1
     return Cell(key, _needs(parameters, name, FAIR), weight, parameters.open_launches, is_traceable=False)
+
+
+def _table_cell(parameters: ServersParameters, name: str) -> Cell:
+    """One rate, on connections that are not kept: a thread or process for each costs something then."""
+    key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "off", "observed": "off"}
+    return Cell(key, _needs(parameters, name, FAIR), parameters.duration / NS_PER_S + 0.5)
 
 
 def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:

@@ -10,7 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from c10k_probe import stats
 from c10k_probe.experiment import Finding, Samples
 
-from ._servers_design import APACHE, ARTICLE, FAIR, FULL_PCT, HTTP_SERVER, NODE, NODE_JITLESS, OF_THE_ARTICLE, TORNADO
+from ._servers_design import (
+    APACHE,
+    ARTICLE,
+    BESIDE,
+    FAIR,
+    FULL_PCT,
+    HTTP_SERVER,
+    NODE,
+    NODE_JITLESS,
+    OF_THE_ARTICLE,
+    OPEN,
+    PLACES,
+    TABLE_RATE_PCT,
+    TORNADO,
+)
 from ._servers_rows import Key, ServersRow, by_block, by_cell, rows
 
 PAIRS = (
@@ -33,16 +47,6 @@ RATIOS = {
 SHORT_RATIOS = {name: RATIOS[name] for name in ("throughput_per_s", "requests_per_cpu_s")}
 CPU_DIFFERENCE = "cpu_difference_pct"
 RUNTIME_SHARE, ARCHITECTURE_SHARE, SHARE_DIFFERENCE = "runtime_share_pct", "architecture_share_pct", "difference_pct"
-TABLE: Mapping[str, Mapping[str, str]] = {
-    "C": {"event loop": "epoll", "thread per connection": "thread", "process per connection": "fork"},
-    "CPython": {
-        "event loop": "asyncio",
-        "thread per connection": "python-threading",
-        "process per connection": "python-forking",
-    },
-}
-"""The balanced part of runtime by architecture: the same handler, once in each language."""
-BESIDE = {"Node.js, event loop": NODE, "PHP, process per connection": APACHE, "C, pool of threads": "thread-pool"}
 Blocks = Mapping[int, Sequence[float]]
 
 
@@ -59,9 +63,7 @@ def subject_of(above: str, below: str, arm: str, keep_alive: str) -> str:
     return f"{above} over {below}, {way}"
 
 
-def table_subject(keep_alive: str) -> str:
-    """The name under which the two-way table's shares are found."""
-    return f"runtime and architecture, keep-alive {keep_alive}"
+TABLE_SUBJECT = f"runtime and architecture, at {TABLE_RATE_PCT} % of capacity"
 
 
 def _key(row: ServersRow) -> Key:
@@ -114,29 +116,22 @@ def _observing(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Fi
 
 
 def _two_way(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
-    for keep_alive in ("off", "on"):
-        table: dict[tuple[str, str], Blocks] = {}
-        for runtime, row in TABLE.items():
-            for architecture, server in row.items():
-                found = _efficiency(cells, server, keep_alive)
-                if found:
-                    table[runtime, architecture] = found
-                    yield _cell_finding(f"{runtime}, {architecture}", keep_alive, found, seed)
-        for name, server in BESIDE.items():
-            if found := _efficiency(cells, server, keep_alive):
-                yield _cell_finding(name, keep_alive, found, seed)
-        if len(table) == sum(map(len, TABLE.values())):
-            yield from _shares(table_subject(keep_alive), table, seed)
+    """CPU efficiency by place, in the open loop; shares of variance when the balanced part is whole."""
+    table: dict[tuple[str, str], Blocks] = {}
+    for server, place in PLACES.items():
+        launches = cells.get(Key(server, FAIR, OPEN, "off", TABLE_RATE_PCT, "off"), ())
+        found = {block: values for block, values in by_block("requests_per_cpu_s", launches).items() if values[0] > 0}
+        if found:
+            yield _cell_finding(", ".join(place), found, seed)
+            if server not in BESIDE:
+                table[place] = found
+    if len(table) == len(PLACES) - len(BESIDE):
+        yield from _shares(TABLE_SUBJECT, table, seed)
 
 
-def _efficiency(cells: Mapping[Key, Sequence[Samples]], server: str, keep_alive: str) -> Blocks:
-    launches = cells.get(Key(server, FAIR, "wrk", keep_alive, FULL_PCT, "on"), ())
-    return {block: values for block, values in by_block("requests_per_cpu_s", launches).items() if values[0] > 0}
-
-
-def _cell_finding(name: str, keep_alive: str, found: Blocks, seed: int) -> Finding:
+def _cell_finding(name: str, found: Blocks, seed: int) -> Finding:
     value = stats.median_interval([values[0] for values in found.values()], seed)
-    return Finding(f"{name}, keep-alive {keep_alive}", "requests_per_cpu_s", value)
+    return Finding(f"{name}, at {TABLE_RATE_PCT} % of capacity", "requests_per_cpu_s", value)
 
 
 def _shares(subject: str, table: Mapping[tuple[str, str], Blocks], seed: int) -> Iterator[Finding]:

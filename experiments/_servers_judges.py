@@ -10,7 +10,7 @@ from functools import partial
 from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Made, Verdict
 
 from ._servers_design import APACHE, ARTICLE, FAIR, HTTP_SERVER, NODE, NODE_JITLESS, TORNADO
-from ._servers_findings import CPU_DIFFERENCE, SHARE_DIFFERENCE, subject_of, table_subject
+from ._servers_findings import CPU_DIFFERENCE, SHARE_DIFFERENCE, TABLE_SUBJECT, subject_of
 from ._servers_inside_judges import judge_c05, judge_c31, judge_c33, judge_c48, judge_c54
 from ._servers_verdicts import combined, found_interval, in_words, is_within, number, select
 
@@ -188,15 +188,15 @@ def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     restated = "Node.js is fast for its runtime, too"
     rule = (
         "CONFIRMED when runtime explains more of the variance of log(requests per CPU second) than architecture "
-        "(interval of the difference above 0) in {C, CPython} × {event loop, thread, process per connection}, and "
+        "(interval of the difference above 0) in {C, CPython} × {event loop, thread, process per connection}, each at "
+        "70 % of its own capacity, and "
         f"Node.js without V8's compilers has <{SLOW_RATIO}× of its requests per CPU second (high end); REFUTED when "
         "neither, PARTLY when one holds and one fails"
     )
     parts, words = [], []
-    for keep_alive in ("off", "on"):
-        if value := found_interval(made, table_subject(keep_alive), SHARE_DIFFERENCE):
-            parts.append(is_within(value, 0, float("inf")))
-            words.append(f"keep-alive {keep_alive}: runtime's share less architecture's {in_words('x_pct', value)}")
+    if value := found_interval(made, TABLE_SUBJECT, SHARE_DIFFERENCE):
+        parts.append(is_within(value, 0, float("inf")))
+        words.append(f"runtime's share less architecture's {in_words('x_pct', value)}")
     if not parts:
         return Verdict(
             "C47", restated, rule, NOT_MEASURED, "needs --fair with all six servers of the table, --repeats 5"

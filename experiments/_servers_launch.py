@@ -23,12 +23,13 @@ _ANSWER_S = 5.0
 _READ_BYTES = 65_536
 _GROWN_S = 10.0
 _POLL_S = 0.02
+_ASLEEP_S = 0.5
 _SAME_TIMES = 3  # readings of a tree in which nothing grows any more
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What one launch is to measure."""
+    """What one launch is to measure. window_s: of each rate of the open loop."""
 
     server: str
     arm: str
@@ -38,6 +39,7 @@ class Ask:
     duration_s: int
     keeps_alive: bool
     is_observed: bool = True
+    window_s: float = 1.0
     traced_by: str = OFF
 
 
@@ -140,6 +142,13 @@ def told_count(server: Server) -> int | None:
 
 
 def _waits_in(session: int) -> str | None:
-    """The kernel's functions in which the tree's first threads sleep (wchan); None where that is not told."""
-    texts = {read_text(PROC / str(pid) / "wchan") or "" for pid in tree.session_pids(session)}
-    return " ".join(sorted(texts - {"", "0"})) or None
+    """The kernel's functions in which the tree's first threads sleep (wchan); None where that is not told.
+
+    It is told of who sleeps: a server that has just started is looked at until all of it does.
+    """
+    deadline = time.monotonic() + _ASLEEP_S
+    while True:
+        texts = [read_text(PROC / str(pid) / "wchan") or "" for pid in tree.session_pids(session)]
+        if not {"", "0"} & set(texts) or time.monotonic() > deadline:
+            return " ".join(sorted(set(texts) - {"", "0"})) or None
+        time.sleep(_POLL_S)

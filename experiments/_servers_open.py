@@ -9,13 +9,11 @@ quantile that would fall among those is missing.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from c10k_probe import native
 from c10k_probe.load.open_loop import OpenLoop, Sender
-
-from c10k_probe import native, stats
 from c10k_probe.observe import tree
 
 from ._servers_facts import NS_PER_S, Facts, cpu_facts
@@ -23,7 +21,7 @@ from ._servers_launch import Ask, beside_the_client, started, telling_of_death
 
 TIMEOUT_S = 2.0
 _WARM_S = 0.2
-_SHARES_PCT = (*range(1, 100), 99.5, 99.9)
+_SHARES_PCT = (1, 5, *range(10, 100, 10), 95, 97, 98, 99)
 
 
 def measure_open(
@@ -36,9 +34,10 @@ def measure_open(
         telling_of_death(ready.server),
         Sender(ready.server.port, ask.connections_count, keep_alive=ask.keeps_alive, timeout_s=TIMEOUT_S) as sender,
     ):
-        pumped = sender.pump(ask.duration_s, _WARM_S)
-        capacity_per_s = pumped.requests_count / pumped.duration_ns * NS_PER_S
-        if not capacity_per_s:
+        pumped = sender.pump(ask.window_s / 2, _WARM_S)
+        _check_sender(pumped.own_failure)
+        capacity_per_s = pumped.rate_per_s
+        if not pumped.requests_count:
             raise native.HelperError("it answered nothing in a closed loop, of which rates could be a share")
         order = random.Random(seed)
         for rate_pct in order.sample(rates_pct, len(rates_pct)):
@@ -46,17 +45,23 @@ def measure_open(
                 raise native.HelperError("the run's time is over")
             before = tree.read_tree(ready.server.session, memory=False)
             rate_per_s = capacity_per_s * rate_pct / 100
-            report = sender.send(rate_per_s, ask.duration_s, order.getrandbits(32), arrivals="poisson")
+            report = sender.send(rate_per_s, ask.window_s, order.getrandbits(32), arrivals="poisson")
             after = tree.read_tree(ready.server.session, memory=False)
-            elapsed_s, load_s = report.duration_ns / NS_PER_S, report.client_cpu_ns / NS_PER_S
+            _check_sender(report.own_failure)
+            elapsed_s, load_s = report.taken_ns / NS_PER_S, report.client_cpu_ns / NS_PER_S
             facts = open_facts(report) | cpu_facts(before, after, elapsed_s, load_s, report.answered_count)
             asked: Facts = {"capacity_per_s": capacity_per_s, "intended_per_s": rate_per_s}
             yield rate_pct, {**ready.facts, **facts, **asked}, latencies_by_share(report)
 
 
+def _check_sender(own_failure: str) -> None:
+    """What fails on the sender's side says nothing about the server."""
+    if own_failure:
+        raise native.HelperError(f"the sender could open no more connections: {own_failure}")
+
+
 def open_facts(report: OpenLoop) -> Facts:
     """Of the sender's report. A failure is any request that was due and got no right answer in time."""
-    latencies = _latencies(report)
     answered, intended = report.answered_count, report.intended_count
     return {
         "requests_count": intended,
@@ -68,33 +73,18 @@ def open_facts(report: OpenLoop) -> Facts:
         "timed_out_count": report.timed_out_count,
         "unsent_count": report.unsent_count,
         "throughput_per_s": answered / report.duration_ns * NS_PER_S if report.duration_ns else None,
-        "p50_ns": quantile(latencies, 50),
-        "p90_ns": quantile(latencies, 90),
-        "p99_ns": quantile(latencies, 99),
-        "longest_ns": _finite(max(latencies, default=math.inf)) if report.samples_every == 1 else None,
+        "p50_ns": report.quantile_ns(0.5),
+        "p90_ns": report.quantile_ns(0.9),
+        "p99_ns": report.quantile_ns(0.99),
+        "longest_ns": max(report.latency_ns, default=None)
+        if report.samples_every == 1 and answered == intended
+        else None,
         "sender_late_ns": report.longest_late_ns,
     }
 
 
 def latencies_by_share(report: OpenLoop) -> dict[str, list[int]]:
     """The distribution: latency that so many percent of the requests do not exceed, as far as that is known."""
-    latencies = _latencies(report)
-    known = [(share, value) for share in _SHARES_PCT if (value := quantile(latencies, share)) is not None]
-    return {"share_permille": [round(10 * share) for share, _ in known], "latency_ns": [round(ns) for _, ns in known]}
-
-
-def _latencies(report: OpenLoop) -> list[float]:
-    """Of all requests that were kept, in order; without end where there was no answer."""
-    return sorted(float(ns) if ns >= 0 else math.inf for ns in report.latency_ns)
-
-
-def quantile(latencies: Sequence[float], share_pct: float) -> float | None:
-    """The latency that this share does not exceed, by nearest rank; None with too few beyond it, or no answer there."""
-    count = len(latencies)
-    if count * (100 - share_pct) < stats.SAMPLES_BEYOND * 100:
-        return None
-    return _finite(latencies[max(0, math.ceil(count * share_pct / 100) - 1)])
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    found = {share: report.quantile_ns(share / 100) for share in _SHARES_PCT}
+    known = {share: round(value) for share, value in found.items() if value is not None}
+    return {"share_pct": [*known], "latency_ns": [*known.values()]}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
-from ._servers_design import ARTICLE, FULL_PCT, INSIDE, NULL, OPEN
+from ._servers_design import ARTICLE, FAIR, FULL_PCT, INSIDE, NULL, OPEN, PLACES
 from ._servers_grades import BUSY_PCT, grade_inside, grade_load
 
 NEAR_CEILING = 0.9
@@ -37,6 +37,7 @@ class ServersRow(Row):
     keep_alive: str = column("whether a connection is used again: on or off", key=True)
     of_capacity_pct: int = column("rate, of what the server answers in a closed loop, where it is 100", key=True)
     observed: str = column("whether sockets and memory were looked at meanwhile: on or off", key=True)
+    kind: str | None = column("runtime and architecture; empty for what is not compared by these")
     server_version: str | None = column("what the server says it is; empty for the project's own")
     script_cache: str | None = column("whether PHP keeps compiled scripts, as it says: on or off; empty without PHP")
     workers_count: int | None = column("workers of a pool that were asked for; empty for the server's own choice")
@@ -145,8 +146,9 @@ VIEWS = (
 
 
 _LINES = ("arm", "load", "keep_alive")
-_FULL = (("of_capacity_pct", FULL_PCT),)
-_OPEN = (("load", OPEN),)
+_FULL = (("of_capacity_pct", FULL_PCT), ("arm", (ARTICLE, FAIR)))
+_OPEN = (("load", OPEN), ("keep_alive", "on"))
+_TABLE = (("load", OPEN), ("keep_alive", "off"))
 
 
 def _by_server(name: str, title: str, stem: str, suffix: str, *, at_end: bool = False) -> Chart:
@@ -178,7 +180,7 @@ CHARTS = (
     Chart(
         "latency-distribution",
         "Latency from the intended moment that so many requests do not exceed",
-        "share_permille",
+        "share_pct",
         "latency_ns",
         series=("server", "of_capacity_pct"),
         log_y=True,
@@ -187,6 +189,16 @@ CHARTS = (
     ),
     Chart(
         "efficiency", "Right answers for a second of CPU", "server", "requests_per_cpu_s", series=_LINES, where=_FULL
+    ),
+    Chart(
+        "runtime-and-architecture",
+        "CPU time for an answer, at 70 % of capacity, connections not kept",
+        "kind",
+        "cpu_per_request_ns",
+        "cpu_per_request_lo_ns",
+        "cpu_per_request_hi_ns",
+        log_y=True,
+        where=_TABLE,
     ),
     _by_server("memory", "Peak memory with page tables and stacks", "peak", "_bytes"),
 )
@@ -299,6 +311,7 @@ def _row(key: Key, launches: Sequence[Samples], seed: int) -> ServersRow:
     found["nonblocking_sockets_count"] = _least("nonblocking_sockets_count", launches)
     found |= _of_a_process(launches)
     grade = grade_inside(found, key.load) if key.arm == INSIDE else grade_load(found, key.load, key.observed)
+    found["kind"] = ", ".join(PLACES[key.server]) if key.server in PLACES else None
     found |= {"launches_count": len(launches), "grade": grade.level, "grade_reason": grade.reason}
     return ServersRow(**key._asdict(), **found)
 

@@ -45,7 +45,17 @@ from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 from c10k_probe.traced import untraced
 
 from . import _servers_traced as traced
-from ._servers_design import INSIDE, NS_PER_S, OPEN, ServersParameters, arms, cells, check
+from ._servers_design import (
+    INSIDE,
+    NS_PER_S,
+    OPEN,
+    TABLE_WINDOW_SHARE,
+    ServersParameters,
+    arms,
+    cells,
+    check,
+    open_rates_pct,
+)
 from ._servers_findings import findings
 from ._servers_inside import measure_inside
 from ._servers_launch import Ask
@@ -97,10 +107,11 @@ class Servers(Experiment[ServersParameters]):
             duration_s=parameters.duration // NS_PER_S,
             keeps_alive=key["keep_alive"] == "on",
             is_observed=key["observed"] == "on",
+            window_s=parameters.duration / NS_PER_S * (1.0 if key["keep_alive"] == "on" else TABLE_WINDOW_SHARE),
             traced_by=cell.traced_by,
         )
         if key["load"] == OPEN:
-            rates_pct = [int(rate) for rate in dict.fromkeys(parameters.open_rate)]
+            rates_pct = open_rates_pct(parameters, key["keep_alive"])
             for rate_pct, facts, values in measure_open(ask, rates_pct, bench.seed, bench.remaining_s):
                 yield Samples({**cell.key, "of_capacity_pct": rate_pct}, bench.block, values, facts)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from made_servers import inside, launch, launches, open_launch
@@ -34,6 +35,15 @@ def verdicts_of(samples: list[Samples]) -> dict[str, Verdict]:
 
 def times(factor: float) -> list[float]:
     return [rate * factor for rate in STEADY]
+
+
+def table(factors: Sequence[float]) -> list[Samples]:
+    """Launches in the open loop of the six servers, whose requests per CPU second are these times as many."""
+    return [
+        open_launch(name, block, 70, keep_alive="off", requests_per_cpu_s=rate)
+        for name, factor in zip(TABLE, factors, strict=True)
+        for block, rate in enumerate(times(factor))
+    ]
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -141,11 +151,9 @@ def test_what_observing_costs() -> None:
 )
 def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | None, architecture: float | None) -> None:
     """What depends on one factor alone is all its own; without interplay both add up to everything."""
-    samples = [
-        item for name, factor in zip(TABLE, factors, strict=True) for item in launches(name, times(factor), "fair")
-    ]
+    samples = table(factors)
     found = findings_of(samples)
-    subject = "runtime and architecture, keep-alive off"
+    subject = "runtime and architecture, at 70 % of capacity"
     shares = [found[subject, name].value for name in ("runtime_share_pct", "architecture_share_pct")]
     assert all(share is not None for share in shares)
     middles = [share.middle for share in shares if share is not None]
@@ -156,12 +164,8 @@ def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | No
 
 def test_shares_are_eta_squared() -> None:
     """By hand: logs 3 2 1 over 1 1 1, mean 1.5. Sum of squares 3.5; of rows (2, 1) 1.5; of columns (2, 1.5, 1) 1."""
-    logs = (3, 2, 1, 1, 1, 1)
-    samples = [
-        item for name, log in zip(TABLE, logs, strict=True) for item in launches(name, times(math.exp(log)), "fair")
-    ]
-    found = findings_of(samples)
-    subject = "runtime and architecture, keep-alive off"
+    found = findings_of(table([math.exp(log) for log in (3, 2, 1, 1, 1, 1)]))
+    subject = "runtime and architecture, at 70 % of capacity"
     for column, expected in (
         ("runtime_share_pct", 100 * 1.5 / 3.5),
         ("architecture_share_pct", 100 * 1 / 3.5),
@@ -259,11 +263,7 @@ def test_tornado_against_threads_needs_the_same_parser_too(tornado: float, async
 
 @pytest.mark.parametrize(("jitless", "verdict"), [(0.5, "CONFIRMED"), (0.9, "PARTLY"), (None, "CONFIRMED")])
 def test_the_runtime_is_judged_by_its_compiler_as_well(jitless: float | None, verdict: str) -> None:
-    samples = [
-        item
-        for name, rate in zip(TABLE, (4, 4, 4, 1, 1, 1), strict=True)
-        for item in launches(name, times(rate), "fair")
-    ]
+    samples = table((4, 4, 4, 1, 1, 1))
     samples += launches("node", STEADY, "fair")
     if jitless is not None:
         samples += launches("node-jitless", times(jitless), "fair")
