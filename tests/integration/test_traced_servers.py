@@ -6,13 +6,13 @@ import http.client
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
 from c10k_probe.experiments._servers_traced import counting
-from command import only_run_folder, rows_of, run, wait_for
+from command import only_run_folder, rows_of, run, started, wait_for
 from conftest import cannot_run
 
 from c10k_probe import results
@@ -142,3 +142,28 @@ def test_a_run_has_rows_of_both_kinds_its_price_and_its_verdicts(tmp_path: Path)
     assert len(ratios) == 2, json.dumps(ratios)
     drawn = run("plot", only_run_folder(tmp_path), "--chart", "calls", cwd=tmp_path)
     assert (drawn.code, "wait for events" in drawn.stdout) == (0, True), drawn.stderr
+
+
+def test_after_a_kill_neither_server_nor_tracer_is_left(require_tool: Callable[[str], str], tmp_path: Path) -> None:
+    require("bcc", "ab")
+    bpftool = require_tool("bpftool")
+    before = loaded(bpftool)
+    sizes = ("--requests", 8_000, "--connections", 4, "--repeats", 1000, "--article-launches", 1000)
+    with started("servers", "--as-article", "--server", "epoll", *sizes, "--trace", "bcc", cwd=tmp_path) as command:
+        command.until(lambda: {"bcc_helper", "ab"} <= programs(command.living()), "a traced server is under load")
+        command.signal(signal.SIGKILL)
+        command.process.wait(20)
+        wait_for(lambda: not command.living(), "everything that it started has ended")
+    wait_for(lambda: not loaded(bpftool) - before, "no program of ours is loaded")
+
+
+def loaded(bpftool: str) -> set[int]:
+    """Ids of the BPF programs of the whole machine."""
+    said = subprocess.run([bpftool, "-j", "prog", "list"], capture_output=True, text=True, check=True).stdout
+    return {item["id"] for item in json.loads(said or "[]")}
+
+
+def programs(pids: Iterable[int]) -> set[str]:
+    """File names in the command lines of some processes."""
+    lines = (processes.command_line(pid) for pid in pids)
+    return {Path(word).name.removesuffix(".py") for line in lines for word in line.split()}
