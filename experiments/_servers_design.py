@@ -45,7 +45,8 @@ OF_FAIR = (
     "python-threading",
 )
 OPEN = "open loop"
-OF_CLOSE_LOOK = (*OF_THE_ARTICLE, "nginx", "apache-event", NULL)  # what auto means: kept connections, open loop
+OF_KEPT = (*OF_THE_ARTICLE, "nginx", NULL)  # what auto means for kept connections
+OF_OPEN = (*OF_THE_ARTICLE, "nginx", "apache-event")  # and for the open loop
 NONE = "none"
 RATES_PCT = ("30", "70", "90")
 OPEN_CHOICES_PCT = (*(str(rate) for rate in range(10, 100, 10)), "95", "99")
@@ -63,7 +64,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
     **{server: (runtime, kind) for runtime, row in TABLE.items() for kind, server in row.items()},
     **BESIDE,
 }
-TABLE_RATE_PCT = 70  # so that the load generator has CPU time left beside the cheapest of them
+TABLE_RATE_PCT = 50  # so that the load generator has CPU time left beside the cheapest of them
 TABLE_WINDOW_SHARE = 0.5  # of a window of the fair test
 FULL_PCT = 100  # of its capacity: what a closed loop asks of a server
 FAIR_BACKLOG_COUNT = 4096
@@ -130,7 +131,7 @@ class ServersParameters(Parameters):
     )
     keep_alive: tuple[str, ...] = parameter(
         (AUTO,),
-        "Whether wrk uses a connection again; auto: off for all, on for the article's, nginx and apache-event as well.",
+        "Whether wrk uses a connection again; auto: off for all, on for the article's and nginx as well.",
         choices=(AUTO, "off", "on"),
         many=True,
         quick=("off",),
@@ -228,7 +229,7 @@ def pool_count(name: str, connections_count: int) -> int:
 
 def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
     """The servers under the open loop: those of the fair test that are asked for."""
-    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_CLOSE_LOOK, COMMAND)}.get(name, (name,))}
+    asked = {part for name in parameters.open_server for part in {AUTO: (*OF_OPEN, COMMAND)}.get(name, (name,))}
     found = [name for name in chosen(parameters, FAIR) if name in asked]
     return tuple(dict.fromkeys((*found, NULL))) if found else ()
 
@@ -270,7 +271,7 @@ def _is_asked(parameters: ServersParameters, name: str, keep_alive: str) -> bool
     if keep_alive in parameters.keep_alive:
         return True
     is_named = AUTO not in parameters.server  # by the user, who then wants to see all of it
-    return AUTO in parameters.keep_alive and (keep_alive == "off" or is_named or name in (*OF_CLOSE_LOOK, COMMAND))
+    return AUTO in parameters.keep_alive and (keep_alive == "off" or is_named or name in (*OF_KEPT, COMMAND))
 
 
 def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive: str, observed: str) -> Cell:
@@ -280,7 +281,7 @@ def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive:
         "arm": arm,
         "load": "ab" if is_article else "wrk",
         "keep_alive": keep_alive,
-        "of_capacity_pct": FULL_PCT,
+        "rate_pct": FULL_PCT,
         "observed": observed,
     }
     weight = parameters.requests / 5000 if is_article else parameters.duration / NS_PER_S + 1
@@ -297,7 +298,8 @@ def _open_cell(parameters: ServersParameters, name: str) -> Cell:
 def _table_cell(parameters: ServersParameters, name: str) -> Cell:
     """One rate, on connections that are not kept: a thread or process for each costs something then."""
     key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "off", "observed": "off"}
-    return Cell(key, _needs(parameters, name, FAIR), parameters.duration / NS_PER_S + 0.5)
+    launches = parameters.open_launches if name in BESIDE else None
+    return Cell(key, _needs(parameters, name, FAIR), parameters.duration / NS_PER_S + 0.5, launches)
 
 
 def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:
@@ -306,7 +308,7 @@ def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:
     for name, load in ((APACHE, HELD), (NODE, THREADS), (NODE, FILES), (NODE, "wrk")):
         if name in names:
             key: dict[str, str | int] = {"server": name, "arm": INSIDE, "load": load, "keep_alive": "on"}
-            key |= {"of_capacity_pct": FULL_PCT, "observed": "off"}
+            key |= {"rate_pct": FULL_PCT, "observed": "off"}
             needs = _needs(parameters, name, ARTICLE) if load == "wrk" else model_of(name, "").fixed
             yield Cell(key, needs, 2.0, is_traceable=False)
 

@@ -189,7 +189,7 @@ def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     rule = (
         "CONFIRMED when runtime explains more of the variance of log(requests per CPU second) than architecture "
         "(interval of the difference above 0) in {C, CPython} × {event loop, thread, process per connection}, each at "
-        "70 % of its own capacity, and "
+        "half of its own capacity, and "
         f"Node.js without V8's compilers has <{SLOW_RATIO}× of its requests per CPU second (high end); REFUTED when "
         "neither, PARTLY when one holds and one fails"
     )

@@ -141,6 +141,11 @@ def told_count(server: Server) -> int | None:
     return None if count is None else int(count)
 
 
+def told_since(before: int | None, after: int | None) -> Facts:
+    """Requests that the server says it has answered meanwhile."""
+    return {"told_requests_count": None if before is None or after is None else after - before}
+
+
 def _waits_in(session: int) -> str | None:
     """The kernel's functions in which the tree's first threads sleep (wchan); None where that is not told.
 

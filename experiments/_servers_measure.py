@@ -15,7 +15,7 @@ from c10k_probe.servers import Server
 
 from ._servers_design import ARTICLE, FAIR
 from ._servers_facts import NS_PER_S, Facts, ab_facts, cpu_facts, kernel_facts, series_facts, wrk_facts
-from ._servers_launch import Ask, beside_the_client, death_of, started, telling_of_death, told_count
+from ._servers_launch import Ask, beside_the_client, death_of, started, telling_of_death, told_count, told_since
 from ._servers_traced import RATE, counting
 
 _PATIENCE_S = 600.0
@@ -38,10 +38,8 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
         told_before = told_count(ready.server)
         with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
             came_to, values = _loaded(ask, ready.server, ready.rest, remaining_s)
-        told_after = told_count(ready.server)
+        told = told_since(told_before, told_count(ready.server))
         came_to |= _idle_forks(ask, came_to)
-    known = told_before is not None and told_after is not None
-    told = {"told_requests_count": (told_after or 0) - (told_before or 0) if known else None}
     per_s = came_to["throughput_per_s"]
     rate = [round(per_s)] if isinstance(per_s, (int, float)) else []
     return Launch({**ready.facts, **came_to, **told, **counted}, {**values, RATE: rate})

@@ -17,7 +17,7 @@ from c10k_probe.load.open_loop import OpenLoop, Sender
 from c10k_probe.observe import tree
 
 from ._servers_facts import NS_PER_S, Facts, cpu_facts
-from ._servers_launch import Ask, beside_the_client, started, telling_of_death
+from ._servers_launch import Ask, beside_the_client, started, telling_of_death, told_count, told_since
 
 TIMEOUT_S = 2.0
 _WARM_S = 0.2
@@ -43,14 +43,16 @@ def measure_open(
         for rate_pct in order.sample(rates_pct, len(rates_pct)):
             if remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
+            told_before = told_count(ready.server)
             before = tree.read_tree(ready.server.session, memory=False)
             rate_per_s = capacity_per_s * rate_pct / 100
             report = sender.send(rate_per_s, ask.window_s, order.getrandbits(32), arrivals="poisson")
             after = tree.read_tree(ready.server.session, memory=False)
+            told = told_since(told_before, told_count(ready.server))
             _check_sender(report.own_failure)
             elapsed_s, load_s = report.taken_ns / NS_PER_S, report.client_cpu_ns / NS_PER_S
             facts = open_facts(report) | cpu_facts(before, after, elapsed_s, load_s, report.answered_count)
-            asked: Facts = {"capacity_per_s": capacity_per_s, "intended_per_s": rate_per_s}
+            asked: Facts = {"capacity_per_s": capacity_per_s, "intended_per_s": rate_per_s, **told}
             yield rate_pct, {**ready.facts, **facts, **asked}, latencies_by_share(report)
 
 

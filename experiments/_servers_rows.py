@@ -23,7 +23,7 @@ class Key(NamedTuple):
     arm: str
     load: str
     keep_alive: str
-    of_capacity_pct: int
+    rate_pct: int
     observed: str
 
 
@@ -35,7 +35,7 @@ class ServersRow(Row):
     arm: str = column("article: as installed and as the article tested it; fair: equal settings", key=True)
     load: str = column("ab (HTTP/1.0) or wrk (HTTP/1.1), both closed loops; or an open loop", key=True)
     keep_alive: str = column("whether a connection is used again: on or off", key=True)
-    of_capacity_pct: int = column("rate, of what the server answers in a closed loop, where it is 100", key=True)
+    rate_pct: int = column("rate asked for, of what the server answers in a closed loop, which is 100", key=True)
     observed: str = column("whether sockets and memory were looked at meanwhile: on or off", key=True)
     kind: str | None = column("runtime and architecture; empty for what is not compared by these")
     server_version: str | None = column("what the server says it is; empty for the project's own")
@@ -72,9 +72,9 @@ class ServersRow(Row):
     server_user_pct: float | None = column("of that, in user mode, by clock ticks")
     server_system_pct: float | None = column("of that, in the kernel, by clock ticks")
     load_cpu_pct: float | None = column("CPU of the load generator, of one CPU")
-    rest_bytes: float | None = column("memory before the load: PSS, page tables, kernel stacks")
+    rest_bytes: float | None = column("memory just after the start: PSS, page tables, kernel stacks")
     peak_bytes: stats.Interval | None = estimate("peak_bytes", "the most at once: PSS, page tables, kernel stacks")
-    rest_pss_bytes: float | None = column("PSS of the tree before the load")
+    rest_pss_bytes: float | None = column("PSS of the tree just after the start")
     peak_pss_bytes: float | None = column("PSS of the tree, the most at one reading")
     mean_pss_bytes: float | None = column("PSS of the tree, mean of the readings")
     peak_rss_bytes: float | None = column("sum of RSS, which counts shared pages once for each process; the most")
@@ -136,17 +136,17 @@ VIEWS = (
     View("timeouts", "timeouts_count", group=SERVED, priority=2),
     View("processes", "processes_count", group=SERVED),
     View("threads", "threads_count", group=SERVED),
-    View("one more process", "process_bytes", "process_lo_bytes", "process_hi_bytes", group=INSIDE_A_SERVER),
-    View("by RSS", "process_rss_bytes", group=INSIDE_A_SERVER),
-    View("split over threads", "threads_ratio", "threads_lo_ratio", "threads_hi_ratio", group=INSIDE_A_SERVER),
-    View("files at once", "at_once_count", group=INSIDE_A_SERVER),
-    View("last over first", "wave_ratio", "wave_lo_ratio", "wave_hi_ratio", group=INSIDE_A_SERVER),
+    View("a process", "process_bytes", "process_lo_bytes", "process_hi_bytes", group=INSIDE_A_SERVER),
+    View("by RSS", "process_rss_bytes", group=INSIDE_A_SERVER, priority=2),
+    View("split loop", "threads_ratio", "threads_lo_ratio", "threads_hi_ratio", group=INSIDE_A_SERVER),
+    View("at once", "at_once_count", group=INSIDE_A_SERVER),
+    View("last/first", "wave_ratio", "wave_lo_ratio", "wave_hi_ratio", group=INSIDE_A_SERVER, priority=2),
     View("CPU left", "left_pct", "left_lo_pct", "left_hi_pct", group=INSIDE_A_SERVER),
 )
 
 
 _LINES = ("arm", "load", "keep_alive")
-_FULL = (("of_capacity_pct", FULL_PCT), ("arm", (ARTICLE, FAIR)))
+_FULL = (("rate_pct", FULL_PCT), ("arm", (ARTICLE, FAIR)))
 _OPEN = (("load", OPEN), ("keep_alive", "on"))
 _TABLE = (("load", OPEN), ("keep_alive", "off"))
 
@@ -160,7 +160,7 @@ def _by_rate(share: str, title: str) -> Chart:
     stem = f"request_{share}"
     ends = (f"{stem}_ns", f"{stem}_lo_ns", f"{stem}_hi_ns")
     name = f"latency-by-rate-{share}"
-    return Chart(name, title, "of_capacity_pct", *ends, series=("server",), log_y=True, where=_OPEN)
+    return Chart(name, title, "rate_pct", *ends, series=("server",), log_y=True, where=_OPEN)
 
 
 CHARTS = (
@@ -182,7 +182,7 @@ CHARTS = (
         "Latency from the intended moment that so many requests do not exceed",
         "share_pct",
         "latency_ns",
-        series=("server", "of_capacity_pct"),
+        series=("server", "rate_pct"),
         log_y=True,
         where=_OPEN,
         from_samples=True,
@@ -192,7 +192,7 @@ CHARTS = (
     ),
     Chart(
         "runtime-and-architecture",
-        "CPU time for an answer, at 70 % of capacity, connections not kept",
+        "CPU time for an answer, at half of capacity, connections not kept",
         "kind",
         "cpu_per_request_ns",
         "cpu_per_request_lo_ns",
@@ -290,14 +290,14 @@ def by_cell(samples: Sequence[Samples]) -> dict[Key, list[Samples]]:
     groups: dict[Key, list[Samples]] = {}
     for item in samples:
         texts = {name: str(item.key[name]) for name in Key._fields}
-        key = Key(**{**texts, "of_capacity_pct": int(item.key["of_capacity_pct"])})  # type: ignore[arg-type]
+        key = Key(**{**texts, "rate_pct": int(item.key["rate_pct"])})  # type: ignore[arg-type]
         groups.setdefault(key, []).append(item)
     return groups
 
 
 def _order(key: Key) -> tuple[object, ...]:
     ways = (key.arm != ARTICLE, key.arm == INSIDE, key.load == OPEN, key.keep_alive == "on")
-    return (*ways, key.server == NULL, key.server, key.of_capacity_pct, key.observed == "off")
+    return (*ways, key.server == NULL, key.server, key.rate_pct, key.observed == "off")
 
 
 def _row(key: Key, launches: Sequence[Samples], seed: int) -> ServersRow:
@@ -349,7 +349,7 @@ def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
 
 
 def _load_of(row: ServersRow) -> tuple[str, ...]:
-    return row.arm, row.load, row.keep_alive, str(row.of_capacity_pct), row.observed
+    return row.arm, row.load, row.keep_alive, str(row.rate_pct), row.observed
 
 
 def known(name: str, launches: Sequence[Samples]) -> list[float]:

@@ -11,30 +11,37 @@ clock ticks that the kernel sums exactly; the load generator's from getrusage(2)
 
 Arms. article: settings as installed in the article's time (Apache: 150 processes, .htaccess looked for, access log, no
 cache of compiled scripts; the accept queue each program asks for), ``ab -n 100000 -c 1000 -r``: HTTP/1.0, a connection
-for each request. fair: no .htaccess, no logs, the distribution's script cache, as many workers as connections where a
-connection takes one, accept queues of 4,096; wrk, with and without keep-alive. In both the server is kept to one CPU
-and the load generator to another.
+for each request. fair: no .htaccess, no logs, compiled scripts cached, as many workers as connections where a request
+takes one and half of the memory allows (processes of Apache and of php-fpm, threads of Apache's event module), accept
+queues of 4,096; wrk, with and without keep-alive. In both the server is kept to one CPU and the load generator to
+another. Then an open loop at shares of what each server answered to a closed one just before: requests are due at
+random (Poisson) moments, and latency runs from those, so that a server that stalls is not asked less. In it runtime and
+architecture are compared as well, at half of each server's capacity, where the generator has time left beside the
+cheapest. inside: what no load shows, see ``_servers_inside``.
 
 The null server is the cheapest one here, a C program with an event loop; its row calibrates the load generator. A row
 is void when the generator used more than 80 % of its CPU while the server had some left, or reached what it reaches on
 the null server while that was so.
 
 Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for each thread; a reading in which a process
-ended is none. The sum of RSS stands beside it to show how it misleads. Reading is followed by a pause of 50 times what
-it took, on the client's CPU; ``--observe on,off`` shows what that costs.
+ended is none. The sum of RSS stands beside it to show how it misleads. Served at once: sockets that a process of the
+server has accepted and not closed, by a walk over the kernel's table, which is right in the mean and no snapshot.
+Reading is followed by a pause of 50 times what it took, on the client's CPU; ``--observe on,off`` shows what it costs.
 
 With --trace each closed loop is measured traced too, on fresh servers in the same blocks: system calls by name,
 context switches, waits for a CPU and forks of the server's tree, for one request (see ``_servers_traced``). These rows
 tell no throughput, latency or memory.
 
-Known bias: a closed loop, so latency is connections over throughput, and hides what an overloaded server does to others
-(there is no open loop here yet). ab is one thread, and its "failed" counts answers of another length. The loopback's
-soft interrupts run in whoever sends, so a part of the server's work is in the client's account and the reverse.
-ListenOverflows and TCP's time-outs are the whole network namespace's. The article does not say which settings it
-had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
+Known bias: a closed loop's latency is connections over throughput, and hides what an overloaded server does to others.
+A window of 1 s ends with up to as many requests under way as connections, whose work is in the CPU time and not in the
+count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread, and its
+"failed" counts answers of another length. The loopback's soft interrupts run in whoever sends, so a part of the
+server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
+namespace's, and processes that begin the whole machine's: for Apache they are counted without a load, too. The article
+does not say which settings it had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
 
-Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, Node.js's and Tornado's documentation, proc(5),
-sock_diag(7), tcp(7).
+Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, php-fpm's, Node.js's and Tornado's documentation,
+proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.
 """
 
 from __future__ import annotations
@@ -68,7 +75,7 @@ from ._servers_traced_judges import ALL_JUDGES
 class Servers(Experiment[ServersParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = ServersParameters
     row_type = traced.TracedServersRow
     views = (*VIEWS, *traced.VIEWS)
@@ -90,11 +97,11 @@ class Servers(Experiment[ServersParameters]):
         check(parameters)
 
     def cells(self, parameters: ServersParameters) -> list[Cell]:
-        """Each server in each arm."""
+        """Each server in each arm, under each load."""
         return list(cells(parameters))
 
     def measure(self, parameters: ServersParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
-        """A fresh server under one load."""
+        """A fresh server under one load, or asked what is inside it."""
         if cell.launches is not None and bench.block >= cell.launches:
             return
         key = {name: str(value) for name, value in cell.key.items()}
@@ -113,7 +120,7 @@ class Servers(Experiment[ServersParameters]):
         if key["load"] == OPEN:
             rates_pct = open_rates_pct(parameters, key["keep_alive"])
             for rate_pct, facts, values in measure_open(ask, rates_pct, bench.seed, bench.remaining_s):
-                yield Samples({**cell.key, "of_capacity_pct": rate_pct}, bench.block, values, facts)
+                yield Samples({**cell.key, "rate_pct": rate_pct}, bench.block, values, facts)
             return
         if key["arm"] == INSIDE:
             facts, values = measure_inside(ask, key["load"], bench.remaining_s)

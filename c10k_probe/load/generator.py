@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -64,11 +65,18 @@ class Generator:
             self._report.close()
             raise native.HelperError(f"{name} cannot be started: {error.strerror}") from None
         self._ended = os.pidfd_open(self._process.pid)
+        self._watcher = threading.Thread(target=self._stamp_end, daemon=True)
+        self._watcher.start()
+
+    def _stamp_end(self) -> None:
+        """Whoever waits may be late, having something to read meanwhile: the end is stamped when it comes."""
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        self.elapsed_s = time.monotonic() - self.started_s
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it has ended, after waiting this long at most."""
         if self._process.returncode is None and select.select([self._ended], [], [], max(0.0, timeout_s))[0]:
-            self.elapsed_s = time.monotonic() - self.started_s
+            self._watcher.join()
             _, status, usage = os.wait4(self._process.pid, 0)
             self._process.returncode = os.waitstatus_to_exitcode(status)
             self.cpu_s = usage.ru_utime + usage.ru_stime
@@ -91,6 +99,7 @@ class Generator:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
+            self._watcher.join()
             self._process.wait()
         if self._ended >= 0:
             os.close(self._ended)

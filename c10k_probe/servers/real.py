@@ -34,6 +34,7 @@ _READY_S: Final = 10.0
 _POLL_S: Final = 0.005
 _TRIAL_S: Final = 0.5  # somebody else may listen on the port, and not answer
 _ANSWER_S: Final = 5.0
+_DYING_S: Final = 0.3
 _WARM_S: Final = 30.0  # Apache adds processes once a second, at first one
 _PORT_TRIALS: Final = 3
 _IN_USE: Final = "address already in use"
@@ -269,7 +270,7 @@ class RealServer:
                     answered_count += 1
             except (OSError, http.client.HTTPException) as error:
                 said = f"{self.name} answered {answered_count} of {connections_count} connections: {error}"
-                raise native.HelperError(self.death() or said) from None
+                raise native.HelperError(self._death_if_near() or said) from None
             yield
 
     def status(self) -> dict[str, Any]:
@@ -310,6 +311,13 @@ class RealServer:
     def death(self) -> str:
         """How its main process ended; empty while it lives."""
         return self._guarded.death()
+
+    def _death_if_near(self) -> str:
+        """The same, a moment later as well: connections break before a dying process has ended."""
+        deadline = time.monotonic() + _DYING_S
+        while not (death := self.death()) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return death
 
     def close(self) -> None:
         """End it; nothing of it is left."""

@@ -15,6 +15,8 @@ from c10k_probe.servers.real import BODY
 
 REQUESTS = 2000
 SMALL = ("servers", "--as-article", "--repeats", 1, "--connections", 20, "--requests", REQUESTS, "--csv", "-")
+LOADS = ("server", "load", "keep_alive", "rate_pct")
+LOST = ("failed_connect", "failed_receive", "wrong_answers", "timed_out", "unsent")
 # A server that answers wrongly after its first good answers, or dies of them.
 PROGRAM = """
 import http.server, os, sys
@@ -72,6 +74,56 @@ def test_what_ab_counts_is_what_the_servers_count(tmp_path: Path) -> None:
     assert all(item["values"]["at_ns"] == sorted(item["values"]["at_ns"]) for item in stored.samples)
 
 
+def test_the_fair_test_has_closed_and_open_loops_on_the_same_settings(tmp_path: Path) -> None:
+    """Every request of the open loop has an outcome, and the server has counted those that were sent."""
+    require("wrk", "node")
+    small = ("--repeats", 1, "--connections", 20, "--keep-alive", "on", "--open-rate", "30,90", "--csv", "-")
+    finished = run("servers", "--fair", "--server", "node", *small, cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    rows = {tuple(row[name] for name in LOADS): row for row in rows_of(finished.stdout)}
+    closed = {(name, "wrk", "on", "100") for name in ("node", "epoll")}
+    opened = {(name, "open loop", "on", rate) for name in ("node", "epoll") for rate in ("30", "90")}
+    assert set(rows) == closed | opened
+    for key, row in rows.items():
+        requests_count = int(row["requests_count"])
+        told_count = int(row["told_requests_count"] or requests_count)  # the null server does not tell
+        assert (row["status"], row["connections_count"], row["timed_out_count"] == "") == ("ok", "20", key in closed)
+        if key in closed:  # wrk leaves at its end what is under way
+            assert 0 <= told_count - requests_count <= 20
+            continue
+        lost = [int(row[f"{name}_count"]) for name in LOST]
+        assert int(row["failed_count"]) == sum(lost)
+        if key[0] != "epoll":
+            assert told_count == requests_count - int(row["unsent_count"])
+        asked = float(row["capacity_per_s"]) * int(row["rate_pct"]) / 100
+        assert float(row["intended_per_s"]) == pytest.approx(asked)
+        assert requests_count == pytest.approx(asked, rel=0.2)  # of a second, arrivals being random
+        assert float(row["request_p50_ns"]) <= float(row["request_p90_ns"])
+    (folder,) = (tmp_path / "results").iterdir()
+    values = [item["values"] for item in results.load(folder).samples if item["key"]["load"] == "open loop"]
+    assert len(values) == len(opened)
+    assert all(len(item["share_pct"]) == len(item["latency_ns"]) > 10 for item in values)
+    assert all(item["latency_ns"] == sorted(item["latency_ns"]) for item in values)
+
+
+def test_what_is_inside_apache_and_node(tmp_path: Path) -> None:
+    require("apache2", "node", "wrk")
+    small = ("--repeats", 1, "--connections", 20, "--csv", "-")
+    finished = run("servers", "--inside", *small, cwd=tmp_path, changes={"UV_THREADPOOL_SIZE": None})
+    assert finished.code == 0, finished.stderr
+    rows = {row["load"]: row for row in rows_of(finished.stdout)}
+    assert set(rows) == {"held connections", "worker threads", "files", "wrk"}
+    process = rows["held connections"]
+    assert float(process["process_private_bytes"]) < float(process["process_bytes"])
+    assert float(process["process_bytes"]) < float(process["process_rss_bytes"])
+    files = rows["files"]
+    assert (files["jobs_count"], files["at_once_count"]) == ("6", "4")  # libuv's threads, when nobody says a number
+    assert float(files["wave_ratio"]) > 1.5  # those that are held for 0.3 s, and those that begin only then
+    assert files["sockets_count"] == files["nonblocking_sockets_count"] == "4"  # its listener, and three of ours
+    assert float(rows["worker threads"]["threads_ratio"] or 1) > 0
+    assert 0 <= float(rows["wrk"]["left_pct"]) <= 100
+
+
 def test_what_is_missing_is_skipped_and_the_others_go_on(tmp_path: Path) -> None:
     require("ab")
     programs = tmp_path / "bin"
@@ -105,6 +157,22 @@ def test_a_server_that_fails_under_load_says_so_in_its_row(how: str, tmp_path: P
         assert int(row["failed_count"]) > REQUESTS / 2
         assert row["wrong_answers_count" if how == "errs" else "failed_receive_count"] != "0"
         assert "requests failed" in row["grade_reason"]
+
+
+def test_a_server_that_dies_before_the_open_loop_is_a_row_that_says_so(tmp_path: Path) -> None:
+    require("wrk")
+    program = tmp_path / "server.py"
+    program.write_text(PROGRAM)
+    command = f"{sys.executable} {program} {{port}} dies"
+    small = ("--fair", "--repeats", 1, "--connections", 120, "--keep-alive", "on", "--open-rate", "50", "--csv", "-")
+    finished = run("servers", *small, "--server-command", command, cwd=tmp_path)
+    assert finished.code == 3, finished.stderr
+    rows = [row for row in rows_of(finished.stdout) if row["server"] == "command"]
+    assert [row["status"] for row in rows] == ["failed"] * 2
+    assert {row["load"] for row in rows} == {"wrk", "open loop"}
+    assert all("ended (exit code 7)" in row["reason"] for row in rows)
+    others = [row for row in rows_of(finished.stdout) if row["server"] != "command"]
+    assert {row["status"] for row in others} == {"ok"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def launch(server: str, block: int, per_s: float, arm: str = "article", **facts:
         "arm": arm,
         "load": "ab" if arm == "article" else str(facts.pop("load", "wrk")),
         "keep_alive": str(facts.pop("keep_alive", "off")),
-        "of_capacity_pct": int(facts.pop("of_capacity_pct", 100) or 0),
+        "rate_pct": int(facts.pop("rate_pct", 100) or 0),
         "observed": str(facts.pop("observed", "on")),
     }
     cpu_pct = float(facts.get("server_cpu_pct") or 99.0)
@@ -76,7 +76,7 @@ def open_launch(server: str, block: int, rate_pct: int, **facts: Scalar) -> Samp
         "load": "open loop",
         "observed": "off",
         "keep_alive": "on",
-        "of_capacity_pct": rate_pct,
+        "rate_pct": rate_pct,
         "capacity_per_s": 10_000.0,
         "intended_per_s": per_s,
         "p50_ns": 1e6,
@@ -93,6 +93,4 @@ def open_launch(server: str, block: int, rate_pct: int, **facts: Scalar) -> Samp
 def inside(server: str, load: str, values: dict[str, list[int]] | None = None, **facts: Scalar) -> list[Samples]:
     """Five launches of what is inside a server."""
     key = {"server": server, "arm": "inside", "load": load, "keep_alive": "on"}
-    return [
-        Samples({**key, "of_capacity_pct": 100, "observed": "off"}, block, values or {}, facts) for block in range(5)
-    ]
+    return [Samples({**key, "rate_pct": 100, "observed": "off"}, block, values or {}, facts) for block in range(5)]

@@ -40,7 +40,7 @@ def times(factor: float) -> list[float]:
 def table(factors: Sequence[float]) -> list[Samples]:
     """Launches in the open loop of the six servers, whose requests per CPU second are these times as many."""
     return [
-        open_launch(name, block, 70, keep_alive="off", requests_per_cpu_s=rate)
+        open_launch(name, block, 50, keep_alive="off", requests_per_cpu_s=rate)
         for name, factor in zip(TABLE, factors, strict=True)
         for block, rate in enumerate(times(factor))
     ]
@@ -97,7 +97,7 @@ def test_an_open_loop_has_a_row_for_each_rate_and_is_void_when_the_sender_was_th
     made += [open_launch("tornado", block, 90, load_cpu_pct=85.0) for block in range(5)]
     made += [open_launch("nginx", block, 90, sender_late_ns=4e6, failed_count=3) for block in range(5)]
     flat = [flatten(row) for row in SERVERS.summarise(SERVERS.parameters_type(), made, 1)]
-    rows = {(row["server"], row["of_capacity_pct"]): row for row in flat}
+    rows = {(row["server"], row["rate_pct"]): row for row in flat}
     assert list(rows) == [("nginx", 90), ("node", 30), ("node", 90), ("tornado", 90)]
     node = rows["node", 30]
     assert (node["load"], node["capacity_per_s"], node["intended_per_s"]) == ("open loop", 10_000, 3_000)
@@ -153,7 +153,7 @@ def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | No
     """What depends on one factor alone is all its own; without interplay both add up to everything."""
     samples = table(factors)
     found = findings_of(samples)
-    subject = "runtime and architecture, at 70 % of capacity"
+    subject = "runtime and architecture, at 50 % of capacity"
     shares = [found[subject, name].value for name in ("runtime_share_pct", "architecture_share_pct")]
     assert all(share is not None for share in shares)
     middles = [share.middle for share in shares if share is not None]
@@ -165,7 +165,7 @@ def test_shares_of_a_known_table(factors: tuple[float, ...], runtime: float | No
 def test_shares_are_eta_squared() -> None:
     """By hand: logs 3 2 1 over 1 1 1, mean 1.5. Sum of squares 3.5; of rows (2, 1) 1.5; of columns (2, 1.5, 1) 1."""
     found = findings_of(table([math.exp(log) for log in (3, 2, 1, 1, 1, 1)]))
-    subject = "runtime and architecture, at 70 % of capacity"
+    subject = "runtime and architecture, at 50 % of capacity"
     for column, expected in (
         ("runtime_share_pct", 100 * 1.5 / 3.5),
         ("architecture_share_pct", 100 * 1 / 3.5),
