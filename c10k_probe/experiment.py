@@ -63,13 +63,14 @@ class Cell:
     """One thing to measure. ``key`` holds the row's key columns; ``needs`` is checked before anything is started.
 
     ``weight`` is its share of the work, for the estimate of the time left; ``launches`` how many blocks have work
-    for it (None: each).
+    for it (None: each). ``is_traceable``: whether ``--trace`` measures it a second time.
     """
 
     key: Mapping[str, str | int]
     needs: Needs = Needs()
     weight: float = 1.0
     launches: int | None = None
+    is_traceable: bool = True
 
     @property
     def traced_by(self) -> str:
@@ -344,6 +345,7 @@ class Experiment(ABC, Generic[ParametersT]):
     traced_weight: ClassVar[float] = 0.0  # what tracing adds to the weight of a cell, beside doubling it
     traced_values: ClassVar[tuple[str, ...]] = ()  # names of the samples' values whose slowdown by tracing is told
     traced_columns: ClassVar[tuple[str, ...]] = ()  # the same of an experiment that gives rows and no samples
+    judges_traced_rows: ClassVar[bool] = False  # whether judges get rows of traced launches, too: counts, never times
     is_incomplete_when_skipped: ClassVar[bool] = False  # whether a skipped cell is one that was wanted
 
     def __init_subclass__(cls) -> None:

@@ -311,9 +311,10 @@ class Run:
         return cell.name in self._launches
 
     def _judge(self, doubt: str | None) -> None:
-        """Judge the claims from all untraced rows that are not void; with a doubt about the run nothing is decided."""
+        """Judge the claims from rows that are not void, traced ones where asked for; in doubt nothing is decided."""
         every = [flatten(row) for row in self.rows.values() if not traced.is_traced(row)]
-        rows = [row for row in every if row["grade"] != "void"]
+        judged = map(flatten, self.rows.values()) if self.experiment.judges_traced_rows else every
+        rows = [row for row in judged if row["grade"] != "void"]
         made = (
             *self.experiment.fit(self.parameters, traced.untraced(self._samples), self.plan.seed),
             *self.experiment.find(self.parameters, every, self.plan.seed),
@@ -326,9 +327,8 @@ class Run:
 
     def _slowdowns(self) -> list[Finding]:
         """What tracing did to the times of what was traced."""
-        of_samples = traced.slowdowns(self._samples, self.experiment.traced_values, self.plan.seed)
         of_rows = traced.slowdowns_of_rows(list(self.rows.values()), self.experiment.traced_columns, self.plan.seed)
-        return [*of_samples, *of_rows]
+        return [*traced.slowdowns(self._samples, self.experiment.traced_values, self.plan.seed), *of_rows]
 
     # --- start and end --------------------------------------------------------------------------------------------
 

@@ -1,13 +1,26 @@
-"""Traced launches beside untraced ones: the cells that are measured traced too, and what tracing did to their times."""
+"""Traced launches beside untraced ones: the cells that are measured traced too, the columns and tables of their rows,
+and what tracing did to their times."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from c10k_probe import stats
-from c10k_probe.experiment import OFF, TRACED_BY, Cell, Finding, Row, Samples, Scalar, columns
+from c10k_probe import stats, units
+from c10k_probe.experiment import (
+    OFF,
+    TRACED_BY,
+    Cell,
+    Finding,
+    Row,
+    Samples,
+    Scalar,
+    View,
+    column,
+    columns,
+    estimate,
+)
 
 REPETITION = "block"  # the key column of such rows that counts repetitions
 DROPPED = "trace_dropped_count"  # the column of traced rows that says what was lost
@@ -18,6 +31,69 @@ def tracing_column() -> Any:
     """Declare the key column ``traced_by``, which keeps rows of traced launches apart from the others."""
     help = "the tracing backend under which this was measured; off: under none"
     return dataclasses.field(default=OFF, metadata={"help": help, "key": True})
+
+
+# What is counted of traced launches for each creation, connection, request or event: the same columns everywhere.
+FIGURES: Mapping[str, str] = {
+    "calls": "system calls",
+    "accepts": "connections that accept(2) gave",
+    "voluntary_switches": "context switches to sleep",
+    "involuntary_switches": "context switches of tasks that could have gone on",
+    "page_faults": "page faults",
+    "forks": "new processes",
+}
+SHOWN = ("calls", "voluntary_switches", "involuntary_switches", "page_faults")
+
+
+def counted_column(name: str, of: str) -> Any:
+    """Declare ``calls_per_request`` or its like: a figure and the ends of its interval. of: for what, in words."""
+    return estimate(name, f"{FIGURES[name.rpartition('_per_')[0].removeprefix('traced_')]} {of}")
+
+
+def wait_column(of: str) -> Any:
+    """Declare ``runqueue_wait_ns``."""
+    return estimate("runqueue_wait_ns", f"waits of runnable tasks {of}")
+
+
+def calls_column(of: str) -> Any:
+    """Declare a column of calls by name."""
+    return column(f"system calls by name, name=count {of}, the most frequent first")
+
+
+def done_calls_column(of: str) -> Any:
+    """Declare the same without failures."""
+    return column(f"the same without calls that failed, such as by EAGAIN, {of}")
+
+
+def price_column(what: str) -> Any:
+    """Declare ``traced_over_off_ratio``. what: of which figure."""
+    return estimate("traced_over_off_ratio", f"{what} while traced over untraced, block by block")
+
+
+def dropped_column() -> Any:
+    """Declare ``trace_dropped_count``."""
+    return column("tasks and events that the tracer could not count")
+
+
+def views(unit: str, figures: Sequence[str] = SHOWN, price: str = "", calls: str = "calls") -> Iterator[View]:
+    """The tables of traced rows. unit: what is counted for each; price: the header of the slowdown, if it is shown;
+    calls: the column of calls by name."""
+    group = f"traced, for each {unit}"
+    for name in figures:
+        header, priority = name.removesuffix("_switches").replace("_", " "), 1 + (name == "involuntary_switches")
+        yield interval_view(header, f"{name}_per_{unit}", group, priority)
+    yield interval_view("waiting to run", "runqueue_wait_ns", group, 2)
+    if price:
+        yield interval_view(price, "traced_over_off_ratio", group)
+    header = "system calls that did not fail" if calls == "done_calls" else "system calls"
+    yield View(header, calls, group=f"system calls for each {unit}", traced=True)
+
+
+def interval_view(header: str, name: str, group: str, priority: int = 1) -> View:
+    """A view of traced rows with the ends of its interval."""
+    unit = units.column_suffix(name) or ""
+    stem = name.removesuffix(unit)
+    return View(header, name, f"{stem}_lo{unit}", f"{stem}_hi{unit}", group, priority, traced=True)
 
 
 def unset_keys(row_type: type[Row]) -> list[str]:
@@ -34,7 +110,8 @@ def is_traced(row: Row) -> bool:
 
 def with_traced(cells: Sequence[Cell], backend: str, extra_weight: float) -> list[Cell]:
     """The cells, and each a second time under a backend: the shuffle of a block puts traced and untraced in turn."""
-    return [*cells, *(traced_cell(cell, backend, extra_weight) for cell in cells if backend != OFF)]
+    wanted = [cell for cell in cells if backend != OFF and cell.is_traceable]
+    return [*cells, *(traced_cell(cell, backend, extra_weight) for cell in wanted)]
 
 
 def untraced(samples: Iterable[Samples]) -> list[Samples]:

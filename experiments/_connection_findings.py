@@ -176,8 +176,10 @@ def _closings(rows: Sequence[FlatRow], seed: int) -> Iterator[Finding]:
             continue
         values = [number(row["unexplained_pct"]) or 0.0 for row in last]
         typical = last[values.index(sorted(values)[len(values) // 2])]
-        explained, fall = (format_column(name, typical[name]) for name in ("explained_bytes", "free_fall_bytes"))
-        note = f"parts sum to {explained}, free memory fell by {fall}, at {typical['open_count']:,}"
+        explained, fall_bytes = format_column("explained_bytes", typical["explained_bytes"]), typical["free_fall_bytes"]
+        went = "fell" if (number(fall_bytes) or 0) >= 0 else "rose"
+        by = format_column("free_fall_bytes", abs(number(fall_bytes) or 0))
+        note = f"parts sum to {explained}, free memory {went} by {by}, at {typical['open_count']:,}"
         yield Finding(subject(group), CLOSING, stats.median_interval(values, seed), note)
 
 

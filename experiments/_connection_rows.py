@@ -7,7 +7,14 @@ from typing import Final
 
 from c10k_probe import stats
 from c10k_probe.experiment import Row, column, estimate
-from c10k_probe.traced import tracing_column
+from c10k_probe.traced import (
+    calls_column,
+    counted_column,
+    done_calls_column,
+    dropped_column,
+    tracing_column,
+    wait_column,
+)
 
 _SLOPE = "slope over the ramp"
 _EACH = "of the server for one more connection with its first echo, traced, slope over the ramp"
@@ -152,18 +159,16 @@ class ConnectionsRow(Row):
     fits: str | None = column("yes, or what ended the search in this direction")
 
     traced_by: str = tracing_column()
-    calls_per_connection: stats.Interval | None = estimate("calls_per_connection", f"system calls {_EACH}")
-    accepts_per_connection: stats.Interval | None = estimate(
-        "accepts_per_connection", f"connections that accept(2) gave {_EACH}"
+    calls_per_connection: stats.Interval | None = counted_column("calls_per_connection", _EACH)
+    accepts_per_connection: stats.Interval | None = counted_column("accepts_per_connection", _EACH)
+    calls: str | None = calls_column(_EACH)
+    done_calls: str | None = done_calls_column(_EACH)
+    voluntary_switches_per_connection: stats.Interval | None = counted_column(
+        "voluntary_switches_per_connection", _EACH
     )
-    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
-    done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
-    voluntary_switches_per_connection: stats.Interval | None = estimate(
-        "voluntary_switches_per_connection", f"context switches to sleep {_EACH}"
+    involuntary_switches_per_connection: stats.Interval | None = counted_column(
+        "involuntary_switches_per_connection", _EACH
     )
-    involuntary_switches_per_connection: stats.Interval | None = estimate(
-        "involuntary_switches_per_connection", f"context switches of tasks that could have gone on {_EACH}"
-    )
-    page_faults_per_connection: stats.Interval | None = estimate("page_faults_per_connection", f"page faults {_EACH}")
-    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
-    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
+    page_faults_per_connection: stats.Interval | None = counted_column("page_faults_per_connection", _EACH)
+    runqueue_wait_ns: stats.Interval | None = wait_column(_EACH)
+    trace_dropped_count: int | None = dropped_column()

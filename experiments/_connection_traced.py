@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
 from c10k_probe import limits, stats
-from c10k_probe.experiment import Bench, Cell, View
+from c10k_probe.experiment import Bench, Cell
 from c10k_probe.load import Echoes, Holder, Ramped
 from c10k_probe.servers import CLIENT_END, MODELS, Server, ServerOptions
 from c10k_probe.tracing.base import Options, Tracer
@@ -29,17 +29,6 @@ CALLS: Final = (
 RARE: Final = 0.0005
 GUARD_MARGIN: Final = 1.25
 ResultT = TypeVar("ResultT")
-
-
-def traced_views() -> Iterator[View]:
-    """A table of traced ramps."""
-    group = "traced, for each connection"
-    for name in ("calls", "voluntary_switches", "involuntary_switches", "page_faults"):
-        ends = (f"{name}_lo_per_connection", f"{name}_hi_per_connection")
-        header = name.removesuffix("_switches").replace("_", " ")
-        yield View(header, f"{name}_per_connection", *ends, group=group, traced=True)
-    yield View("waiting to run", "runqueue_wait_ns", "runqueue_wait_lo_ns", "runqueue_wait_hi_ns", group, 2, True)
-    yield View("system calls that did not fail", "done_calls", group="system calls for each connection", traced=True)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from c10k_probe.experiment import AnyChart, Chart, Stack, View
+from c10k_probe.traced import views
 
 from ._connection_rows import CLIENT_PARTS, SERVER_PARTS
-from ._connection_traced import traced_views
 
 _SERVER = "memory of the server's end, for each connection"
 _CLIENT = "memory of the client's end, for each connection"
@@ -88,7 +88,7 @@ VIEWS: Final = (
     View("taken", "taken_bytes", group=_SEARCH),
     View("budget", "budget_bytes", group=_SEARCH, priority=2),
     View("fits", "fits", group=_SEARCH),
-    *traced_views(),
+    *views("connection", calls="done_calls"),
 )
 
 

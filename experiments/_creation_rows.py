@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from c10k_probe import native, stats
 from c10k_probe.experiment import Cell, Row, Samples, View, column, estimate, spread
-from c10k_probe.traced import tracing_column
+from c10k_probe.traced import (
+    calls_column,
+    counted_column,
+    dropped_column,
+    price_column,
+    tracing_column,
+    views,
+    wait_column,
+)
 
 from ._creation_design import BASE_METHOD, State
 
@@ -80,7 +88,7 @@ class ForkLatencyRow(Row):
     launches_count: int | None = column("fresh processes that the samples come from")
     dropped_count: int | None = column("samples without a valid stamp of the child")
     traced_by: str = tracing_column()
-    calls_per_creation: stats.Interval | None = estimate("calls_per_creation", f"system calls {_EACH}")
+    calls_per_creation: stats.Interval | None = counted_column("calls_per_creation", _EACH)
     clone_per_creation: float | None = column(f"clone(2) {_EACH}")
     clone3_per_creation: float | None = column(f"clone3(2) {_EACH}")
     fork_per_creation: float | None = column(f"fork(2) {_EACH}")
@@ -90,19 +98,15 @@ class ForkLatencyRow(Row):
     mprotect_per_creation: float | None = column(f"mprotect(2) {_EACH}")
     munmap_per_creation: float | None = column(f"munmap(2) {_EACH}")
     wait4_per_creation: float | None = column(f"wait4(2) {_EACH}")
-    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
-    voluntary_switches_per_creation: stats.Interval | None = estimate(
-        "voluntary_switches_per_creation", f"context switches to sleep {_EACH}"
+    calls: str | None = calls_column(_EACH)
+    voluntary_switches_per_creation: stats.Interval | None = counted_column("voluntary_switches_per_creation", _EACH)
+    involuntary_switches_per_creation: stats.Interval | None = counted_column(
+        "involuntary_switches_per_creation", _EACH
     )
-    involuntary_switches_per_creation: stats.Interval | None = estimate(
-        "involuntary_switches_per_creation", f"context switches of tasks that could have gone on {_EACH}"
-    )
-    page_faults_per_creation: stats.Interval | None = estimate("page_faults_per_creation", f"page faults {_EACH}")
-    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
-    traced_over_off_ratio: stats.Interval | None = estimate(
-        "traced_over_off_ratio", "cycle while traced over untraced, block by block (return where there is no cycle)"
-    )
-    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
+    page_faults_per_creation: stats.Interval | None = counted_column("page_faults_per_creation", _EACH)
+    runqueue_wait_ns: stats.Interval | None = wait_column(_EACH)
+    traced_over_off_ratio: stats.Interval | None = price_column("cycle (return where there is no cycle)")
+    trace_dropped_count: int | None = dropped_column()
 
 
 _TICKS, _AFTER_SPAWN = "the parent's ticks are late by", "the first tick after a creation is late by"
@@ -151,21 +155,17 @@ def _views() -> tuple[View, ...]:
     stall = [*_spread_views("stall", _TICKS), View("spawned", "spawned_count", group=_TICKS)]
     stall += _spread_views("stall_after", _AFTER_SPAWN)
     samples = View("n", "n_count", priority=3)
-    return (*medians, samples, *tails, *ratios, *after, *counts, *stacks, *stall, *_traced_views())
-
-
-def _traced_views() -> Iterator[View]:
-    group = "traced, for each creation"
-    estimates = ("calls", "voluntary_switches", "involuntary_switches", "page_faults")
-    for name in estimates:
-        ends = (f"{name}_lo_per_creation", f"{name}_hi_per_creation")
-        priority = 2 if name == "involuntary_switches" else 1
-        header = name.removesuffix("_switches").replace("_", " ")
-        yield View(header, f"{name}_per_creation", *ends, group=group, priority=priority, traced=True)
-    yield View("waiting to run", "runqueue_wait_ns", "runqueue_wait_lo_ns", "runqueue_wait_hi_ns", group, 2, True)
-    ends = ("traced_over_off_lo_ratio", "traced_over_off_hi_ratio")
-    yield View("traced over off", "traced_over_off_ratio", *ends, group=group, traced=True)
-    yield View("system calls", "calls", group="system calls for each creation", traced=True)
+    return (
+        *medians,
+        samples,
+        *tails,
+        *ratios,
+        *after,
+        *counts,
+        *stacks,
+        *stall,
+        *views("creation", price="traced over off"),
+    )
 
 
 VIEWS = _views()

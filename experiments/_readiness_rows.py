@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, WinnerMap, column, estimate
+from c10k_probe.traced import calls_column, counted_column, dropped_column, price_column, tracing_column, wait_column
 
 from ._readiness_design import C_MECHANISMS, PYTHON_MECHANISMS, SAME, WORKLOADS, cost_ns
 
@@ -19,6 +20,7 @@ PYTHON_BASE = "select.epoll"
 FEWEST_EXPONENT_LEVELS = 3
 GROWTH_ACTIVE = ("1", "100", "100%")
 MECHANISMS = (*C_MECHANISMS, *PYTHON_MECHANISMS)
+_EACH = "for one event, traced"
 
 _Launch = Callable[[Samples], float | None]
 _Line = dict[int, dict[int, float]]  # watched -> block -> nanoseconds per event
@@ -57,6 +59,15 @@ class ReadinessRow(Row):
     dropped_count: int | None = column("passes thrown away because an event was lost or came twice")
     voluntary_switches_count: int | None = column("voluntary context switches in all passes")
     involuntary_switches_count: int | None = column("involuntary context switches in all passes")
+    traced_by: str = tracing_column()
+    traced_calls_per_event: stats.Interval | None = counted_column("traced_calls_per_event", _EACH)
+    traced_calls: str | None = calls_column(_EACH)
+    voluntary_switches_per_event: stats.Interval | None = counted_column("voluntary_switches_per_event", _EACH)
+    involuntary_switches_per_event: stats.Interval | None = counted_column("involuntary_switches_per_event", _EACH)
+    page_faults_per_event: stats.Interval | None = counted_column("page_faults_per_event", _EACH)
+    runqueue_wait_ns: stats.Interval | None = wait_column(_EACH)
+    traced_over_off_ratio: stats.Interval | None = price_column("time of an event")
+    trace_dropped_count: int | None = dropped_column()
 
 
 _SETUP = "set-up"

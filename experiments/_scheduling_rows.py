@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from c10k_probe import stats
 from c10k_probe.experiment import Row, Samples, Scalar, column, estimate, spread
+from c10k_probe.traced import dropped_column, price_column, tracing_column, wait_column
 
 OWN_CPU_SHARE = 0.97
 NEAR_EDGE_NS = 200_000
@@ -67,6 +68,16 @@ class SchedulingRow(Row):
     n_count: int | None = column("samples: passes, runs or trials")
     launches_count: int | None = column("fresh processes that they come from")
     dropped_count: int | None = column("samples lost for want of room")
+    traced_by: str = tracing_column()
+    traced_switches_count: int | None = column("context switches that the tracer counted, of whole launches")
+    charged_switches_count: int | None = column("the same by the kernel's account of what has ended (getrusage)")
+    traced_over_charged_ratio: stats.Interval | None = estimate(
+        "traced_over_charged_ratio", "switches by the tracer over those by the kernel's account"
+    )
+    runqueue_wait_ns: stats.Interval | None = wait_column("for one switch, traced")
+    calls_count: int | None = column("system calls of whole launches, traced")
+    traced_over_off_ratio: stats.Interval | None = price_column("time of a pass")
+    trace_dropped_count: int | None = dropped_column()
 
 
 def summarise(taken: Sequence[Samples], seed: int, facts: Mapping[str, Scalar]) -> list[SchedulingRow]:

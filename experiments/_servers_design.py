@@ -296,7 +296,7 @@ def _open_cell(parameters: ServersParameters, name: str) -> Cell:
     """All rates, one after the other, on one server: a row each."""
     key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "on", "observed": "off"}
     weight = (1 + len(parameters.open_rate)) * parameters.duration / NS_PER_S + 1
-    return Cell(key, _needs(parameters, name, FAIR), weight, parameters.open_launches)
+    return Cell(key, _needs(parameters, name, FAIR), weight, parameters.open_launches, is_traceable=False)
 
 
 def _table_cell(parameters: ServersParameters, name: str) -> Cell:
@@ -314,7 +314,7 @@ def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:
             key: dict[str, str | int] = {"server": name, "arm": INSIDE, "load": load, "keep_alive": "on"}
             key |= {"rate_pct": FULL_PCT, "observed": "off"}
             needs = _needs(parameters, name, ARTICLE) if load == "wrk" else model_of(name, "").fixed
-            yield Cell(key, needs, 2.0)
+            yield Cell(key, needs, 2.0, is_traceable=False)
 
 
 def _needs(parameters: ServersParameters, name: str, arm: str) -> Needs:

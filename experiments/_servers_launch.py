@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from c10k_probe import native
+from c10k_probe.experiment import OFF
 from c10k_probe.observe import processes, tree
 from c10k_probe.observe.procfs import PROC, read_text
 from c10k_probe.observe.series import Memory, read_memory
@@ -39,6 +40,7 @@ class Ask:
     keeps_alive: bool
     is_observed: bool = True
     window_s: float = 1.0
+    traced_by: str = OFF
 
 
 @dataclass(frozen=True)

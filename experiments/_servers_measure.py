@@ -16,6 +16,7 @@ from c10k_probe.servers import Server
 from ._servers_design import ARTICLE, FAIR
 from ._servers_facts import NS_PER_S, Facts, ab_facts, cpu_facts, kernel_facts, series_facts, wrk_facts
 from ._servers_launch import Ask, beside_the_client, death_of, started, telling_of_death, told_count, told_since
+from ._servers_traced import RATE, counting
 
 _PATIENCE_S = 600.0
 _WAIT_S = 1.0
@@ -35,11 +36,13 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
     find_generator("wrk" if ask.arm == FAIR else "ab")
     with started(ask) as ready:
         told_before = told_count(ready.server)
-        with telling_of_death(ready.server), beside_the_client():
+        with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
             came_to, values = _loaded(ask, ready.server, ready.rest, remaining_s)
         told = told_since(told_before, told_count(ready.server))
         came_to |= _idle_forks(ask, came_to)
-    return Launch({**ready.facts, **came_to, **told}, values)
+    per_s = came_to["throughput_per_s"]
+    rate = [round(per_s)] if isinstance(per_s, (int, float)) else []
+    return Launch({**ready.facts, **came_to, **told, **counted}, {**values, RATE: rate})
 
 
 def _loaded(

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from c10k_probe import stats
-from c10k_probe.experiment import OFF, Cell, Samples, Scalar, View
+from c10k_probe.experiment import OFF, Cell, Samples, Scalar
 from c10k_probe.servers import MODELS, Server
 from c10k_probe.traced import slowdown
 from c10k_probe.tracing.base import Options
 from c10k_probe.tracing.result import Trace
 
-from ._traced_launch import attached, calls_text, done_count, grade_counts, per_one, settle
+from ._traced_launch import attached, calls_text, done_count, grade_traced, per_one, settle
 
 CALLS: Final = (
     *("accept4", "setsockopt", "close", "recvfrom", "sendto", "epoll_ctl", "epoll_wait", "poll", "futex", "wait4"),
@@ -28,19 +28,6 @@ FIGURES: Final = {
     "page_faults_count": "page_faults_per_connection",
     "runqueue_wait_ns": "runqueue_wait_ns",
 }
-
-
-def views() -> Iterator[View]:
-    """The tables of traced launches."""
-    group = "traced, for each connection"
-    for name in ("calls", "voluntary_switches", "involuntary_switches", "page_faults"):
-        ends = (f"{name}_lo_per_connection", f"{name}_hi_per_connection")
-        header = name.removesuffix("_switches").replace("_", " ")
-        yield View(header, f"{name}_per_connection", *ends, group=group, traced=True)
-    yield View("waiting to run", "runqueue_wait_ns", "runqueue_wait_lo_ns", "runqueue_wait_hi_ns", group, 2, True)
-    ends = ("traced_over_off_lo_ratio", "traced_over_off_hi_ratio")
-    yield View("rate over untraced", "traced_over_off_ratio", *ends, group=group, traced=True)
-    yield View("system calls that did not fail", "done_calls", group="system calls for each connection", traced=True)
 
 
 @contextmanager
@@ -80,7 +67,7 @@ def _columns(launches: Sequence[Samples], base: Sequence[Samples], n: int, seed:
     }
     ratio = slowdown(launches, base, "rate", seed)
     lost = [int(count) for item in launches if (count := item.facts["trace_dropped_count"]) is not None]
-    grade = _grade(launches, sum(lost), {**figures, "traced_over_off_ratio": ratio})
+    grade = grade_traced(launches, {**figures, "traced_over_off_ratio": ratio})
     return {
         **launches[0].key,
         "n_count": n * len(launches),
@@ -94,25 +81,6 @@ def _columns(launches: Sequence[Samples], base: Sequence[Samples], n: int, seed:
         "grade": grade.level,
         "grade_reason": grade.reason,
     }
-
-
-def _grade(launches: Sequence[Samples], lost: int, counts: dict[str, stats.Interval | None]) -> stats.Grade:
-    grade = stats.Grade()
-    if lost:
-        grade = grade.worse("void", f"{lost:,} tasks or events could not be counted")
-    missed = [str(item.facts["notes"]) for item in launches if item.traced_by == "bcc" and item.facts["notes"]]
-    if missed:
-        grade = grade.worse("shaky", missed[0])
-    if len(launches) < stats.MINIMUM_LAUNCHES:
-        return grade.worse("shaky", "traced: too few launches for an interval")
-    part = grade_counts({_words(name): value for name, value in counts.items()})
-    return grade if part.level == "ok" else grade.worse(part.level, part.reason)
-
-
-def _words(column: str) -> str:
-    """``page_faults_per_connection`` -> ``traced page faults``."""
-    stem = column.rpartition("_per_")[0] or column.rpartition("_")[0]
-    return "traced " + stem.removeprefix("traced_").replace("_", " ")
 
 
 def _text(launches: Sequence[Samples], prefix: str) -> str | None:

@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 from c10k_probe import native, stats
 from c10k_probe.exits import UserError
-from c10k_probe.experiment import Scalar
+from c10k_probe.experiment import Samples, Scalar
 from c10k_probe.observe import processes
 from c10k_probe.tracing.base import Options, Target, Tracer
 from c10k_probe.tracing.choose import open_tracer
@@ -50,6 +50,7 @@ SNAPSHOTS: Final = ("bcc",)  # backends that tell exactly at any moment, also of
 _OPTIONS: Final = Options(calls=TRACED_CALLS, interval_s=1.0)
 PLACES: Final = 6  # a slope that is whole but for the rounding of a division is whole
 MeasuredT = TypeVar("MeasuredT")
+SizeT = TypeVar("SizeT")
 
 
 class HeldHelper(native.Helper):
@@ -92,7 +93,11 @@ class Counted:
 
 
 def counted(
-    choice: str, start: Callable[[int], HeldHelper], run: Callable[[HeldHelper, int], MeasuredT], sizes: tuple[int, int]
+    choice: str,
+    start: Callable[[SizeT], HeldHelper],
+    run: Callable[[HeldHelper, SizeT], MeasuredT],
+    sizes: Sequence[SizeT],
+    options: Options = _OPTIONS,
 ) -> tuple[list[MeasuredT], list[Trace]]:
     """Launches of these sizes, each traced whole: what ``run`` gave of each, and what was counted of each.
 
@@ -100,26 +105,30 @@ def counted(
     and ``HelperUnsupported`` where the backend cannot work here.
     """
     if choice in SNAPSHOTS:
-        return _in_one_session(choice, start, run, sizes)
+        return _in_one_session(choice, start, run, sizes, options)
     measured, traces = [], []
     for size in sizes:
         with ExitStack() as stack:
             helper = stack.enter_context(start(size))
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-            tracer = stack.enter_context(attached(choice, [helper.pid], _OPTIONS))
+            tracer = stack.enter_context(attached(choice, [helper.pid], options))
             measured.append(run(helper, size))
-            traces.append(_whole(tracer, usage))
+            traces.append(whole(tracer, usage))
     return measured, traces
 
 
 def _in_one_session(
-    choice: str, start: Callable[[int], HeldHelper], run: Callable[[HeldHelper, int], MeasuredT], sizes: tuple[int, int]
+    choice: str,
+    start: Callable[[SizeT], HeldHelper],
+    run: Callable[[HeldHelper, SizeT], MeasuredT],
+    sizes: Sequence[SizeT],
+    options: Options,
 ) -> tuple[list[MeasuredT], list[Trace]]:
     """The same with all helpers held under one tracer, which is asked after each: attaching takes longest."""
     measured, traces = [], []
     with ExitStack() as stack:
         helpers = [stack.enter_context(start(size)) for size in sizes]
-        tracer = stack.enter_context(attached(choice, [helper.pid for helper in helpers], _OPTIONS))
+        tracer = stack.enter_context(attached(choice, [helper.pid for helper in helpers], options))
         before = tracer.snapshot()
         for helper, size in zip(helpers, sizes, strict=True):
             measured.append(run(helper, size))
@@ -139,7 +148,7 @@ def attached(choice: str, pids: Sequence[int], options: Options | None = None) -
         raise native.HelperUnsupported(str(error)) from None
 
 
-def _whole(tracer: Tracer, usage: resource.struct_rusage) -> Trace:
+def whole(tracer: Tracer, usage: resource.struct_rusage) -> Trace:
     """Everything up to the end of the last task."""
     deadline = time.monotonic() + _END_PATIENCE_S
     while not tracer.is_over() and time.monotonic() < deadline:
@@ -180,37 +189,41 @@ def _is_asleep(session: int) -> bool:
     return True
 
 
-def per_one(small: Trace, large: Trace, more: int) -> Counted:
-    """What each of the ``more`` creations added; a figure that the backend does not know is None."""
+def per_one(small: Trace, large: Trace, more: int, gate_calls: Collection[str] = _GATE_CALLS) -> Counted:
+    """What each of the ``more`` creations added; a figure that the backend does not know is None.
+
+    gate_calls: those of the gate that are no subject of the launch, and left out.
+    """
     wait_s = _slope(small.runqueue_wait_s, large.runqueue_wait_s, more)
     each = {
-        "calls_count": _slope(_own_calls(small), _own_calls(large), more),
+        "calls_count": _slope(_own_calls(small, gate_calls), _own_calls(large, gate_calls), more),
         "voluntary_switches_count": _slope(small.voluntary_switches_count, large.voluntary_switches_count, more),
         "involuntary_switches_count": _slope(small.involuntary_switches_count, large.involuntary_switches_count, more),
         "page_faults_count": _slope(small.page_faults_count, large.page_faults_count, more),
         "runqueue_wait_ns": None if wait_s is None else wait_s * 1e9,
     }
     notes = tuple(dict.fromkeys(note for trace in (small, large) for note in trace.notes))
-    return Counted(large.backend, each, _calls(small, large, more), lost_count((small, large)), notes)
+    calls = _calls(small, large, more, gate_calls)
+    return Counted(large.backend, each, calls, lost_count((small, large)), notes)
 
 
 def _slope(small: float | None, large: float | None, more: int) -> float | None:
     return None if small is None or large is None or more < 1 else round((large - small) / more, PLACES)
 
 
-def _calls(small: Trace, large: Trace, more: int) -> dict[str, float] | None:
+def _calls(small: Trace, large: Trace, more: int, without: Collection[str]) -> dict[str, float] | None:
     """By name; None where the backend counts none. perf knows the names that it was told, the others every one."""
     if small.calls is None or large.calls is None or more < 1:
         return None
-    names = {*small.calls, *large.calls, *(() if large.backend == "perf" else TRACED_CALLS)} - {*_GATE_CALLS}
+    names = {*small.calls, *large.calls, *(() if large.backend == "perf" else TRACED_CALLS)} - {*without}
     return {name: round((call_count(large, name) - call_count(small, name)) / more, PLACES) for name in sorted(names)}
 
 
-def _own_calls(trace: Trace) -> int | None:
-    """All calls but those of the gate."""
+def _own_calls(trace: Trace, without: Collection[str]) -> int | None:
+    """All calls but these."""
     if trace.calls_count is None:
         return None
-    return trace.calls_count - sum(call_count(trace, name) for name in _GATE_CALLS)
+    return trace.calls_count - sum(call_count(trace, name) for name in without)
 
 
 def call_count(trace: Trace, name: str) -> int:
@@ -245,6 +258,27 @@ def grade_counts(counts: Mapping[str, stats.Interval | None]) -> stats.Grade:
         part = stats.grade_interval(interval, what)
         grade = grade if part.level == "ok" else grade.worse(part.level, part.reason)
     return grade
+
+
+def grade_traced(launches: Sequence[Samples], counts: Mapping[str, stats.Interval | None]) -> stats.Grade:
+    """Of what was counted in some launches, by column: traced times are no results."""
+    grade = stats.Grade()
+    lost = sum(int(count) for item in launches if (count := item.facts["trace_dropped_count"]) is not None)
+    if lost:
+        grade = grade.worse("void", f"{lost:,} tasks or events could not be counted")
+    missed = [str(item.facts["notes"]) for item in launches if item.traced_by == "bcc" and item.facts["notes"]]
+    if missed:
+        grade = grade.worse("shaky", missed[0])
+    if len(launches) < stats.MINIMUM_LAUNCHES:
+        return grade.worse("shaky", "traced: too few launches for an interval")
+    part = grade_counts({_words(name): value for name, value in counts.items()})
+    return grade if part.level == "ok" else grade.worse(part.level, part.reason)
+
+
+def _words(column: str) -> str:
+    """``page_faults_per_connection`` -> ``traced page faults``."""
+    stem = column.rpartition("_per_")[0] or column.rpartition("_")[0]
+    return "traced " + stem.removeprefix("traced_").replace("_", " ")
 
 
 def _is_narrow_beside_one(interval: stats.Interval) -> bool:

@@ -1,9 +1,9 @@
 """How many context switches, system calls and microseconds of waiting does each server model spend on a request?
 
 Question: connections that are all held ask again as soon as they have their answer, 1, 100 or 1,000 of them at a time.
-How often does the server switch tasks for one request, voluntarily (it slept) and not (it could have gone on), which
-system calls does it make, how long do its tasks wait for a CPU though they could run; and what share of a CPU-bound
-job's work would be lost to as many switches?
+How often does the server switch tasks for one request, voluntarily (it slept) and not (it could have gone on, and a
+tick or a woken task had it stop), which system calls does it make, how long do its tasks wait for a CPU though they
+could run; and what share of a CPU-bound job's work would be lost to as many switches?
 
 Timed: windows of ``--window`` in which the client counts whole answers; in each launch one window is traced and one is
 not, in turn, on the same connections. Per request: what the tracer counted of the server's process tree in its window,
@@ -100,6 +100,7 @@ class ContextSwitchesRow(Row):
     involuntary_switches_per_request: stats.Interval | None = estimate(
         "involuntary_switches_per_request", "context switches of the server's tasks that could have gone on"
     )
+    involuntary_pct: stats.Interval | None = estimate("involuntary_pct", "of all switches of the server's tasks")
     calls_per_request: stats.Interval | None = estimate("calls_per_request", "system calls of the server")
     runqueue_wait_ns: stats.Interval | None = estimate(
         "runqueue_wait_ns", "for one request: how long the server's tasks could run and did not"
@@ -131,6 +132,7 @@ _VIEWS = (
         "involuntary_switches_lo_per_request",
         "involuntary_switches_hi_per_request",
     ),
+    View("of them involuntary", "involuntary_pct", "involuntary_lo_pct", "involuntary_hi_pct", priority=3),
     View("calls", "calls_per_request", "calls_lo_per_request", "calls_hi_per_request", priority=2),
     View("waiting to run", "runqueue_wait_ns", "runqueue_wait_lo_ns", "runqueue_wait_hi_ns", priority=2),
     View("requests/s", "requests_per_s", "requests_lo_per_s", "requests_hi_per_s", priority=3),
@@ -186,7 +188,22 @@ def judge_c17(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     return Verdict("C17", restated, rule, verdict, "; ".join(texts))
 
 
-_JUDGES: tuple[Judge, ...] = (judge_c17,)
+def judge_c28(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
+    """C28, on servers: which switches they make; that their model is unsuitable is not for a measurement."""
+    restated = "a context switch is an expense, and scheduling by the CPU does not suit a web server"
+    rule = "the first half is C17's; the second is a judgement of taste"
+    found = [row for row in rows if row["switches_per_s"] is not None and row["involuntary_pct"] is not None]
+    most = max((int(row["concurrency_count"] or 0) for row in found), default=0)
+    texts = [
+        f"{row['model']} at {most:,}: {format_column('x_per_s', row['switches_per_s'])}, "
+        f"{format_column('x_pct', row['involuntary_pct'])} of them involuntary"
+        for row in found
+        if row["concurrency_count"] == most
+    ]
+    return Verdict("C28", restated, rule, "NOT-FALSIFIABLE", "; ".join(texts) or "see C17", is_measured=False)
+
+
+_JUDGES: tuple[Judge, ...] = (judge_c17, judge_c28)
 
 
 class ContextSwitches(Experiment[ContextSwitchesParameters]):
@@ -321,6 +338,7 @@ def _row(launches: Sequence[Samples], seed: int) -> ContextSwitchesRow:
         involuntary_switches_per_request=stats.interval_of_all(
             map(_per_request("involuntary_switches_count"), launches), seed
         ),
+        involuntary_pct=stats.interval_of_all(map(_involuntary_pct, launches), seed),
         calls_per_request=stats.interval_of_all(map(_per_request("calls_count"), launches), seed),
         runqueue_wait_ns=stats.interval_of_all(map(_per_request("runqueue_wait_ns"), launches), seed),
         switches_per_s=stats.interval_of_all(map(_fact("switches_per_s"), launches), seed),
@@ -353,6 +371,14 @@ def _per_request(name: str) -> _Of:
     return lambda item: (
         None if item.facts[name] is None else float(item.facts[name] or 0) / float(item.facts["answered_count"] or 1)
     )
+
+
+def _involuntary_pct(item: Samples) -> float | None:
+    """Of all switches; None where one kind is not told, or there were none."""
+    voluntary, involuntary = (item.facts[f"{kind}_switches_count"] for kind in ("voluntary", "involuntary"))
+    if voluntary is None or involuntary is None or not float(voluntary) + float(involuntary):
+        return None
+    return 100 * float(involuntary) / (float(voluntary) + float(involuntary))
 
 
 EXPERIMENT = ContextSwitches()

@@ -15,6 +15,9 @@ The watched descriptors are both ends of AF_UNIX stream pairs, all distinct, reg
 one CPU does everything. C rows are one helper process per launch; rows named after Python modules run the same workload
 in the interpreter. Clock: CLOCK_MONOTONIC. CPU time: getrusage(2).
 
+With --trace each cell is measured traced too: two launches that differ in their number of passes, of which the
+difference counts, beside what the helper counts of its calls itself (calls_per_event).
+
 Known bias: a wait asks for as many events as are active, the best case; nothing is ever waited for long, so a wake-up
 is not in it. io_uring's receive has its data with the event, the others call read(2). Kernel memory is growth of slab
 (root: by cache); the rings of io_uring are not slab. What io_uring leaves to task work is paid in its own wait.
@@ -32,12 +35,14 @@ from itertools import product
 
 from c10k_probe import native
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import AnyChart, Bench, Cell, Experiment, Made, Row, Samples, Scalar
+from c10k_probe.experiment import OFF, AnyChart, Bench, Cell, Experiment, Made, Row, Samples, Scalar
 from c10k_probe.observe import memory
 from c10k_probe.parameters import Parameters, decades, parameter
+from c10k_probe.traced import untraced
 
 from . import _readiness_judges as judges
 from . import _readiness_rows as rows
+from . import _readiness_traced as traced
 from ._readiness_design import (
     C_MECHANISMS,
     KEYS,
@@ -105,11 +110,16 @@ class Readiness(Experiment[ReadinessParameters]):
     version = 1
     parameters_type = ReadinessParameters
     row_type = rows.ReadinessRow
-    views = rows.VIEWS
+    views = (*rows.VIEWS, *traced.VIEWS)
     charts = (*rows.CHARTS, *rows.MAPS)
     judges = judges.JUDGES
     repeats = 6
     quick_repeats = 5
+    traced_weight = 1500.0
+
+    def untraceable(self, parameters: ReadinessParameters) -> str:
+        """A map is refined where times cross."""
+        return "--map searches by times, which a tracer changes" if parameters.map else ""
 
     def check(self, parameters: ReadinessParameters) -> None:
         """Refuse activities that no count of watched descriptors can have, and shares where a map needs counts."""
@@ -156,6 +166,10 @@ class Readiness(Experiment[ReadinessParameters]):
         """One fresh process: sockets, registration, then each activity on the same set."""
         workload, mechanism, watched = (cell.key[name] for name in KEYS)
         actives = active_levels(_active(parameters), int(watched), str(workload), str(mechanism))
+        if cell.traced_by != OFF:
+            patience_s = min(traced.BUDGET_MS / 1000, bench.remaining_s() + 0.1)
+            yield from traced.launches(cell, bench.block, bench.seed, actives, patience_s)
+            return
         is_python = mechanism in PYTHON_MECHANISMS
         program = "readiness_in_python" if is_python else "readiness"
         arguments = _arguments(parameters, cell, actives, bench.seed)
@@ -169,8 +183,8 @@ class Readiness(Experiment[ReadinessParameters]):
         yield from launch.samples(dropped)
 
     def summarise(self, parameters: ReadinessParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
-        """One row for each mechanism, count and activity."""
-        return rows.summarise(samples, seed)
+        """One row for each mechanism, count and activity, traced ones last."""
+        return [*rows.summarise(untraced(samples), seed), *traced.rows(samples, seed)]
 
     def fit(self, parameters: ReadinessParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """Growth exponents, and where one mechanism overtakes another."""

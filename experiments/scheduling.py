@@ -16,6 +16,9 @@ that the kernel counted. (What spinning tasks get done less than one alone is no
 once a slice, and a switch is some 0.04 % of that.) ``fresh``: the CPU time of a fresh process beside one that has been
 running for long, by the scheduler's own account.
 
+With --trace each cell is measured traced too: sched_switch, counted of all its tasks over a whole launch, confirms the
+switches that the kernel charges them.
+
 Not timed: starting the tasks, faulting in their memory, warm-up passes, calibrating the work. Clock: CLOCK_MONOTONIC.
 
 Known bias: on two CPUs a turn is a wake-up of the other CPU, which may have gone idle, and the counted switches say
@@ -34,8 +37,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from c10k_probe import native
-from c10k_probe.experiment import AnyChart, Bench, Cell, Experiment, Made, Row, Samples
+from c10k_probe.experiment import OFF, TRACED_BY, AnyChart, Bench, Cell, Experiment, Made, Row, Samples
+from c10k_probe.traced import untraced
 
+from . import _scheduling_traced as traced
 from ._scheduling_charts import VIEWS, charts_of
 from ._scheduling_design import CELLS, SchedulingParameters, arguments
 from ._scheduling_findings import findings
@@ -50,11 +55,17 @@ class Scheduling(Experiment[SchedulingParameters]):
     version = 2
     parameters_type = SchedulingParameters
     row_type = SchedulingRow
-    views = VIEWS
+    views = (*VIEWS, *traced.VIEWS)
     charts = charts_of(SchedulingParameters())
     judges = JUDGES
     repeats = 5
     quick_repeats = 5
+    traced_weight = 1500.0
+    traced_values = (traced.PASS,)
+
+    def untraceable(self, parameters: SchedulingParameters) -> str:
+        """Every launch can be traced."""
+        return ""
 
     def charts_of(self, parameters: SchedulingParameters) -> tuple[AnyChart, ...]:
         """The charts of what was asked for."""
@@ -71,6 +82,10 @@ class Scheduling(Experiment[SchedulingParameters]):
         options, answer = arguments(parameters, cell)
         flat = [part for pair in options.items() for part in pair]
         patience_s = min(60 + cell.weight / 100, bench.remaining_s() + 0.1)
+        if cell.traced_by != OFF:
+            trials_count = parameters.trials if answer == "hog" else 0
+            yield traced.launch(cell, bench.block, traced.Asked(flat, answer, trials_count, patience_s))
+            return
         with native.Helper("scheduling", flat) as helper:
             if answer == "hog":
                 yield from trials_of(helper, cell, bench, parameters.trials, patience_s)
@@ -80,8 +95,9 @@ class Scheduling(Experiment[SchedulingParameters]):
         yield samples_of(cell, bench.block, message, int(dropped))
 
     def summarise(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
-        """One row for each cell that has samples."""
-        return [*summarise(_in_order(parameters, samples), seed, kernel_facts())]
+        """One row for each cell that has samples, traced ones last."""
+        ordered = _in_order(parameters, samples)
+        return [*summarise(untraced(ordered), seed, kernel_facts()), *traced.rows(ordered, seed)]
 
     def fit(self, parameters: SchedulingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """The rate at which 5 % of the work is lost; how a switch grows with what is runnable."""
@@ -91,7 +107,11 @@ class Scheduling(Experiment[SchedulingParameters]):
 def _in_order(parameters: SchedulingParameters, samples: Sequence[Samples]) -> list[Samples]:
     """The samples in the order in which their cells were asked for; they were taken in a shuffled one."""
     places = {tuple(cell.key.values()): place for place, cell in enumerate(EXPERIMENT.cells(parameters))}
-    return sorted(samples, key=lambda item: (places[tuple(item.key.values())], item.block))
+    return sorted(samples, key=lambda item: (places[_untraced_key(item)], item.block))
+
+
+def _untraced_key(item: Samples) -> tuple[str | int, ...]:
+    return tuple(value for name, value in item.key.items() if name != TRACED_BY)
 
 
 EXPERIMENT = Scheduling()

@@ -28,6 +28,10 @@ ended is none. The sum of RSS stands beside it to show how it misleads. Served a
 server has accepted and not closed, by a walk over the kernel's table, which is right in the mean and no snapshot.
 Reading is followed by a pause of 50 times what it took, on the client's CPU; ``--observe on,off`` shows what it costs.
 
+With --trace each closed loop is measured traced too, on fresh servers in the same blocks: system calls by name,
+context switches, waits for a CPU and forks of the server's tree, for one request (see ``_servers_traced``). These rows
+tell no throughput, latency or memory.
+
 Known bias: a closed loop's latency is connections over throughput, and hides what an overloaded server does to others.
 A window of 1 s ends with up to as many requests under way as connections, whose work is in the CPU time and not in the
 count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread, and its
@@ -45,15 +49,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+from c10k_probe.traced import untraced
 
-from ._servers_design import INSIDE, NS_PER_S, OPEN, TABLE_WINDOW_SHARE, ServersParameters, cells, check, open_rates_pct
+from . import _servers_traced as traced
+from ._servers_design import (
+    INSIDE,
+    NS_PER_S,
+    OPEN,
+    TABLE_WINDOW_SHARE,
+    ServersParameters,
+    arms,
+    cells,
+    check,
+    open_rates_pct,
+)
 from ._servers_findings import findings
 from ._servers_inside import measure_inside
-from ._servers_judges import JUDGES
 from ._servers_launch import Ask
 from ._servers_measure import measure
 from ._servers_open import measure_open
-from ._servers_rows import CHARTS, VIEWS, ServersRow, rows
+from ._servers_rows import CHARTS, VIEWS, rows
+from ._servers_traced_judges import ALL_JUDGES
 
 
 class Servers(Experiment[ServersParameters]):
@@ -61,13 +77,20 @@ class Servers(Experiment[ServersParameters]):
 
     version = 2
     parameters_type = ServersParameters
-    row_type = ServersRow
-    views = VIEWS
-    charts = CHARTS
-    judges = JUDGES
+    row_type = traced.TracedServersRow
+    views = (*VIEWS, *traced.VIEWS)
+    charts = (*CHARTS, *traced.CHARTS)
+    judges = ALL_JUDGES
+    judges_traced_rows = True
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True
+    traced_weight = 2.0
+    traced_values = (traced.RATE,)
+
+    def untraceable(self, parameters: ServersParameters) -> str:
+        """Every closed loop can be traced."""
+        return "of --inside nothing is traced, add --as-article or --fair" if arms(parameters) == (INSIDE,) else ""
 
     def check(self, parameters: ServersParameters) -> None:
         """See ``_servers_design.check``."""
@@ -92,6 +115,7 @@ class Servers(Experiment[ServersParameters]):
             keeps_alive=key["keep_alive"] == "on",
             is_observed=key["observed"] == "on",
             window_s=parameters.duration / NS_PER_S * (1.0 if key["keep_alive"] == "on" else TABLE_WINDOW_SHARE),
+            traced_by=cell.traced_by,
         )
         if key["load"] == OPEN:
             rates_pct = open_rates_pct(parameters, key["keep_alive"])
@@ -106,8 +130,8 @@ class Servers(Experiment[ServersParameters]):
         yield Samples(cell.key, bench.block, launch.values, launch.facts)
 
     def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
-        """One row for each cell."""
-        return list(rows(samples, seed))
+        """One row for each cell, and one for each that was traced."""
+        return list(traced.rows_of(samples, rows(untraced(samples), seed), seed))
 
     def fit(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """How the article's servers compare, and whether it is the event loop or the language."""

@@ -48,7 +48,17 @@ from c10k_probe.load import Holder
 from c10k_probe.observe import tree
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import BASIC_MODELS, MODELS, Server, ServerOptions
-from c10k_probe.traced import tracing_column, untraced
+from c10k_probe.traced import (
+    calls_column,
+    counted_column,
+    done_calls_column,
+    dropped_column,
+    price_column,
+    tracing_column,
+    untraced,
+    views,
+    wait_column,
+)
 
 from . import _short_traced as traced
 
@@ -87,21 +97,19 @@ class ShortConnectionsRow(Row):
         "cpu_over_epoll_ratio", f"CPU time for one connection over that of {BASE_MODEL}"
     )
     traced_by: str = tracing_column()
-    calls_per_connection: stats.Interval | None = estimate("calls_per_connection", f"system calls {_EACH}")
-    calls: str | None = column(f"system calls by name, name=count {_EACH}, the most frequent first")
-    done_calls: str | None = column(f"the same without calls that failed, such as by EAGAIN, {_EACH}")
-    voluntary_switches_per_connection: stats.Interval | None = estimate(
-        "voluntary_switches_per_connection", f"context switches to sleep {_EACH}"
+    calls_per_connection: stats.Interval | None = counted_column("calls_per_connection", _EACH)
+    calls: str | None = calls_column(_EACH)
+    done_calls: str | None = done_calls_column(_EACH)
+    voluntary_switches_per_connection: stats.Interval | None = counted_column(
+        "voluntary_switches_per_connection", _EACH
     )
-    involuntary_switches_per_connection: stats.Interval | None = estimate(
-        "involuntary_switches_per_connection", f"context switches of tasks that could have gone on {_EACH}"
+    involuntary_switches_per_connection: stats.Interval | None = counted_column(
+        "involuntary_switches_per_connection", _EACH
     )
-    page_faults_per_connection: stats.Interval | None = estimate("page_faults_per_connection", f"page faults {_EACH}")
-    runqueue_wait_ns: stats.Interval | None = estimate("runqueue_wait_ns", f"waits of runnable tasks {_EACH}")
-    traced_over_off_ratio: stats.Interval | None = estimate(
-        "traced_over_off_ratio", "connections a second while traced over untraced, block by block"
-    )
-    trace_dropped_count: int | None = column("tasks and events that the tracer could not count")
+    page_faults_per_connection: stats.Interval | None = counted_column("page_faults_per_connection", _EACH)
+    runqueue_wait_ns: stats.Interval | None = wait_column(_EACH)
+    traced_over_off_ratio: stats.Interval | None = price_column("connections a second")
+    trace_dropped_count: int | None = dropped_column()
 
 
 def judge_c21(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -137,7 +145,7 @@ _VIEWS = (
     View("server CPU per connection", "cpu_per_connection_ns", "cpu_per_connection_lo_ns", "cpu_per_connection_hi_ns"),
     View("over epoll", "cpu_over_epoll_ratio", "cpu_over_epoll_lo_ratio", "cpu_over_epoll_hi_ratio"),
     View("served/s", "connect_rate_per_s", "connect_rate_lo_per_s", "connect_rate_hi_per_s", priority=2),
-    *traced.views(),
+    *views("connection", price="rate over untraced", calls="done_calls"),
 )
 _CHARTS = (
     Chart(

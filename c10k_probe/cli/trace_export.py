@@ -19,7 +19,7 @@ CSV_COLUMNS = (
     *("forks_count", "threads_count", "exits_count", "page_faults_count", "accepts_count", "tcp_established_count"),
     *("cpu_s", "tasks_count", "dropped_tasks_count", "dropped_events_count"),
 )
-_TREE_COUNTS = CSV_COLUMNS[10:12] + CSV_COLUMNS[15:20] + CSV_COLUMNS[21:]
+_OF_TRACE = {item.name for item in fields(Trace)} & {*CSV_COLUMNS}  # columns that are a trace's own, by its names
 
 
 def write(target: Target, text: str) -> None:
@@ -42,13 +42,12 @@ def csv_rows(part: Trace, span: str, at_s: float) -> Iterator[list[Value]]:
         "interval_s": round(part.elapsed_s, 6),
     }
     tree: dict[str, Value] = {
-        **{name: getattr(part, name) for name in _TREE_COUNTS if hasattr(part, name)},
+        **{name: getattr(part, name) for name in _OF_TRACE},
         "count": part.calls_count,
         "per_s": part.per_s(part.calls_count),
         "errors_count": part.call_errors_count,
         "runqueue_p50_ns": None if part.runqueue is None else part.runqueue.quantile_ns(0.5),
         "runqueue_p99_ns": None if part.runqueue is None else part.runqueue.quantile_ns(0.99),
-        "runqueue_wait_s": part.runqueue_wait_s,
         "tcp_established_count": part.established_count,
     }
     yield _row({**base, **tree})

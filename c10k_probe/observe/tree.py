@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from c10k_probe.observe import processes
 from c10k_probe.observe.procfs import PROC, raw_field, read_raw
 
 SAMPLED_ABOVE = 12_000
@@ -148,6 +149,15 @@ def session_pids(session: int, proc_root: Path = PROC) -> list[int]:
     """Process ids of the session that are alive (no zombies), in ascending order."""
     living = (member for member in _members(session, proc_root) if not member.is_zombie)
     return sorted(int(member.path.rpartition(b"/")[2]) for member in living)
+
+
+def run_ns_of_threads(session: int, proc_root: Path = PROC) -> dict[int, int]:
+    """Thread id -> its time on a CPU so far; threads that have ended are not told of."""
+    return {
+        tid: _run_ns(os.fsencode(proc_root / str(pid) / "task" / str(tid)))
+        for pid in session_pids(session, proc_root)
+        for tid in processes.threads_of(pid, proc_root)
+    }
 
 
 def session_is_empty(session: int, proc_root: Path = PROC) -> bool:

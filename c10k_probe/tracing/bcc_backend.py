@@ -191,7 +191,7 @@ def _notes(said: Mapping[str, Any], calls: Mapping[str, Call]) -> tuple[str, ...
     missed, notes = said["missed_wakeups"], []
     if missed:
         notes.append(
-            f"{missed} wake-ups or TCP changes of the whole machine were missed; as many waits or changes may lack"
+            f"{missed} wake-ups or TCP changes of the whole machine were missed: so many waits or changes may lack"
         )
     if syscalls.COMPAT in calls:
         notes.append(f"{syscalls.COMPAT} have other numbers: they are counted together, accepts among them not at all")

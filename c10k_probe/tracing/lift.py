@@ -17,8 +17,8 @@ def lift_by_root() -> str:
 
 
 def exact(lift: str) -> str:
-    """The same with this command's absolute path: root's PATH seldom has it."""
-    return lift.replace(BY_ROOT, f"sudo {shlex.join(this_command())} ...")
+    """The same with this command as it was typed, its program by absolute path: root's PATH seldom has it."""
+    return lift.replace(BY_ROOT, shlex.join(("sudo", *this_command(), *sys.argv[1:])))
 
 
 def this_command() -> tuple[str, ...]:

@@ -178,13 +178,68 @@ def test_a_connection_that_comes_and_goes(backend: str, tmp_path: Path) -> None:
     assert {row["cpu_per_connection_ns"] for row in traced} == {""}
 
 
+# --- scheduling: the tracepoint and the kernel's account ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "measure", "kinds"), [("bcc", "switch", "thread,process"), ("perf", "slice", "process")]
+)
+def test_sched_switch_confirms_the_switches_that_the_kernel_charges(
+    backend: str, measure: str, kinds: str, tmp_path: Path
+) -> None:
+    """Of whole launches, with all that they start. The account has the last switch of each process, too."""
+    require(backend)
+    few = ("--measure", measure, "--kind", kinds, "--token", "futex", "--cpus", 1, "--tasks", 16, "--working-set", 0)
+    sizes = (*few, "--contenders", 3, "--policy", "other", "--window", "50ms", "--budget", "3ms", "--repeats", 1)
+    done = run("scheduling", *sizes, "--trace", backend, "--csv", "-", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    plain, traced = arms(rows_of(done.stdout), backend)
+    assert len(plain) == len(traced) == len(kinds.split(","))
+    for row in traced:
+        counted, charged = int(row["traced_switches_count"]), int(row["charged_switches_count"])
+        processes = 1 if row["kind"] == "thread" else int(row["tasks_count"]) + (row["measure"] == "slice")
+        assert charged - processes - 2 <= counted <= charged + 2, row
+        told = int(row["voluntary_switches_count"] or 0) + int(row["involuntary_switches_count"] or 0)
+        assert told <= counted, "what the tasks say of themselves is of a part of the launch"
+        assert row["switch_ns"] == row["run_p50_ns"] == "", "traced times are not told"
+    assert {row["traced_switches_count"] for row in plain} == {""}
+
+
+# --- readiness: what the helper counts of itself ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("backend", "mechanisms"), [("bcc", "select,select.poll"), ("strace", "epoll")])
+def test_calls_of_an_event_are_those_that_the_helper_counts(backend: str, mechanisms: str, tmp_path: Path) -> None:
+    """Beside them only what is done once for each pass, before and after it."""
+    require(backend)
+    sizes = ("--fds", 64, "--active", "1,16", "--workload", "chain", "--repeats", 1, "--budget", "2ms")
+    done = run("readiness", *sizes, "--mechanism", mechanisms, "--trace", backend, "--csv", "-", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    plain, traced = arms(rows_of(done.stdout), backend)
+    assert len(plain) == len(traced) == 2 * len(mechanisms.split(","))
+    waits = {"select": "pselect6", "select.poll": "poll", "epoll": "epoll_wait"}
+    for row in traced:
+        own, counted = float(row["calls_per_event"]), float(row["traced_calls_per_event"])
+        assert own <= counted <= own + 0.02, row
+        found = numbers(row["traced_calls"])
+        assert (found["read"], found["write"]) == (1, 1)
+        assert found[waits[row["mechanism"]]] == pytest.approx(1 if row["active"] == "1" else 1 / 16, abs=0.005)
+        assert row["event_ns"] == row["over_epoll_ratio"] == row["calls"] == "", "traced times are not told"
+        assert float(row["traced_over_off_ratio"]) > 0
+    assert {row["traced_calls_per_event"] for row in plain} == {""}
+
+
 # --- refused before anything is measured ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("readiness", "--trace", "bcc"), 2, "--trace: readiness cannot be traced"),
+        (
+            ("readiness", "--map", "--trace", "bcc"),
+            2,
+            "--trace: readiness cannot be traced so: --map searches by times",
+        ),
         (("fork-latency", "--stall", "--trace", "proc"), 2, "with --stall"),
         (("fork-latency", "--trace", "dtrace"), 2, "choose from auto, bcc, perf, strace, proc, off"),
         (("fork-latency", "--trace="), 2, "--trace: its value is empty"),

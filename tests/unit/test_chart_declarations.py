@@ -73,7 +73,7 @@ def columns_of(chart: AnyChart) -> tuple[list[str], list[str]]:
     """Columns in which a chart needs numbers, and those that must be keys."""
     if isinstance(chart, Stack):
         assert len(chart.parts) == len(chart.names) == len({*chart.names})
-        return [*chart.parts, chart.last], list(chart.x)
+        return [*chart.parts, *([chart.last] if chart.last else [])], list(chart.x)
     ends = [end for end in (chart.low, chart.high) if end]
     assert len(ends) != 1, "an interval has two ends"
     if isinstance(chart, WinnerMap):

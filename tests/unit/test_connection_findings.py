@@ -73,6 +73,8 @@ def test_how_the_ledger_closes() -> None:
     finding = found([row(open_count=5_000, unexplained_pct=50.0), last], CLOSING)["epoll, used"]
     assert finding.value is not None and finding.value.middle == 5.0
     assert finding.note == "parts sum to 95.0 MiB, free memory fell by 100 MiB, at 10,000"
+    risen = found([row(explained_bytes=1 << 20, free_fall_bytes=-(2 << 20), unexplained_pct=300.0)], CLOSING)
+    assert risen["epoll, used"].note == "parts sum to 1.00 MiB, free memory rose by 2.00 MiB, at 10,000"
 
 
 def test_what_was_reached_names_the_wall_and_the_prediction() -> None:

@@ -40,6 +40,7 @@ def rows_of(launches: Sequence[Samples]) -> list[dict[str, Scalar]]:
 def test_figures_are_per_answer_and_the_rate_is_untraced() -> None:
     (row,) = rows_of([launch(block) for block in range(5)])
     assert (row["voluntary_switches_per_request"], row["involuntary_switches_per_request"]) == (1.0, 0.02)
+    assert row["involuntary_pct"] == pytest.approx(100 * 20 / 1020)
     assert (row["calls_per_request"], row["runqueue_wait_ns"]) == (2.0, 5000.0)
     assert (row["requests_per_s"], row["traced_over_off_ratio"]) == (10_000, 0.9)
     assert (row["latency_p50_ns"], row["traced_by"], row["launches_count"]) == (110_000, "bcc", 5)
@@ -51,6 +52,8 @@ def test_what_a_backend_cannot_see_stays_empty() -> None:
     (row,) = rows_of([launch(block, traced_by="perf", **facts) for block in range(5)])
     assert [row[name] for name in ("calls_per_request", "runqueue_wait_ns", "dropped_count", "calls")] == [None] * 4
     assert row["voluntary_switches_per_request"] == 1.0
+    (row,) = rows_of([launch(block, voluntary_switches_count=0, involuntary_switches_count=0) for block in range(5)])
+    assert row["involuntary_pct"] is None, "no share of nothing"
 
 
 @pytest.mark.parametrize(
@@ -90,3 +93,10 @@ def test_only_the_highest_concurrency_decides() -> None:
     launches += [launch(block, count=1000, lost_pct=1.0) for block in range(5)]
     assert experiment.judge_c17(rows_of(launches), []).verdict == "REFUTED"
     assert experiment.judge_c17([], []).verdict == NOT_MEASURED
+
+
+def test_what_servers_switch_is_told_and_not_judged() -> None:
+    judged = experiment.judge_c28(rows_of([launch(block) for block in range(5)]), [])
+    assert (judged.claim, judged.verdict) == ("C28", "NOT-FALSIFIABLE")
+    assert "thread at 100: 10,200/s, 1.96 % of them involuntary" in judged.evidence
+    assert experiment.judge_c28([], []).evidence == "see C17"

@@ -34,7 +34,7 @@ ROOMS: dict[str, str] = {
     "creation_in_python": "* +native +helper_in_python",
     "readiness_in_python": "* +helper_in_python",
     "servers_in_python": "* +helper_in_python",
-    "traced": "* +experiment +stats",
+    "traced": "* +experiment +stats +units",
     "registry": "* +experiment +experiments +exits",
     "runner": f"sinks cli charts experiments registry servers load tracing fits {PYTHON_HELPERS}",
     "events": "* +experiment +fits +exits",

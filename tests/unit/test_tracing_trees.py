@@ -332,8 +332,8 @@ def test_strace_names_the_setting_only_where_that_is_what_forbids(
 def test_the_command_that_helps_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a b" / "c10k-probe", "#!/bin/sh\n")
     path.chmod(0o755)
-    monkeypatch.setattr(sys, "argv", [str(path)])
-    assert TracerUnavailable("bcc", "no", lift.BY_ROOT).lift == f"sudo '{path}' ..."
-    monkeypatch.setattr(sys, "argv", ["-m"])
-    assert lift.exact(lift.BY_ROOT) == f"sudo {sys.executable} -m c10k_probe ..."
+    monkeypatch.setattr(sys, "argv", [str(path), "trace", "--", "ls", "a b"])
+    assert TracerUnavailable("bcc", "no", lift.BY_ROOT).lift == f"sudo '{path}' trace -- ls 'a b'"
+    monkeypatch.setattr(sys, "argv", ["-m", "doctor"])
+    assert lift.exact(lift.BY_ROOT) == f"sudo {sys.executable} -m c10k_probe doctor"
     assert lift.exact("apt-get install strace") == "apt-get install strace"
