@@ -17,6 +17,7 @@ from c10k_probe.observe.ledger import (
     total,
     whole,
 )
+from c10k_probe.servers import RealServer
 
 from ._connection_ramp import Launch, Step, switches
 from ._connection_rows import CLIENT_PARTS, SERVER_PARTS, ConnectionsRow
@@ -37,6 +38,7 @@ def refused_row(launch: Launch, target: int, stop: Stop, prediction: Prediction,
     return ConnectionsRow(
         model=launch.model,
         state=launch.state,
+        protocol=launch.protocol,
         target_count=target,
         block=bench.block,
         status="failed",
@@ -45,6 +47,7 @@ def refused_row(launch: Launch, target: int, stop: Stop, prediction: Prediction,
         grade_reason="not measured",
         **_prediction(prediction),
         **_stop(stop),
+        **_server_facts(launch),
     )
 
 
@@ -66,10 +69,12 @@ def row_of(launch: Launch, step: Step, prediction: Prediction, bench: Bench) -> 
         **_prediction(prediction),
         **_refusals(launch, step),
         **_stop(step.stop),
+        **_server_facts(launch),
     }
     return ConnectionsRow(
         model=launch.model,
         state=launch.state,
+        protocol=launch.protocol,
         target_count=step.target,
         block=bench.block,
         status="failed" if step.stop else "ok",
@@ -221,6 +226,14 @@ def _refusals(launch: Launch, step: Step) -> dict[str, Any]:
     }
 
 
+def _server_facts(launch: Launch) -> dict[str, Any]:
+    """Only programs of others have a version of their own, and settings that were raised."""
+    server = launch.server
+    if not isinstance(server, RealServer):
+        return {}
+    return {"server_version": server.version or None, "server_settings": server.settings or None}
+
+
 def _stop(stop: Stop | None) -> dict[str, Any]:
     wall = stop.wall if stop else None
     if wall is None:
@@ -233,6 +246,8 @@ def _stop(stop: Stop | None) -> dict[str, Any]:
 
 def _grade(ledger: Ledger, step: Step) -> stats.Grade:
     grade, now = stats.Grade(), step.now
+    if step.stop is not None and step.stop.is_death:
+        grade = grade.worse("void", "the server died: what was read then is of nothing")
     if step.established is not None and step.established != now.open_count:
         grade = grade.worse("void", f"the kernel counts {step.established:,} established, not {now.open_count:,}")
     surplus = ledger.stack_surplus(now)
@@ -256,8 +271,7 @@ def _grade_of_rate(grade: stats.Grade, step: Step) -> stats.Grade:
 
 def _grade_of_memory(grade: stats.Grade, ledger: Ledger, now: Reading) -> stats.Grade:
     if ledger.end_bytes is None:
-        why = "slab cannot be read" if ledger.grown(now, "slab") is None else "the client could not open its own pairs"
-        return grade.worse("shaky", f"{why}: the ends cannot be told apart")
+        return grade.worse("shaky", f"{ledger.no_price or 'no price of one end'}: the ends cannot be told apart")
     price = stats.grade_interval(ledger.end_bytes, "price of one end")
     doubt = ledger.end_bytes.relative_half_width
     grade = grade.worse("void" if doubt is not None and doubt > WORTHLESS_PRICE else price.level, price.reason)

@@ -50,7 +50,17 @@ from c10k_probe import limits
 from c10k_probe.experiment import OFF, Bench, Cell, Experiment, Finding, FlatRow, Row, Samples
 from c10k_probe.servers import predict
 
-from ._connection_design import USED, ConnectionsParameters, cells, check, chosen, geometric_steps, server_options
+from ._connection_design import (
+    ECHO,
+    USED,
+    ConnectionsParameters,
+    cells,
+    check,
+    chosen,
+    data_needs,
+    geometric_steps,
+    server_options,
+)
 from ._connection_findings import findings
 from ._connection_judges import JUDGES
 from ._connection_measured import refused_row, row_of
@@ -70,6 +80,7 @@ class Connections(Experiment[ConnectionsParameters]):
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
+    is_incomplete_when_skipped = True
     traced_weight = 1.0
     traced_columns = ("ramp_s", "echo_p50_ns")
 
@@ -77,6 +88,8 @@ class Connections(Experiment[ConnectionsParameters]):
         """Counted is a ramp whose connections each had their first echo."""
         if parameters.memory_budget is not None:
             return "--memory-budget searches, and counts are slopes over a ramp"
+        if parameters.spoken != ECHO:
+            return "counts are of connections with an echo each; leave out --server and --protocol"
         return "" if parameters.state == (USED,) else f"counts are of connections with an echo each, --state {USED}"
 
     def check(self, parameters: ConnectionsParameters) -> None:
@@ -90,7 +103,7 @@ class Connections(Experiment[ConnectionsParameters]):
     def measure(self, parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """The ramp of one model, ending at the wall that was hit or at the last step; or its search."""
         if cell.traced_by != OFF:
-            targets = geometric_steps(parameters.to, parameters.steps)
+            targets = geometric_steps(parameters.most, parameters.steps)
             ramp = TracedRamp(cell, targets, server_options(parameters), ECHO_ALL_UP_TO)
             yield from (ConnectionsRow(**columns) for columns in ramp.rows(bench))
         elif parameters.memory_budget is not None:
@@ -105,9 +118,10 @@ class Connections(Experiment[ConnectionsParameters]):
 
 def _ramp(parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[ConnectionsRow]:
     """A row per step."""
-    targets = geometric_steps(parameters.to, parameters.steps)
+    targets = geometric_steps(parameters.most, parameters.steps)
     bench.progress(0, sum(targets), "calibrating")
-    prediction = predict(chosen(str(cell.key["model"])), limits.walls(), server_options(parameters))
+    model, state = chosen(str(cell.key["model"]), parameters), str(cell.key["state"])
+    prediction = predict(model, limits.walls(), server_options(parameters), data_needs(parameters, state))
     with launched(cell, targets[-1], parameters, bench) as launch:
         for index, target in enumerate(targets):
             bench.progress(sum(targets[:index]), sum(targets), f"to {target:,}{wall_note(prediction)}")

@@ -26,6 +26,7 @@ _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25
 _CHILDREN_COUNT: Final = 2
 _MAX_SPARE_COUNT: Final = 75
+_KEPT: Final = "KeepAliveTimeout=3600 Timeout=3600"
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
 ServerRoot "{{folder}}"
@@ -101,6 +102,8 @@ def _filled(text: str, place: Place, **values: object) -> str:
     common = {"PORT": place.port, "BACKLOG": place.backlog_count, "TOKEN": place.token}
     for old, new in _AS_INSTALLED.items() if place.is_as_installed else ():
         text = text.replace(old, new)
+    if place.takes_silent:
+        text += "AcceptFilter http none\n"
     return re.sub(r"\b[A-Z_]{4,}\b", lambda word: str({**common, **values}.get(word[0], word[0])), text)
 
 
@@ -112,10 +115,23 @@ def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
     return (paths["apache2"], "-DFOREGROUND", "-f", "{folder}/apache.conf")
 
 
+def _processes_count(place: Place) -> int:
+    return place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
+
+
+def _settings_of_prefork(place: Place) -> str:
+    return f"MaxRequestWorkers={_processes_count(place)} ServerLimit={_processes_count(place)} {_KEPT}"
+
+
+def _settings_of_event(place: Place) -> str:
+    told = {"CHILDREN": "StartServers", "WORKERS": "MaxRequestWorkers", "FACTOR": "AsyncRequestWorkerFactor"}
+    sizes = _sizes_of_event(place)
+    return " ".join([*(f"{told[name]}={sizes[name]}" for name in told), _KEPT])
+
+
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
     """A connection takes a process, so as many as are to be held at once."""
-    workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
-    text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"])
+    text = _filled(_COMMON + _PREFORK, place, WORKERS=_processes_count(place), PHP_LIBRARY=paths["mod_php"])
     return Recipe(_command(paths), {"apache.conf": text, **php_fpm.PAGES})
 
 
@@ -124,17 +140,20 @@ def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
 
     Without a thread to spare idle connections are closed, so there is one for each from the start, as far as may be.
     """
+    text = _filled(_COMMON + _EVENT, place, **_sizes_of_event(place))
+    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
+
+
+def _sizes_of_event(place: Place) -> dict[str, int]:
     capacity_count = place.capacity_count or 0
     most = _ceil(_WORKERS_COUNT, _THREADS_PER_CHILD)
     children = max(_CHILDREN_COUNT, min(most, _ceil(capacity_count, _THREADS_PER_CHILD)))
-    sizes = {
+    return {
         "CHILDREN": children,
         "SPARE": max(_MAX_SPARE_COUNT, children * _THREADS_PER_CHILD),
         "WORKERS": most * _THREADS_PER_CHILD,
         "FACTOR": max(2, _ceil(capacity_count, most * _THREADS_PER_CHILD)),
     }
-    text = _filled(_COMMON + _EVENT, place, **sizes)
-    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
 
 
 def _told(page: Page) -> Told | None:
@@ -153,7 +172,9 @@ PREFORK_PHP: Final = RealModel(
     runtime=("PHP", php_fpm.VERSION_PATH),
     per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=4 << 20),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
-    takes=frozenset({"workers", "capacity"}),
+    takes=frozenset({"workers"}),
+    settings=_settings_of_prefork,
+    is_pool=True,
 )
 EVENT: Final = RealModel(
     name="apache-event",
@@ -165,5 +186,6 @@ EVENT: Final = RealModel(
     runtime=("PHP", php_fpm.VERSION_PATH),
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
-    takes=frozenset({"workers", "capacity"}),
+    takes=frozenset({"workers"}),
+    settings=_settings_of_event,
 )

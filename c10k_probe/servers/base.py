@@ -20,6 +20,7 @@ class ServerOptions:
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
+    ``takes_silent``: connections on which nothing was sent yet are accepted, too (no TCP_DEFER_ACCEPT, tcp(7)).
     """
 
     backlog_count: int = 4096
@@ -29,6 +30,7 @@ class ServerOptions:
     capacity_count: int | None = None
     protocol: str = "echo"
     is_as_installed: bool = False
+    takes_silent: bool = False
 
 
 class Server(Protocol):
@@ -47,7 +49,7 @@ class Server(Protocol):
         """The server's own counts: ``accepted_count, open_count, tasks_count, accept_errors_count``."""
 
     def walls(self) -> list[dict[str, Any]]:
-        """The calls that failed for a limit since the start: ``call, errno, name, message, open_count``."""
+        """The calls that failed for a limit since the start: ``call, name, message``; ``setting`` where that is one."""
 
     def wait_until_idle(self, timeout_s: float = 2.0) -> None:
         """Return when the server holds no connection any more, or the time is over."""

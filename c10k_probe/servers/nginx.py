@@ -34,6 +34,7 @@ http {
     default_type text/plain;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
+    client_header_timeout 1h;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -71,7 +72,7 @@ def configuration(place: Place, locations: str = _STATIC) -> str:
         "ACCESS_LOG": "{folder}/access.log" if place.is_as_installed else "off",
         "PORT": place.port,
         "BACKLOG": place.backlog_count,
-        "CONNECTIONS": max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT,
+        "CONNECTIONS": _connections_count(place),
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
         "LOCATIONS": locations,
@@ -80,6 +81,15 @@ def configuration(place: Place, locations: str = _STATIC) -> str:
     for name, value in values.items():
         text = text.replace(name, str(value))
     return text
+
+
+def _connections_count(place: Place) -> int:
+    return max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
+
+
+def _settings(place: Place) -> str:
+    workers = f"worker_processes={place.workers_count or 1}"
+    return f"worker_connections={_connections_count(place)} {workers} keepalive_timeout=1h client_header_timeout=1h"
 
 
 def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
@@ -113,7 +123,8 @@ NGINX: Final = RealModel(
     read=_told,
     per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
-    takes=frozenset({"workers", "capacity"}),
+    takes=frozenset({"workers"}),
+    settings=_settings,
 )
 NGINX_PHP: Final = dataclasses.replace(
     NGINX,

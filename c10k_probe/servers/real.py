@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from c10k_probe import native, parts
+from c10k_probe import limits, native, parts
 from c10k_probe.limits import Needs
 from c10k_probe.observe import processes, sockets, tree
 from c10k_probe.observe.procfs import PROC, read_int, sysctl_path
 from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.complaints import hits
 from c10k_probe.servers.guarded import Guarded, Recipe
 
 PATH: Final = "/"
@@ -38,6 +39,8 @@ _PORT_TRIALS: Final = 3
 _IN_USE: Final = "address already in use"
 _FIRST_ERROR: Final = 400
 _SHOWN: Final = 40
+_PROCESSES_LOOKED_AT: Final = 16  # of a pool with more each has few connections
+_KEPT_IN_HAND: Final = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Place:
     capacity_count: int | None
     workers_count: int | None
     is_as_installed: bool = False
+    takes_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class RealModel:
     recipe: how it is started. read: its counts out of the page that it shows under the token with ``status_query``;
     None when it has none. runtime: what else answers, and the path under which that tells its version.
     body: its answer to ``PATH``; None for any that is not an error.
+    settings: what its configuration raises so that it can hold as many as the place asks for, and what stays.
+    is_pool: whether each of its workers serves one connection at a time.
     """
 
     name: str
@@ -96,6 +102,8 @@ class RealModel:
     body: str | None = BODY
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
+    settings: Callable[[Place], str] = lambda _: ""
+    is_pool: bool = False
 
     @property
     def missing(self) -> str:
@@ -114,7 +122,7 @@ class RealModel:
 
     def room_count(self, options: ServerOptions) -> int | None:
         """Connections that its design can serve at once; see ``base.ServerModel``."""
-        return options.workers_count if "workers" in self.takes else None
+        return (options.workers_count or options.capacity_count) if self.is_pool else None
 
 
 def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
@@ -143,7 +151,7 @@ def read_json(page: Page) -> Told | None:
 class RealServer:
     """A running real server. Raises ``native.HelperError`` when it does not come up; see ``base.Server``.
 
-    version: what it says it is.
+    version: what it says it is. settings: see ``RealModel``.
     """
 
     def __init__(self, model: RealModel, options: ServerOptions, port: int | None = None) -> None:
@@ -155,13 +163,16 @@ class RealServer:
             options.backlog_count, read_int(sysctl_path("net.core.somaxconn")) or options.backlog_count
         )
         self.version = ""
+        self.settings = ""
         self._model = model
         self._token = secrets.token_hex(8)
         self._own_count = 0  # requests of ours, each on a connection of its own
         for trial in range(_PORT_TRIALS):
             self.port = port or _free_port()
             try:
-                self._start(model.recipe(paths, self._place(options)))
+                place = self._place(options)
+                self.settings = model.settings(place)
+                self._start(model.recipe(paths, place))
                 break
             except native.HelperError as error:  # somebody else may have been quicker: another port
                 if port is not None or trial == _PORT_TRIALS - 1 or _IN_USE not in str(error).lower():
@@ -176,6 +187,7 @@ class RealServer:
             capacity_count=options.capacity_count,
             workers_count=options.workers_count,
             is_as_installed=options.is_as_installed,
+            takes_silent=options.takes_silent,
         )
 
     def _start(self, recipe: Recipe) -> None:
@@ -275,8 +287,23 @@ class RealServer:
         return told
 
     def walls(self) -> list[dict[str, Any]]:
-        """None: what a real server ran into it tells to its log, and not in a form to rely on."""
-        return []
+        """What its log complains of, and descriptors that are used up, which some servers keep to themselves."""
+        found = [{**hit, "lift": self._lift(hit)} for hit in hits(self._guarded.log())]
+        if not any(hit["name"] == "EMFILE" for hit in found) and self._has_no_descriptor_left():
+            found.append({"call": "accept", "name": "EMFILE", "message": "no descriptor is left"})
+        return found
+
+    def _lift(self, hit: Mapping[str, Any]) -> str:
+        """What would raise a setting of its own: the configuration is ours, or the user's."""
+        return "--workers N" if "workers" in self._model.takes else f"{hit.get('setting')} in its configuration"
+
+    def _has_no_descriptor_left(self) -> bool:
+        """Whether one of its processes has as many as it may; a library may keep one in hand to refuse others with."""
+        for pid in tree.session_pids(self.session, PROC)[:_PROCESSES_LOOKED_AT]:
+            wall = limits.read_wall("descriptors", pid)
+            if wall is not None and wall.room_count is not None and wall.room_count <= _KEPT_IN_HAND:
+                return True
+        return False
 
     def wait_until_idle(self, timeout_s: float = 2.0) -> None:
         """Return when nobody but us is connected, or the time is over."""
