@@ -17,13 +17,14 @@ from c10k_probe.servers import BODY, CLIENT_END, PATH, POOLS, RealModel, Server,
 
 from ._connection_design import BACKLOGGED, HTTP, IDLE, USED, ConnectionsParameters, chosen, server_options
 from ._connection_price import price_of_one_end
-from ._connection_walls import Stop, WallWatch, guarded, stop_of
+from ._connection_walls import Stop, WallWatch, guarded, stop_of, stop_of_loss
 
 ECHO_ALL_UP_TO: Final = 10_000
 ECHO_ALL_AT_END_UP_TO: Final = 100_000
 BUFFERS_UP_TO: Final = 200_000  # sockets whose data is asked for one by one, where nothing should lie in them
 SETTLE_S: Final = 10.0
 GUARD_MARGIN: Final = 1.25
+WINDOW: Final = 256
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,7 @@ class Launch:
             lost = f"{backlogged.failed_count:,} connections could not be left with answers unread"
         else:
             return None
-        death = self.server.death()
-        return Stop("; ".join(part for part in (death, lost) if part), is_death=bool(death))
+        return stop_of_loss(self.server, lost, self.ledger.readings[-1].open_count)
 
     def _fill(self) -> Backlogged | None:
         """Leave answers unread on every connection, where that is the state."""
@@ -202,7 +202,7 @@ def launched(cell: Cell, most_count: int, asked: ConnectionsParameters, bench: B
     model = chosen(str(cell.key["model"]), asked)
     with (
         model.start(server_options(asked, most_count, str(cell.key["state"]))) as server,
-        Holder(server.port, most_count, remaining_s=bench.remaining_s, http=http_of(model, asked)) as holder,
+        Holder(server.port, most_count, window_of(model), bench.remaining_s, http_of(model, asked)) as holder,
     ):
         launch = Launch(cell, server, holder, asked, bench)
         launch.ledger.at_rest = at_rest
@@ -216,6 +216,11 @@ def http_of(model: ServerModel, asked: ConnectionsParameters) -> Http | None:
     if asked.spoken != HTTP:
         return None
     return Http(PATH, model.body if isinstance(model, RealModel) else BODY)
+
+
+def window_of(model: ServerModel) -> int:
+    """How many connections may wait for their first echo at a time."""
+    return model.burst_count if isinstance(model, RealModel) else WINDOW
 
 
 def wall_note(prediction: Prediction) -> str:

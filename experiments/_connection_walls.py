@@ -46,6 +46,19 @@ def stop_of(server: Server, client_pid: int, failure: Failure) -> Stop:
     return _named(seen, client_pid, "client", failure)
 
 
+def stop_of_loss(server: Server, lost: str, open_count: int) -> Stop:
+    """Why held connections were lost: the server died, or closed them as a limit told it to, or nobody knows."""
+    death = server.death()
+    if death:
+        return Stop(f"{death}; {lost}", is_death=True)
+    hits = server.walls()
+    if not hits:
+        return Stop(lost)
+    failure = Failure(str(hits[0]["call"]), str(hits[0]["name"]), str(hits[0]["message"]), open_count)
+    stop = _named(hits[0], server.session, "server", failure)
+    return Stop(f"{stop.reason}; {lost}", stop.wall)
+
+
 def _named(hit: dict[str, Any], pid: int, side: str, failure: Failure) -> Stop:
     wall = pool_wall(failure.at_count) if (hit["call"], hit["name"]) == POOL_IS_FULL else None
     if "setting" in hit:

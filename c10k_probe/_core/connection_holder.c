@@ -32,8 +32,8 @@
  *
  * Over HTTP a right answer has a status of 2xx, a body whose length is told or that comes in chunks and that is
  * --body where one is given, and leaves the connection open; every request is the same, so that an answer that was
- * mixed up with another is not noticed. `backlog` is of echoes alone. SIGUSR1 ends the waiting of a ramp: what has
- * not been answered by then counts as late.
+ * mixed up with another is not noticed. `backlog` is of echoes alone. After SIGUSR1 the command under way waits no
+ * longer than a second for anything.
  *
  * Descriptors: RLIMIT_NOFILE bounds a table of descriptors. With --tables N there may be N of them, each with a
  * thread; they are filled in the order of their numbers, and a command goes from one to the next (`probe` and

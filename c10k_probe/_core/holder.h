@@ -193,13 +193,14 @@ int receive_when_there(int fd, const char *message, bool is_waiting);
 /* The message itself, at the other end, on a blocking socket. */
 int receive_message(int fd, const char *message);
 
-/* Of poll(2), for most_ms, or until waiting is given up; false when there was none. */
+/* Of poll(2), for patience_ms(most_ms); false when there was none. */
 bool wait_for_events(int fd, short events, int64_t most_ms);
 
-/* SIGUSR1 ends waiting for events until wait_patiently(): whoever asked knows that nothing will come. */
+/* After SIGUSR1, until wait_patiently(), nothing is waited for longer than a second: whoever asked knows that the
+ * server has met a limit. A ramp that still gets its answers goes on. */
 void heed_impatience(void);
 void wait_patiently(void);
-bool is_given_up(void);
+int64_t patience_ms(int64_t most_ms);
 
 /* Keeps the first one. */
 void note_failure(struct failure *failure, const char *call, int number);

@@ -174,7 +174,7 @@ static int64_t wait_until_accepted(void)
             fewest_count = queue.waiting_count;
             since_ns = now_ns();
         }
-        if (queue.waiting_count == 0 || now_ns() - since_ns > settings.timeout_ms * 1000000 || is_given_up()) {
+        if (queue.waiting_count == 0 || now_ns() - since_ns > patience_ms(settings.timeout_ms) * 1000000) {
             return queue.waiting_count;
         }
         nanosleep(&pause, NULL);

@@ -13,7 +13,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { LOOK_MS = 50 }; /* a waiting thread that got no signal itself looks so often whether waiting was given up */
+enum {
+    LOOK_MS = 50,        /* a waiting thread that got no signal itself looks so often whether patience has ended */
+    IMPATIENT_MS = 1000, /* an answer that is on its way has come by then */
+};
 
 static char request[MESSAGE_BYTES_MAX]; /* over HTTP every message is the same */
 static atomic_bool is_impatient;
@@ -154,7 +157,7 @@ int receive_when_there(int fd, const char *message, bool is_waiting)
 
 /* ---- waiting ---- */
 
-static void give_up_waiting(int number)
+static void lose_patience(int number)
 {
     (void)number;
     atomic_store(&is_impatient, true);
@@ -162,7 +165,7 @@ static void give_up_waiting(int number)
 
 void heed_impatience(void)
 {
-    const struct sigaction action = {.sa_handler = give_up_waiting, .sa_flags = SA_RESTART};
+    const struct sigaction action = {.sa_handler = lose_patience, .sa_flags = SA_RESTART};
     CHECK(sigaction(SIGUSR1, &action, NULL));
 }
 
@@ -171,26 +174,23 @@ void wait_patiently(void)
     atomic_store(&is_impatient, false);
 }
 
-bool is_given_up(void)
+int64_t patience_ms(int64_t most_ms)
 {
-    return atomic_load(&is_impatient);
+    return atomic_load(&is_impatient) && most_ms > IMPATIENT_MS ? IMPATIENT_MS : most_ms;
 }
 
 bool wait_for_events(int fd, short events, int64_t most_ms)
 {
-    const int64_t deadline_ns = now_ns() + most_ms * 1000000;
+    const int64_t start_ns = now_ns();
     struct pollfd watched = {.fd = fd, .events = events};
     int64_t left_ms = most_ms;
-    for (;;) {
-        const int ready_count = poll(&watched, 1, (int)(left_ms < LOOK_MS ? left_ms : LOOK_MS));
-        if (ready_count > 0) {
+    do {
+        if (poll(&watched, 1, (int)(left_ms < LOOK_MS ? left_ms : LOOK_MS)) > 0) {
             return true;
         }
-        left_ms = (deadline_ns - now_ns()) / 1000000;
-        if (left_ms <= 0 || is_given_up()) {
-            return false;
-        }
-    }
+        left_ms = patience_ms(most_ms) - (now_ns() - start_ns) / 1000000;
+    } while (left_ms > 0);
+    return false;
 }
 
 /* ---- failures ---- */

@@ -25,7 +25,7 @@ _MOST_TABLES: Final = 1024
 _MOST_OF_ONE: Final = 1_000_000  # connections of one process
 _LANES: Final = 2  # threads that open connections at once: one of them alone takes longer than the server does
 _SMALLEST_FOR_LANES: Final = 2_000
-_LOOK_S: Final = 0.25  # how often it is looked whether a ramp waits in vain, and how long it is given after that
+_LOOK_S: Final = 0.25  # how often it is looked whether a ramp waits in vain
 _S_PER_CONNECTION: Final = 0.02  # patience, not expectation: a tenth of it would still be slow
 
 
@@ -187,8 +187,7 @@ class Holder(native.Helpers):
     ) -> Ramped:
         """Open connections until ``target_count`` are held, or the first one fails.
 
-        ``is_in_vain``: asked now and then while it lasts; once it says so and a moment has passed, no answer is waited
-        for any longer.
+        ``is_in_vain``: asked now and then while it lasts; once it says so, no answer is waited for longer than 1 s.
 
         One counts as open after its first echo; without ``first_echo`` when the server has accepted it, by the kernel's
         account of the accept queue.
@@ -321,12 +320,12 @@ class Holder(native.Helpers):
 
 
 def _waits_in_vain(helper: native.Helper, is_in_vain: Callable[[], object], deadline: float) -> bool:
-    """False once it has answered, or the time is over; True a moment after it was in vain, if it still waits then."""
+    """False once it has answered, or the time is over; True as soon as it is said to wait in vain."""
     while not helper.has_said(_LOOK_S):
         if time.monotonic() > deadline:
             return False
         if is_in_vain():
-            return not helper.has_said(_LOOK_S)
+            return True
     return False
 
 

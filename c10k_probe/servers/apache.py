@@ -188,4 +188,5 @@ EVENT: Final = RealModel(
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
     takes=frozenset({"workers"}),
     settings=_settings_of_event,
+    burst_count=16,  # of the 25 threads of a process, all of which may go to the same one
 )

@@ -31,6 +31,9 @@ _CALLS: Final = (
     ),
     (re.compile(r"Cannot allocate memory|MemoryError|heap out of memory|ENOMEM"), "mmap", "ENOMEM"),
 )
+_PLACE: Final = re.compile(
+    r"^(?:\d{4}/\d\d/\d\d [\d:]+ )?(?:\[[^\]]*\] )+(?:\d+#\d+: )?(?:\*\d+ )?"
+)  # when, how bad, who
 _SHOWN: Final = 160
 
 
@@ -38,7 +41,7 @@ def hits(text: str) -> Iterator[dict[str, Any]]:
     """Each kind of complaint once, in the order of the log: ``call, name, message``, and ``setting``, ``limit``."""
     seen: set[str] = set()
     for line in text.splitlines():
-        for hit in _in_line(line.strip()):
+        for hit in _in_line(_PLACE.sub("", line.strip())):
             key = str(hit.get("setting", hit["name"]))
             if key not in seen:
                 seen.add(key)

@@ -4,8 +4,10 @@ Besides the common answer, out of its configuration, ``nginx`` has ``PATH_FILE``
 request more, which is its trade and keeps it busier than one thread of a load generator. ``nginx-php-fpm`` stands in
 front of PHP. Keep-alive without end, no logs.
 
+Warnings are logged, for that is how it tells that connections were closed to make room.
+
 Sources: nginx's documentation of ngx_core_module, ngx_http_core_module, ngx_http_stub_status_module,
-ngx_http_fastcgi_module.
+ngx_http_fastcgi_module, ngx_connection.c (ngx_drain_connections).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _CONFIGURATION: Final = """\
 daemon off;
 worker_processes WORKERS;
 pid {folder}/pid;
-error_log stderr crit;
+error_log stderr warn;
 events { worker_connections CONNECTIONS; }
 http {
     access_log ACCESS_LOG;
@@ -84,7 +86,9 @@ def configuration(place: Place, locations: str = _STATIC) -> str:
 
 
 def _connections_count(place: Place) -> int:
-    return max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
+    """nginx closes idle connections when no more than a sixteenth of its slots is free (ngx_drain_connections)."""
+    held_count = max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
+    return held_count * 16 // 15 + 2
 
 
 def _settings(place: Place) -> str:

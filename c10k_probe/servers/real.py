@@ -87,7 +87,8 @@ class RealModel:
     None when it has none. runtime: what else answers, and the path under which that tells its version.
     body: its answer to ``PATH``; None for any that is not an error.
     settings: what its configuration raises so that it can hold as many as the place asks for, and what stays.
-    is_pool: whether each of its workers serves one connection at a time.
+    is_pool: whether each of its workers serves one connection at a time. burst_count: requests at once for which it
+    closes no idle connections.
     """
 
     name: str
@@ -104,6 +105,7 @@ class RealModel:
     protocols: frozenset[str] = HTTP_ONLY
     settings: Callable[[Place], str] = lambda _: ""
     is_pool: bool = False
+    burst_count: int = 256
 
     @property
     def missing(self) -> str:
@@ -288,14 +290,11 @@ class RealServer:
 
     def walls(self) -> list[dict[str, Any]]:
         """What its log complains of, and descriptors that are used up, which some servers keep to themselves."""
-        found = [{**hit, "lift": self._lift(hit)} for hit in hits(self._guarded.log())]
+        found = list(hits(self._guarded.log()))
         if not any(hit["name"] == "EMFILE" for hit in found) and self._has_no_descriptor_left():
             found.append({"call": "accept", "name": "EMFILE", "message": "no descriptor is left"})
-        return found
-
-    def _lift(self, hit: Mapping[str, Any]) -> str:
-        """What would raise a setting of its own: the configuration is ours, or the user's."""
-        return "--workers N" if "workers" in self._model.takes else f"{hit.get('setting')} in its configuration"
+        lift = "--workers N" if "workers" in self._model.takes else "a higher {setting} in its configuration"
+        return [{**hit, "lift": lift.format(**hit)} if "setting" in hit else hit for hit in found]
 
     def _has_no_descriptor_left(self) -> bool:
         """Whether one of its processes has as many as it may; a library may keep one in hand to refuse others with."""
