@@ -50,15 +50,15 @@ class ConnectionsParameters(Parameters):
         choices=(AUTO, *MODELS),
         many=True,
     )
-    server: tuple[str, ...] = parameter(
-        (),
+    server: tuple[str, ...] | None = parameter(
+        None,
         "Real servers, comma-separated, or all; they speak HTTP, and with them everything in the run does.",
-        choices=(*REAL_SERVERS, COMMAND),
+        choices=tuple(REAL_SERVERS),
         many=True,
     )
     server_command: str = parameter(
         "",
-        "A server of your own, as --server command: 'CMD {port}', which stays in the foreground and speaks HTTP.",
+        "A server of your own, besides: 'CMD {port}', which stays in the foreground and speaks HTTP.",
         dimension="text",
     )
     protocol: str | None = parameter(
@@ -124,9 +124,8 @@ class ConnectionsParameters(Parameters):
 
     @property
     def real(self) -> tuple[str, ...]:
-        """The real servers; a command is one without being named."""
-        is_unnamed = self.server_command and not self.server
-        return (COMMAND,) if is_unnamed else self.server
+        """The real servers, the user's own among them."""
+        return (*(self.server or ()), *((COMMAND,) if self.server_command else ()))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -173,14 +172,9 @@ def check(parameters: ConnectionsParameters) -> None:
 
 
 def _check_servers(parameters: ConnectionsParameters) -> None:
-    command, is_chosen = parameters.server_command, COMMAND in parameters.real
-    if is_chosen and not command:
-        raise UsageError("--server command: what is it? add --server-command 'CMD {port}'")
-    if command and not is_chosen:
-        raise UsageError("--server-command: that server is not among --server; add it there as command")
-    if command:
+    if parameters.server_command:
         try:
-            missing = command_model(command).missing
+            missing = command_model(parameters.server_command).missing
         except ValueError as error:
             raise UsageError(f"--server-command: {error}") from None
         if missing:

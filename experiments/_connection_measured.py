@@ -17,7 +17,6 @@ from c10k_probe.observe.ledger import (
     total,
     whole,
 )
-from c10k_probe.servers import RealServer
 
 from ._connection_ramp import Launch, Step, switches
 from ._connection_rows import CLIENT_PARTS, SERVER_PARTS, ConnectionsRow
@@ -47,7 +46,7 @@ def refused_row(launch: Launch, target: int, stop: Stop, prediction: Prediction,
         grade_reason="not measured",
         **_prediction(prediction),
         **_stop(stop),
-        **_server_facts(launch),
+        **launch.facts,
     )
 
 
@@ -69,7 +68,7 @@ def row_of(launch: Launch, step: Step, prediction: Prediction, bench: Bench) -> 
         **_prediction(prediction),
         **_refusals(launch, step),
         **_stop(step.stop),
-        **_server_facts(launch),
+        **launch.facts,
     }
     return ConnectionsRow(
         model=launch.model,
@@ -224,14 +223,6 @@ def _refusals(launch: Launch, step: Step) -> dict[str, Any]:
         "tcp_memory_pressures_count": watch.refused("TCPMemoryPressures"),
         "walls_used": watch.used() if step.is_last else None,
     }
-
-
-def _server_facts(launch: Launch) -> dict[str, Any]:
-    """Only programs of others have a version of their own, and settings that were raised."""
-    server = launch.server
-    if not isinstance(server, RealServer):
-        return {}
-    return {"server_version": server.version or None, "server_settings": server.settings or None}
 
 
 def _stop(stop: Stop | None) -> dict[str, Any]:

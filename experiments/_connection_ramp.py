@@ -13,7 +13,7 @@ from c10k_probe.limits import Prediction
 from c10k_probe.load import Backlogged, Echoes, Holder, Http, Probed, Ramped
 from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import Ledger, Reading, difference, whole
-from c10k_probe.servers import BODY, CLIENT_END, PATH, POOLS, RealModel, Server, ServerModel
+from c10k_probe.servers import BODY, CLIENT_END, PATH, POOLS, RealModel, RealServer, Server, ServerModel
 
 from ._connection_design import BACKLOGGED, HTTP, IDLE, USED, ConnectionsParameters, chosen, server_options
 from ._connection_price import price_of_one_end
@@ -62,6 +62,7 @@ class Launch:
     def __init__(self, cell: Cell, server: Server, holder: Holder, asked: ConnectionsParameters, bench: Bench) -> None:
         self.model, self.state = str(cell.key["model"]), str(cell.key["state"])
         self.protocol = asked.spoken
+        self.facts = facts_of(server)
         self.server, self._holder = server, holder
         self._asked, self._bench = asked, bench
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
@@ -216,6 +217,14 @@ def http_of(model: ServerModel, asked: ConnectionsParameters) -> Http | None:
     if asked.spoken != HTTP:
         return None
     return Http(PATH, model.body if isinstance(model, RealModel) else BODY)
+
+
+def facts_of(server: Server) -> dict[str, str]:
+    """Columns of what is peculiar to a program of others: which it is, and its settings that were raised."""
+    if not isinstance(server, RealServer):
+        return {}
+    told = {"server_version": server.version, "server_settings": server.settings}
+    return {name: text for name, text in told.items() if text}
 
 
 def window_of(model: ServerModel) -> int:
