@@ -69,7 +69,8 @@ def _meets(row: FlatRow | None, p99_ns: float) -> tuple[bool | None, str]:
     open_count, p99 = held_count(row), number(row["probe_p99_ns"])
     failed = (number(row["echo_failed_count"]) or 0) + (number(row["probe_failed_count"]) or 0)
     rate = number(row["probe_rate_per_s"]) or 0.0
-    told = f"{open_count:,} held, {rate:,.0f} echoes a second, p99 {figure('x_ns', p99) or 'unknown'}, {failed:,.0f} failed"
+    latency = figure("x_ns", p99) or "unknown"
+    told = f"{open_count:,} held, {rate:,.0f} echoes a second, p99 {latency}, {failed:,.0f} failed"
     if failed:
         return False, told
     asked_count = number(row["echo_asked_count"]) or 0

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from c10k_probe.experiment import Bench, Cell
 from c10k_probe.limits import Prediction
@@ -219,7 +219,7 @@ def http_of(model: ServerModel, asked: ConnectionsParameters) -> Http | None:
     return Http(PATH, model.body if isinstance(model, RealModel) else BODY)
 
 
-def facts_of(server: Server) -> dict[str, str]:
+def facts_of(server: Server) -> dict[str, Any]:
     """Columns of what is peculiar to a program of others: which it is, and its settings that were raised."""
     if not isinstance(server, RealServer):
         return {}
