@@ -166,6 +166,6 @@ def _mib(size_bytes: float) -> str:
 
 def describe(wall: Wall) -> str:
     """A wall in one phrase: name, number, whether it is a setting, and the command that would raise it."""
-    number = "" if wall.limit_count is None else f" {wall.limit_count:,} {wall.unit}"
+    number = "" if wall.limit_count is None else f" of {wall.limit_count:,} {wall.unit}"
     lift = f", to raise it: {wall.lift}" if wall.lift else ""
-    return f"{wall.name}: the limit of{number} per {wall.scope} ({wall.kind}{lift})"
+    return f"{wall.name}: the limit{number} per {wall.scope} ({wall.kind}{lift})"

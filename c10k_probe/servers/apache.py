@@ -26,6 +26,7 @@ _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25
 _CHILDREN_COUNT: Final = 2
 _MAX_SPARE_COUNT: Final = 75
+_UNEVEN: Final = 2  # some processes hold more than their share
 _KEPT: Final = "KeepAliveTimeout=3600 Timeout=3600"
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
@@ -152,7 +153,7 @@ def _sizes_of_event(place: Place) -> dict[str, int]:
         "CHILDREN": children,
         "SPARE": max(_MAX_SPARE_COUNT, children * _THREADS_PER_CHILD),
         "WORKERS": most * _THREADS_PER_CHILD,
-        "FACTOR": max(2, _ceil(capacity_count, most * _THREADS_PER_CHILD)),
+        "FACTOR": max(2, _ceil(_UNEVEN * capacity_count, most * _THREADS_PER_CHILD)),
     }
 
 
@@ -170,11 +171,12 @@ PREFORK_PHP: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
-    per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=4 << 20),
+    per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=800_000),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
     takes=frozenset({"workers"}),
     settings=_settings_of_prefork,
     is_pool=True,
+    lifts={"MaxRequestWorkers": "--workers N"},
 )
 EVENT: Final = RealModel(
     name="apache-event",
@@ -184,7 +186,7 @@ EVENT: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=65_000),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
     takes=frozenset({"workers"}),
     settings=_settings_of_event,

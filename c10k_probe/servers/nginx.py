@@ -125,14 +125,16 @@ NGINX: Final = RealModel(
     find=find_parts("nginx"),
     recipe=_recipe,
     read=_told,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=5_000),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
     takes=frozenset({"workers"}),
     settings=_settings,
+    lifts={"worker_connections": "--workers N"},
 )
 NGINX_PHP: Final = dataclasses.replace(
     NGINX,
     name="nginx-php-fpm",
+    lifts={},  # workers are PHP's
     summary="nginx's event loop before a pool of PHP processes (php-fpm)",
     find=find_parts("nginx", "php-fpm"),
     recipe=_recipe_with_php,

@@ -56,6 +56,6 @@ NODE: Final = RealModel(
     recipe=_recipe,
     read=read_json,
     settings=_settings,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=15_000),
     fixed=Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=100 << 20),
 )

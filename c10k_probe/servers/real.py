@@ -11,11 +11,12 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -88,7 +89,7 @@ class RealModel:
     body: its answer to ``PATH``; None for any that is not an error.
     settings: what its configuration raises so that it can hold as many as the place asks for, and what stays.
     is_pool: whether each of its workers serves one connection at a time. burst_count: requests at once for which it
-    closes no idle connections.
+    closes no idle connections. lifts: what raises a setting of its own, of those that it may tell to be at.
     """
 
     name: str
@@ -106,6 +107,7 @@ class RealModel:
     settings: Callable[[Place], str] = lambda _: ""
     is_pool: bool = False
     burst_count: int = 256
+    lifts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> str:
@@ -124,7 +126,7 @@ class RealModel:
 
     def room_count(self, options: ServerOptions) -> int | None:
         """Connections that its design can serve at once; see ``base.ServerModel``."""
-        return (options.workers_count or options.capacity_count) if self.is_pool else None
+        return options.workers_count if self.is_pool else None
 
 
 def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
@@ -293,8 +295,14 @@ class RealServer:
         found = list(hits(self._guarded.log()))
         if not any(hit["name"] == "EMFILE" for hit in found) and self._has_no_descriptor_left():
             found.append({"call": "accept", "name": "EMFILE", "message": "no descriptor is left"})
-        lift = "--workers N" if "workers" in self._model.takes else "a higher {setting} in its configuration"
-        return [{**hit, "lift": lift.format(**hit)} if "setting" in hit else hit for hit in found]
+        return [self._explained(hit) if "setting" in hit else hit for hit in found]
+
+    def _explained(self, hit: Mapping[str, Any]) -> dict[str, Any]:
+        """A setting that it is at, with its number, which some do not tell, and what would raise it."""
+        setting = str(hit["setting"])
+        known = re.search(rf"\b{setting}=(\d+)", self.settings)
+        limit = hit["limit"] if hit["limit"] is not None or known is None else int(known[1])
+        return {**hit, "limit": limit, "lift": self._model.lifts.get(setting, f"a higher {setting}")}
 
     def _has_no_descriptor_left(self) -> bool:
         """Whether one of its processes has as many as it may; a library may keep one in hand to refuse others with."""
