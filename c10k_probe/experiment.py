@@ -268,11 +268,11 @@ class Verdict:
     evidence: str
     is_measured: bool = True  # False: settled by reading, which noise cannot change
 
-    def capped(self, noise: str) -> Verdict:
-        """This verdict on a noisy machine: a finding becomes INCONCLUSIVE, with the noise as part of the evidence."""
+    def capped(self, doubt: str) -> Verdict:
+        """This verdict of a noisy or unfinished run: a finding becomes INCONCLUSIVE, with the doubt in the evidence."""
         if self.verdict not in DECISIVE_VERDICTS or not self.is_measured:
             return self
-        evidence = f"{self.evidence}; would be {self.verdict}, but {noise}"
+        evidence = f"{self.evidence}; would be {self.verdict}, but {doubt}"
         return dataclasses.replace(self, verdict="INCONCLUSIVE", evidence=evidence)
 
 

@@ -130,7 +130,9 @@ class Run:
             noise = machine.noise_reason(delta, own_cpu_s)
             if noise is not None:
                 self.emit(Warned(f"the machine was not quiet: {noise}", "", "stop what else runs, and measure again"))
-            if end == "done":
+            if end == "timed-out":
+                self._judge("the run was cut short by --timeout")
+            elif end == "done":
                 self._judge(noise)
             self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after))
         return self._code(end)  # once more: a sink may have failed on the last event
@@ -308,8 +310,8 @@ class Run:
     def _has_samples(self, cell: Cell) -> bool:
         return cell.name in self._launches
 
-    def _judge(self, noise: str | None) -> None:
-        """Judge the claims from all untraced rows that are not void; a noisy machine caps every verdict."""
+    def _judge(self, doubt: str | None) -> None:
+        """Judge the claims from all untraced rows that are not void; with a doubt about the run nothing is decided."""
         every = [flatten(row) for row in self.rows.values() if not traced.is_traced(row)]
         rows = [row for row in every if row["grade"] != "void"]
         made = (
@@ -320,7 +322,7 @@ class Run:
             self.emit(FindingMade(item) if isinstance(item, Finding) else FitMade(item))
         for judge in self.experiment.judges:
             verdict = judge(rows, made)
-            self.emit(VerdictReached(verdict if noise is None else verdict.capped(noise)))
+            self.emit(VerdictReached(verdict if doubt is None else verdict.capped(doubt)))
 
     def _slowdowns(self) -> list[Finding]:
         """What tracing did to the times of what was traced."""

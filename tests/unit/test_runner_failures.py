@@ -200,7 +200,7 @@ def test_time_out_within_a_cell_keeps_its_rows_and_closes_it(clock: SimpleNamesp
     assert closed == [True]
 
 
-def test_no_verdict_on_a_run_that_did_not_end(clock: SimpleNamespace) -> None:
+def test_a_run_that_timed_out_decides_nothing_but_tells_what_it_saw(clock: SimpleNamespace) -> None:
     def script(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         clock.now += 100
         yield from one_sample(cell, bench)
@@ -208,7 +208,9 @@ def test_no_verdict_on_a_run_that_did_not_end(clock: SimpleNamespace) -> None:
     experiment = MockExperiment(script)
     experiment.judges = (confirmed,)
     _, recorder = go(experiment, timeout_s=10)
-    assert recorder.of(VerdictReached) == []
+    (reached,) = recorder.of(VerdictReached)
+    assert reached.verdict.verdict == "INCONCLUSIVE"
+    assert reached.verdict.evidence.endswith("would be CONFIRMED, but the run was cut short by --timeout")
 
 
 # --- sinks that break -----------------------------------------------------------------------------------------------
