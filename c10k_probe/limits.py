@@ -12,7 +12,7 @@ from pathlib import Path
 
 from c10k_probe import units
 from c10k_probe.observe.procfs import PROC, SYS
-from c10k_probe.observe.walls import WALLS, Wall, WallRow, memory_rooms, reserve_bytes, walls
+from c10k_probe.observe.walls import WALLS, Wall, WallRow, memory_rooms, read_wall, reserve_bytes, walls
 
 __all__ = [
     "Needs",
@@ -22,6 +22,7 @@ __all__ = [
     "diagnose",
     "memory_guard",
     "predict",
+    "read_wall",
     "reserve_bytes",
     "walls",
 ]
@@ -36,8 +37,8 @@ class Needs:
     descriptors_count, mappings_count, address_space_bytes: in the process that has most of them.
     system_descriptors_count: open files in all processes. select_count: the highest descriptor in a select() set.
     ports_count: for the source address that has most. backlog_count: connections asked for at once.
-    flows_count: tracked connections. commit_bytes: memory promised (stacks, private writable mappings), which
-    counts only with vm.overcommit_memory=2.
+    flows_count: tracked connections. tcp_bytes: data in sockets of TCP. commit_bytes: memory promised (stacks,
+    private writable mappings), which counts only with vm.overcommit_memory=2.
     """
 
     descriptors_count: float = 0
@@ -52,6 +53,7 @@ class Needs:
     flows_count: float = 0
     address_space_bytes: float = 0
     commit_bytes: float = 0
+    tcp_bytes: float = 0
 
     def times(self, count: float) -> Needs:
         """What `count` of these take."""
@@ -142,6 +144,7 @@ def diagnose(call: str, errno_name: str, *, walls: Iterable[Wall]) -> Wall | Non
         wall
         for wall in walls
         if wall.limit_count is not None and wall.name in _ROWS and _is_sign(_ROWS[wall.name], call, errno_name)
+        if _fullness(wall) >= _ROWS[wall.name].least_share
     ]
     return max(suspects, key=_fullness, default=None)
 
@@ -163,6 +166,6 @@ def _mib(size_bytes: float) -> str:
 
 def describe(wall: Wall) -> str:
     """A wall in one phrase: name, number, whether it is a setting, and the command that would raise it."""
-    number = "" if wall.limit_count is None else f" {wall.limit_count:,} {wall.unit}"
+    number = "" if wall.limit_count is None else f" of {wall.limit_count:,} {wall.unit}"
     lift = f", to raise it: {wall.lift}" if wall.lift else ""
-    return f"{wall.name}: the limit of{number} per {wall.scope} ({wall.kind}{lift})"
+    return f"{wall.name}: the limit{number} per {wall.scope} ({wall.kind}{lift})"

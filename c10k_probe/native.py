@@ -203,6 +203,10 @@ class Helper:
                 return message
             self._note(message, answer)
 
+    def has_said(self, timeout_s: float) -> bool:
+        """Whether there is something to receive, an end among it, within this time."""
+        return bool(self._waiting or b"\n" in self._buffer or self._selector.select(timeout_s))
+
     def receive(self, timeout_s: float = _SILENCE_S) -> Message:
         """The next message of any type. Raises ``HelperError`` on silence, rubbish, failure or death."""
         if self._waiting:
@@ -251,6 +255,11 @@ class Helper:
         """Send a signal to the helper and everything it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the helper alone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill the helper and everything it started, reap it, close the pipes; may be called twice."""

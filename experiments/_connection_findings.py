@@ -19,8 +19,14 @@ REACHED: Final = "reached_count"
 MOST: Final = "most_connections_count"
 MOST_RATIO: Final = "most_connections_ratio"
 PAIRS: Final = (("fork", "thread"), ("thread", "epoll"))
-EVENT_MODELS: Final = ("epoll", "io_uring", "poll", "select", "epoll-reuseport", "epoll-exclusive", "asyncio", "uvloop")
-WORKER_MODELS: Final = ("fork", "prefork", "thread", "thread-pool", "python-forking", "python-threading")
+THE_FOUR: Final = ("nginx", "cherokee", "node", "tornado")  # of the article
+EVENT_MODELS: Final = (
+    *("epoll", "io_uring", "poll", "select", "epoll-reuseport", "epoll-exclusive", "asyncio", "uvloop"),
+    *("nginx-php-fpm", *THE_FOUR),
+)
+WORKER_MODELS: Final = (
+    *("fork", "prefork", "thread", "thread-pool", "python-forking", "python-threading", "apache-prefork-php"),
+)
 LIMIT_OF_SEARCH: Final = "--to"
 
 Group = tuple[str, str]  # model, state
@@ -28,12 +34,16 @@ Group = tuple[str, str]  # model, state
 
 @dataclass(frozen=True)
 class Reached(Finding):
-    """How many connections one model held, the limit that bound, and of which kind that is; empty without one."""
+    """How many connections one model held, the limit that bound, and of which kind that is; empty without one.
+
+    ``missing``: why it was not even started.
+    """
 
     model: str = ""
     state: str = ""
     wall: str = ""
     wall_kind: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,11 +207,12 @@ def _reached(rows: Sequence[FlatRow], seed: int) -> Iterator[Finding]:
             subject(group),
             REACHED,
             value,
-            f"{_why(row)}; {_predicted(row)}",
+            str(row["reason"]) if row["status"] == "skipped" else f"{_why(row)}; {_predicted(row)}",
             model=group[0],
             state=group[1],
             wall=str(row["wall"] or ("unknown" if stopped else "")),
             wall_kind=str(row["wall_kind"] or ""),
+            missing=str(row["reason"]) if row["status"] == "skipped" else "",
         )
 
 

@@ -7,75 +7,40 @@ from typing import Final
 
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Verdict
 from c10k_probe.servers import POOLS
-from c10k_probe.units import format_column
 
 from ._connection_design import BACKLOGGED, IDLE, USED
 from ._connection_findings import (
-    EVENT_MODELS,
     LIMIT_OF_SEARCH,
     MOST_RATIO,
     RATIO,
     WORKER_MODELS,
     Most,
-    Reached,
     interval_of,
-    last_rows,
     number,
-    ramp_time,
     ratio_subject,
 )
+from ._connection_judges_of_size import (
+    ACTIVE_TIMES,
+    C29_P99_NS,
+    SLO_RATE_PER_S,
+    judge_c20,
+    judge_c29,
+    judge_c34,
+    judge_c39,
+)
+from ._connection_verdicts import at_end, figure, held_count, of_parts, yes
 
 TIMES: Final = 5.0
-C10K: Final = 10_000
-IBM: Final = 100_000
-IBM_S: Final = 60.0
-SLO_RATE_PER_S: Final = 1_000
-C29_P99_NS: Final = 100e6
-C34_P99_NS: Final = 1e9
 BLOCKED_COUNT: Final = 1_000
 BLOCKED_S: Final = 10.0
 BLOCKED_PCT: Final = 0.1
 MOST_IDLE_BYTES: Final = 20 * 1024
 LIST_SHARE: Final = 0.25
-ACTIVE_TIMES: Final = 2.0
-FEW: Final = 100
-NEAR_FEW: Final = (50, 200)
 CLAIMED_TIMES: Final = 2.0
 BUDGET_BYTES: Final = 1 << 30
 ENDS_OF_SEARCH: Final = ("memory", "cgroup-memory", "latency", "liveness")  # anything else is a setting
 MEMORY: Final = "server_bytes_per_connection"
 PRIVATE: Final = "server_private_bytes_per_connection"
-
-
-def _of(rows: Sequence[FlatRow], model: str, *states: str) -> list[FlatRow]:
-    """The steps of a model's ramps, in one of these states; of several the first that was measured."""
-    own = [row for row in rows if row["model"] == model and row["open_count"] is not None and row["fits"] is None]
-    for state in states or (USED, IDLE, BACKLOGGED):
-        if found := [row for row in own if row["state"] == state]:
-            return found
-    return []
-
-
-def _at_end(rows: Sequence[FlatRow], model: str, *states: str) -> FlatRow | None:
-    """The end of the ramp that went farthest."""
-    return max(last_rows(_of(rows, model, *states)), key=lambda row: int(row["open_count"] or 0), default=None)
-
-
-def _yes(holds: bool | None) -> str:
-    return "is open" if holds is None else "holds" if holds else "fails"
-
-
-def _of_parts(*held: bool | None) -> str:
-    if True in held and False in held:
-        return "PARTLY"
-    return "INCONCLUSIVE" if None in held else "CONFIRMED" if all(held) else "REFUTED"
-
-
-def _text(column: str, middle: float | None, low: float | None = None, high: float | None = None) -> str:
-    told = format_column(column, middle)
-    return (
-        told if low is None or high is None else f"{told} [{format_column(column, low)}, {format_column(column, high)}]"
-    )
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -101,15 +66,11 @@ def judge_c18(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     for name, value in zip(names, values, strict=True):
         assert value is not None and value.low is not None and value.high is not None
         held.append(True if value.low >= TIMES else False if value.high < TIMES else None)
-        told.append(f"{name} {_text('x_ratio', value.middle, value.low, value.high)} {_yes(held[-1])}")
-    reached = min(_open(_at_end(rows, model, state)) for model in ("fork", "thread", "epoll"))
-    verdict = Verdict("C18", restated, rule, _of_parts(*held), "; ".join(told))
+        told.append(f"{name} {figure('x_ratio', value.middle, value.low, value.high)} {yes(held[-1])}")
+    reached = min(held_count(at_end(rows, model, state)) for model in ("fork", "thread", "epoll"))
+    verdict = Verdict("C18", restated, rule, of_parts(*held), "; ".join(told))
     short = f"they were up to {reached:,} (rule: 5,000)" if reached < 5_000 else ""
     return verdict.capped(short) if short else verdict
-
-
-def _open(row: FlatRow | None) -> int:
-    return 0 if row is None else int(row["open_count"] or 0)
 
 
 def judge_c38(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -119,7 +80,7 @@ def judge_c38(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "F1 an idle connection of epoll takes ≤20 KiB at the server (its interval), F2 the server's private memory is "
         "<25 % of that, F3 with 64 KiB unread it takes ≤2 times that; PARTLY when some hold and some fail"
     )
-    idle, full = _at_end(rows, "epoll", IDLE), _at_end(rows, "epoll", BACKLOGGED)
+    idle, full = at_end(rows, "epoll", IDLE), at_end(rows, "epoll", BACKLOGGED)
     memory = interval_of(idle, MEMORY) if idle else None
     if idle is None or memory is None or memory.low is None or memory.high is None:
         return Verdict("C38", restated, rule, NOT_MEASURED, "needs --model epoll --state idle,backlogged")
@@ -131,13 +92,13 @@ def judge_c38(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     if held_full is not None and held_full.low is not None and held_full.high is not None and memory.low > 0:
         low, high = held_full.low / memory.high, held_full.high / memory.low
         third = True if high <= ACTIVE_TIMES else False if low > ACTIVE_TIMES else None
-        told = f"{_yes(third)}: {_text('x_ratio', held_full.middle / memory.middle, low, high)}"
+        told = f"{yes(third)}: {figure('x_ratio', held_full.middle / memory.middle, low, high)}"
     ends = (memory.middle, memory.low, memory.high)
     evidence = (
-        f"F1 {_yes(first)}: {_text(MEMORY, *ends)}; F2 {_yes(second)}: "
-        f"{_text('x_pct', None if share is None else 100 * share) or 'unknown'}; F3 {told}; up to {_open(idle):,}"
+        f"F1 {yes(first)}: {figure(MEMORY, *ends)}; F2 {yes(second)}: "
+        f"{figure('x_pct', None if share is None else 100 * share) or 'unknown'}; F3 {told}; up to {held_count(idle):,}"
     )
-    return Verdict("C38", restated, rule, _of_parts(first, second, third), evidence)
+    return Verdict("C38", restated, rule, of_parts(first, second, third), evidence)
 
 
 def judge_c52(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -149,7 +110,7 @@ def judge_c52(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "this run measures M alone"
     )
     # what a pool takes is not by connections
-    others = [model for model in WORKER_MODELS if model not in POOLS and _at_end(rows, model) is not None]
+    others = [model for model in WORKER_MODELS if model not in POOLS and at_end(rows, model) is not None]
     base = _memory_at_end(rows, "epoll")
     if base is None or not others:
         return Verdict("C52", restated, rule, NOT_MEASURED, "needs --model epoll,thread,fork")
@@ -159,144 +120,19 @@ def judge_c52(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         held.append(None if other is None else True if base[2] < other[1] else False if base[1] > other[2] else None)
     least = None if None in held else all(held)
     told = ", ".join(
-        f"{model} {_text(MEMORY, *ends)}" for model in ("epoll", *others) if (ends := _memory_at_end(rows, model))
+        f"{model} {figure(MEMORY, *ends)}" for model in ("epoll", *others) if (ends := _memory_at_end(rows, model))
     )
     verdict = "REFUTED" if False in held else "INCONCLUSIVE"
-    return Verdict("C52", restated, rule, verdict, f"M {_yes(least)}: {told}; R is not part of this run")
+    return Verdict("C52", restated, rule, verdict, f"M {yes(least)}: {told}; R is not part of this run")
 
 
 def _memory_at_end(rows: Sequence[FlatRow], model: str) -> tuple[float, float, float] | None:
-    row = _at_end(rows, model)
+    row = at_end(rows, model)
     value = interval_of(row, MEMORY) if row else None
     return None if value is None or value.low is None or value.high is None else (value.middle, value.low, value.high)
 
 
 # --- counts and latencies ---------------------------------------------------------------------------------------------
-
-
-def judge_c20(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
-    """C20: does one process hold 100,000 connections? Whose work that is due to is history."""
-    restated = "after IBM's optimisation one process can handle 100,000 connections"
-    rule = (
-        "F1 one process holds 100,000 connections and answers an echo on each within 60 s without a failure, F2 that "
-        "is due to IBM, which no measurement tells; PARTLY when F1 holds, REFUTED when it fails for no setting's sake"
-    )
-    row = _at_end(rows, "epoll", USED)
-    wall = _wall_of(made, "epoll")
-    if row is None or (_open(row) < IBM and not wall[0]):
-        return Verdict("C20", restated, rule, NOT_MEASURED, "needs --model epoll --to 100k")
-    took_s, untimed_count = ramp_time(row, [step for step in _of(rows, "epoll", USED) if step["block"] == row["block"]])
-    told = f"{row['processes_count']} process held {_open(row):,}, each with an echo, in {_text('x_s', took_s)}"
-    if _open(row) < IBM:
-        return Verdict("C20", restated, rule, *_limited(wall, f"F1 fails: {told}"))
-    is_live = row["echo_failed_count"] == 0 and row["processes_count"] == 1 and took_s <= IBM_S
-    told += f"; {row['echo_asked_count']:,} asked again at the end, {row['echo_failed_count']} failed"
-    if is_live and untimed_count:
-        told += f"; the steps that opened {untimed_count:,} of them are void, and so their time is not in it"
-        return Verdict("C20", restated, rule, "INCONCLUSIVE", f"F1 is open: {told}; F2 is open")
-    return Verdict("C20", restated, rule, "PARTLY" if is_live else "REFUTED", f"F1 {_yes(is_live)}: {told}; F2 is open")
-
-
-def _wall_of(made: Sequence[Made], model: str) -> tuple[str, str]:
-    """The limit that bound a model and its kind; empty texts when none did."""
-    found = [item for item in made if isinstance(item, Reached) and item.model == model and item.wall]
-    return (found[0].wall, found[0].wall_kind) if found else ("", "")
-
-
-def _limited(wall: tuple[str, str], told: str) -> tuple[str, str]:
-    """Verdict and evidence of what did not get there: a setting refutes nothing."""
-    name, kind = wall
-    if kind == "architectural":
-        return "REFUTED", f"{told}; bound by {name}, which no setting lifts"
-    return "INCONCLUSIVE", f"{told}; LIMITED BY {name}"
-
-
-def _meets(row: FlatRow | None, p99_ns: float) -> tuple[bool | None, str]:
-    """Whether 10,000 are held and answer 1,000 echoes a second spread over them in time; None: not measured so."""
-    if row is None:
-        return None, "not measured"
-    open_count, p99 = _open(row), number(row["probe_p99_ns"])
-    failed = (number(row["echo_failed_count"]) or 0) + (number(row["probe_failed_count"]) or 0)
-    rate = number(row["probe_rate_per_s"]) or 0.0
-    told = (
-        f"{open_count:,} held, {rate:,.0f} echoes a second, p99 {_text('x_ns', p99) or 'unknown'}, {failed:,.0f} failed"
-    )
-    if failed:
-        return False, told
-    if open_count < C10K or rate < SLO_RATE_PER_S or p99 is None:
-        return None, told
-    return p99 < p99_ns, told
-
-
-def judge_c29(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
-    """C29: can a process for each connection not hold ten thousand?"""
-    restated = "solving C10K with one process for each connection is very hard"
-    rule = (
-        "REFUTED when the fork server holds 10,000 live connections and answers 1,000 echoes a second spread over them "
-        "with a 99th percentile <100 ms and no failure; CONFIRMED when it fails for memory or CPU; a setting that "
-        "stops it leaves it INCONCLUSIVE, LIMITED BY that setting"
-    )
-    row, wall = _at_end(rows, "fork", USED), _wall_of(made, "fork")
-    meets, told = _meets(row, C29_P99_NS)
-    others = [f"{model}: {_meets(_at_end(rows, model, USED), C29_P99_NS)[1]}" for model in ("thread", "epoll")]
-    evidence = "; ".join((f"fork: {told}", *others))
-    if row is None or (meets is None and not wall[0]):
-        return Verdict("C29", restated, rule, NOT_MEASURED, "needs --model fork,thread,epoll --to 10k --probe-rate 1k")
-    if meets is None:
-        verdict, evidence = _limited(wall, evidence)
-        return Verdict("C29", restated, rule, "CONFIRMED" if verdict == "REFUTED" else verdict, evidence)
-    return Verdict("C29", restated, rule, "REFUTED" if meets else "CONFIRMED", evidence)
-
-
-def judge_c34(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
-    """C34: is an event loop necessary? That the four servers suffice is another experiment's part."""
-    restated = "the servers that solve C10K have in common that they are event-driven and non-blocking"
-    rule = (
-        "F1 each installed one of Apache, Nginx, Node and Tornado holds 10,000 live connections, p99 <1 s at 1,000 "
-        "echoes a second, no failure, F2 no server that is not event-driven does; this run measures F2, and this "
-        "tool's own event loops"
-    )
-    measured = {model: _meets(_at_end(rows, model, USED), C34_P99_NS) for model in (*WORKER_MODELS, *EVENT_MODELS)}
-    workers = {model: found for model, found in measured.items() if model in WORKER_MODELS and found[0] is not None}
-    if not workers:
-        need = "needs --model epoll,thread,fork --to 10k --probe-rate 1k"
-        return Verdict("C34", restated, rule, NOT_MEASURED, need)
-    meeting = [model for model, (meets, _) in workers.items() if meets]
-    told = [f"{model}: {text}" for model, (meets, text) in measured.items() if meets is not None]
-    second = f"F2 fails: {' and '.join(meeting)} do too" if meeting else "F2 holds for those measured"
-    evidence = f"{second}; {'; '.join(told)}; F1 is not part of this run"
-    return Verdict("C34", restated, rule, "INCONCLUSIVE", evidence)
-
-
-def judge_c39(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
-    """C39: is one loop as quick with very many connections as with few?"""
-    restated = "event-driven servers scale to a very large number of connections"
-    rule = (
-        "one process with an event loop (this tool's; Node and Nginx are not part of this run) holds 100,000, or the "
-        "most that limits allow, without a failure, and the 99th percentile at the same rate is ≤2 times that with "
-        f"about {FEW}"
-    )
-    steps = _of(rows, "epoll", USED)
-    row = _at_end(rows, "epoll", USED)
-    own = [step for step in steps if row is not None and step["block"] == row["block"]]
-    few = min(
-        (step for step in own if NEAR_FEW[0] <= _open(step) <= NEAR_FEW[1] and number(step["probe_p99_ns"])),
-        key=lambda step: abs(_open(step) - FEW),
-        default=None,
-    )
-    last, wall = (number(row["probe_p99_ns"]) if row else None), _wall_of(made, "epoll")
-    if row is None or few is None or last is None or (_open(row) < IBM and not wall[0]):
-        need = "needs --model epoll --to 100k --steps 12 and a --probe-rate"
-        return Verdict("C39", restated, rule, NOT_MEASURED, need)
-    first = number(few["probe_p99_ns"]) or 1.0
-    is_live = not row["echo_failed_count"] and not row["probe_failed_count"]
-    evidence = (
-        f"p99 {_text('x_ns', last)} with {_open(row):,}, {_text('x_ns', first)} with {_open(few):,} at "
-        f"{_text('x_per_s', number(row['probe_rate_per_s']))}; {'no echo' if is_live else 'echoes'} failed"
-        f"{f'; the most that {wall[0]} allows' if wall[0] else ''}"
-    )
-    holds = is_live and last <= ACTIVE_TIMES * first
-    return Verdict("C39", restated, rule, "CONFIRMED" if holds else "REFUTED", evidence)
 
 
 def judge_c24(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -306,11 +142,11 @@ def judge_c24(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "1,000 blocked readers use <0.1 % of a CPU over 10 s and switch not once, and their memory is above 0 (its low "
         "end); CONFIRMED when all hold for processes and threads that were measured, else REFUTED"
     )
-    seen = {model: row for model in ("fork", "thread") if (row := _at_end(rows, model)) and row["rest_s"] is not None}
+    seen = {model: row for model in ("fork", "thread") if (row := at_end(rows, model)) and row["rest_s"] is not None}
     fitting = {
         model: row
         for model, row in seen.items()
-        if _open(row) >= BLOCKED_COUNT and (number(row["rest_s"]) or 0) >= 0.99 * BLOCKED_S
+        if held_count(row) >= BLOCKED_COUNT and (number(row["rest_s"]) or 0) >= 0.99 * BLOCKED_S
     }
     if not fitting:
         return Verdict("C24", restated, rule, NOT_MEASURED, "needs --model fork,thread --to 1000 --rest 10s")
@@ -322,10 +158,10 @@ def judge_c24(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
             held.append(None)
             continue
         held.append(busy < BLOCKED_PCT and switched == 0 and memory.low > 0)
-        watched = _text("x_s", number(row["rest_s"]))
+        watched = figure("x_s", number(row["rest_s"]))
         told.append(
-            f"{_open(row):,} {model} readers used {_text('x_pct', busy)} of a CPU over {watched}, "
-            f"{switched:,} switches, and hold {_text(MEMORY, memory.middle, memory.low, memory.high)} each"
+            f"{held_count(row):,} {model} readers used {figure('x_pct', busy)} of a CPU over {watched}, "
+            f"{switched:,} switches, and hold {figure(MEMORY, memory.middle, memory.low, memory.high)} each"
         )
     verdict = "INCONCLUSIVE" if None in held else "CONFIRMED" if all(held) else "REFUTED"
     return Verdict("C24", restated, rule, verdict, "; ".join(told))
@@ -350,12 +186,12 @@ def judge_c55(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
         item.value for item in made if isinstance(item, Finding) and (item.subject, item.column) == (name, MOST_RATIO)
     )
     told = [
-        f"{item.model} {_text('x_count', item.value.middle)} ({item.note})" for item in mosts.values() if item.value
+        f"{item.model} {figure('x_count', item.value.middle)} ({item.note})" for item in mosts.values() if item.value
     ]
     if ratio is None or ratio.low is None or ratio.high is None:
         told.append("no interval of the ratio: needs --repeats 5")
         return Verdict("C55", restated, rule, "INCONCLUSIVE", "; ".join(told))
-    evidence = "; ".join((f"{name} {_text('x_ratio', ratio.middle, ratio.low, ratio.high)}", *told))
+    evidence = "; ".join((f"{name} {figure('x_ratio', ratio.middle, ratio.low, ratio.high)}", *told))
     verdict = "CONFIRMED" if ratio.low >= CLAIMED_TIMES else "REFUTED" if ratio.high < CLAIMED_TIMES else "INCONCLUSIVE"
     shortfall = " and ".join(_short_of_c55(rows, (mosts["epoll"], best), verdict))
     found = Verdict("C55", restated, rule, verdict, evidence)
@@ -372,12 +208,12 @@ def _short_of_c55(rows: Sequence[FlatRow], arms: tuple[Most, Most], verdict: str
     checks = (
         (
             row["budget_bytes"] != BUDGET_BYTES,
-            f"the budget was {_text('x_bytes', number(row['budget_bytes']))} (rule: 1 GiB)",
+            f"the budget was {figure('x_bytes', number(row['budget_bytes']))} (rule: 1 GiB)",
         ),
         (row["server_cpus_count"] != 1, f"the server had {row['server_cpus_count']} CPUs (rule: one)"),
         (
             row["latency_bound_ns"] != C29_P99_NS,
-            f"the bound was {_text('x_ns', number(row['latency_bound_ns']))} (rule: 100 ms)",
+            f"the bound was {figure('x_ns', number(row['latency_bound_ns']))} (rule: 100 ms)",
         ),
         (row["probe_rate_per_s"] != SLO_RATE_PER_S, "the echoes were not 1,000 a second"),
         (bool(settings), f"LIMITED BY {', '.join(sorted(settings))}"),

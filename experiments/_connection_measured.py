@@ -37,6 +37,7 @@ def refused_row(launch: Launch, target: int, stop: Stop, prediction: Prediction,
     return ConnectionsRow(
         model=launch.model,
         state=launch.state,
+        protocol=launch.protocol,
         target_count=target,
         block=bench.block,
         status="failed",
@@ -45,6 +46,7 @@ def refused_row(launch: Launch, target: int, stop: Stop, prediction: Prediction,
         grade_reason="not measured",
         **_prediction(prediction),
         **_stop(stop),
+        **launch.facts,
     )
 
 
@@ -66,10 +68,12 @@ def row_of(launch: Launch, step: Step, prediction: Prediction, bench: Bench) -> 
         **_prediction(prediction),
         **_refusals(launch, step),
         **_stop(step.stop),
+        **launch.facts,
     }
     return ConnectionsRow(
         model=launch.model,
         state=launch.state,
+        protocol=launch.protocol,
         target_count=step.target,
         block=bench.block,
         status="failed" if step.stop else "ok",
@@ -233,6 +237,8 @@ def _stop(stop: Stop | None) -> dict[str, Any]:
 
 def _grade(ledger: Ledger, step: Step) -> stats.Grade:
     grade, now = stats.Grade(), step.now
+    if step.stop is not None and step.stop.is_death:
+        grade = grade.worse("void", "the server died: what was read then is of nothing")
     if step.established is not None and step.established != now.open_count:
         grade = grade.worse("void", f"the kernel counts {step.established:,} established, not {now.open_count:,}")
     surplus = ledger.stack_surplus(now)
@@ -256,8 +262,7 @@ def _grade_of_rate(grade: stats.Grade, step: Step) -> stats.Grade:
 
 def _grade_of_memory(grade: stats.Grade, ledger: Ledger, now: Reading) -> stats.Grade:
     if ledger.end_bytes is None:
-        why = "slab cannot be read" if ledger.grown(now, "slab") is None else "the client could not open its own pairs"
-        return grade.worse("shaky", f"{why}: the ends cannot be told apart")
+        return grade.worse("shaky", f"{ledger.no_price or 'no price of one end'}: the ends cannot be told apart")
     price = stats.grade_interval(ledger.end_bytes, "price of one end")
     doubt = ledger.end_bytes.relative_half_width
     grade = grade.worse("void" if doubt is not None and doubt > WORTHLESS_PRICE else price.level, price.reason)

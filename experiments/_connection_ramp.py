@@ -6,24 +6,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from c10k_probe.experiment import Bench, Cell
 from c10k_probe.limits import Prediction
-from c10k_probe.load import Backlogged, Echoes, Holder, Probed, Ramped
+from c10k_probe.load import Backlogged, Echoes, Holder, Http, Probed, Ramped
 from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import Ledger, Reading, difference, whole
-from c10k_probe.servers import CLIENT_END, POOLS, Server
+from c10k_probe.servers import BODY, CLIENT_END, PATH, POOLS, RealModel, RealServer, Server, ServerModel
 
-from ._connection_design import BACKLOGGED, IDLE, USED, ConnectionsParameters, chosen, server_options
+from ._connection_design import BACKLOGGED, HTTP, IDLE, USED, ConnectionsParameters, chosen, server_options
 from ._connection_price import price_of_one_end
-from ._connection_walls import Stop, WallWatch, guarded, stop_of
+from ._connection_walls import Stop, WallWatch, guarded, stop_of, stop_of_loss
 
 ECHO_ALL_UP_TO: Final = 10_000
 ECHO_ALL_AT_END_UP_TO: Final = 100_000
 BUFFERS_UP_TO: Final = 200_000  # sockets whose data is asked for one by one, where nothing should lie in them
 SETTLE_S: Final = 10.0
 GUARD_MARGIN: Final = 1.25
+WINDOW: Final = 256
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,24 @@ class Launch:
 
     def __init__(self, cell: Cell, server: Server, holder: Holder, asked: ConnectionsParameters, bench: Bench) -> None:
         self.model, self.state = str(cell.key["model"]), str(cell.key["state"])
+        self.protocol = asked.spoken
+        self.facts = facts_of(server)
         self.server, self._holder = server, holder
         self._asked, self._bench = asked, bench
         holder.ramp(1)  # the first connection pays for what is set up once, and is no part of the ledger
         holder.drop()
         server.wait_until_idle()
         # answers that lie unread hold the pages of the tasks that sent them, and are counted as data
+        price = price_of_one_end(holder)
         self.ledger = Ledger(
-            price_of_one_end(holder),
+            price.end_bytes,
+            no_price=price.reason,
             sends=self.state == USED,
             is_pool=self.model in POOLS,
             holds_data=self.state == BACKLOGGED,
         )
-        self.watch = WallWatch(server.session, selects=chosen(self.model).per_connection.select_count > 0)
+        selects = chosen(self.model, asked).per_connection.select_count > 0
+        self.watch = WallWatch(server.session, selects=selects)
         self.ledger.readings.append(self._read(0))
         self._is_filled = False
 
@@ -92,7 +98,7 @@ class Launch:
             self._holder.drain()
         started = time.monotonic()
         busy_ns = self._holder.cpu_ns()
-        ramped = self._holder.ramp(target, first_echo=self.state != IDLE)
+        ramped = self._holder.ramp(target, first_echo=self.state != IDLE, is_in_vain=self._cannot_go_on)
         busy_ns = whole(difference(self._holder.cpu_ns(), busy_ns))
         stop = None if ramped.failure is None else stop_of(self.server, self._holder.sessions[-1], ramped.failure)
         is_last = is_last or stop is not None
@@ -123,6 +129,10 @@ class Launch:
             rest=rest,
         )
 
+    def _cannot_go_on(self) -> bool:
+        """Whether the server has met a limit: whoever waits for it now waits for nothing."""
+        return bool(self.server.walls())
+
     def _ask(self, open_count: int, *, is_last: bool) -> tuple[Echoes, Probed | None]:
         """An echo on each held connection, or on a random sample; then some on a schedule."""
         at_once = ECHO_ALL_AT_END_UP_TO if is_last else ECHO_ALL_UP_TO
@@ -141,7 +151,7 @@ class Launch:
             lost = f"{backlogged.failed_count:,} connections could not be left with answers unread"
         else:
             return None
-        return Stop("; ".join(part for part in (self.server.death(), lost) if part))
+        return stop_of_loss(self.server, lost, self.ledger.readings[-1].open_count)
 
     def _fill(self) -> Backlogged | None:
         """Leave answers unread on every connection, where that is the state."""
@@ -174,7 +184,7 @@ class Launch:
         slopes = (self.ledger.server_slope(), self.ledger.client_slope())
         known = [slope.high or slope.middle for slope in slopes if slope is not None]
         data = self._asked.unread_bytes if self.state == BACKLOGGED and not known else 0
-        each = sum(known) or chosen(self.model).per_connection.plus(CLIENT_END).memory_bytes
+        each = sum(known) or chosen(self.model, self._asked).per_connection.plus(CLIENT_END).memory_bytes
         return GUARD_MARGIN * (each + 2 * data)
 
 
@@ -190,15 +200,36 @@ def launched(cell: Cell, most_count: int, asked: ConnectionsParameters, bench: B
     """A fresh server and client; when both have gone, what they held has gone too."""
     memory.settle(SETTLE_S)
     at_rest = memory.read_kernel_memory()
+    model = chosen(str(cell.key["model"]), asked)
     with (
-        chosen(str(cell.key["model"])).start(server_options(asked)) as server,
-        Holder(server.port, most_count, remaining_s=bench.remaining_s) as holder,
+        model.start(server_options(asked, most_count, str(cell.key["state"]))) as server,
+        Holder(server.port, most_count, window_of(model), bench.remaining_s, http_of(model, asked)) as holder,
     ):
         launch = Launch(cell, server, holder, asked, bench)
         launch.ledger.at_rest = at_rest
         yield launch
     # what this launch frees must not be subtracted from what the next one takes
     memory.settle(SETTLE_S, sessions=launch.sessions)
+
+
+def http_of(model: ServerModel, asked: ConnectionsParameters) -> Http | None:
+    """What is asked for; None where echoes are. Our own models answer as every real server is made to."""
+    if asked.spoken != HTTP:
+        return None
+    return Http(PATH, model.body if isinstance(model, RealModel) else BODY)
+
+
+def facts_of(server: Server) -> dict[str, Any]:
+    """Columns of what is peculiar to a program of others: which it is, and its settings that were raised."""
+    if not isinstance(server, RealServer):
+        return {}
+    told = {"server_version": server.version, "server_settings": server.settings}
+    return {name: text for name, text in told.items() if text}
+
+
+def window_of(model: ServerModel) -> int:
+    """How many connections may wait for their first echo at a time."""
+    return model.burst_count if isinstance(model, RealModel) else WINDOW
 
 
 def wall_note(prediction: Prediction) -> str:

@@ -158,6 +158,10 @@ class ConnectionsRow(Row):
     taken_bytes: int | None = column("all memory that the server takes in the search, also before the first connection")
     fits: str | None = column("yes, or what ended the search in this direction")
 
+    protocol: str | None = column("what an echo is: echo (of bytes) or http (GET with the right answer, kept alive)")
+    server_version: str | None = column("what a real server says it is")
+    server_settings: str | None = column("settings of its private configuration that bound connections, as they were")
+
     traced_by: str = tracing_column()
     calls_per_connection: stats.Interval | None = counted_column("calls_per_connection", _EACH)
     accepts_per_connection: stats.Interval | None = counted_column("accepts_per_connection", _EACH)

@@ -67,7 +67,7 @@ class Bracket:
 def search(asked: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[ConnectionsRow]:
     """A row for each trial, in the order in which they are made."""
     assert asked.memory_budget is not None
-    bracket = Bracket(asked.to)
+    bracket = Bracket(asked.most)
     tried = 0
     while (count := bracket.next(asked.memory_budget)) is not None:
         tried += 1
@@ -97,7 +97,7 @@ def _trial(asked: ConnectionsParameters, cell: Cell, bench: Bench, count: int) -
         if count > MOST_WORKERS:
             return _too_many_workers(asked, cell, bench, count)
         asked = dataclasses.replace(asked, workers=count)
-    prediction = predict(chosen(str(cell.key["model"])), limits.walls(), server_options(asked))
+    prediction = predict(chosen(str(cell.key["model"]), asked), limits.walls(), server_options(asked, count))
     with launched(cell, count, asked, bench) as launch:
         stop = launch.refusal(count)
         if stop is not None:
@@ -121,6 +121,7 @@ def _too_many_workers(asked: ConnectionsParameters, cell: Cell, bench: Bench, co
     return ConnectionsRow(
         model=str(cell.key["model"]),
         state=str(cell.key["state"]),
+        protocol=asked.spoken,
         target_count=count,
         block=bench.block,
         budget_bytes=asked.memory_budget,

@@ -9,7 +9,7 @@ from c10k_probe import limits
 from c10k_probe.limits import Wall
 from c10k_probe.load import Failure
 from c10k_probe.observe import counters
-from c10k_probe.servers import Server, pool_wall
+from c10k_probe.servers import Server, pool_wall, setting_wall
 
 MEMORY_GUARD = "memory guard"
 POOL_IS_FULL = ("worker", "EAGAIN")  # what a server whose workers are all taken reports
@@ -21,6 +21,7 @@ class Stop:
 
     reason: str
     wall: Wall | None = None
+    is_death: bool = False  # of the server
 
 
 def guarded(growth_bytes: float) -> Stop | None:
@@ -38,15 +39,30 @@ def stop_of(server: Server, client_pid: int, failure: Failure) -> Stop:
     hits = server.walls()
     death = server.death()
     if death:
-        return Stop(f"{death} at {failure.at_count:,} connections")
+        return Stop(f"{death} at {failure.at_count:,} connections", is_death=True)
     if hits:
         return _named(hits[0], server.session, "server", failure)
     seen = {"call": failure.call, "name": failure.errno_name, "message": failure.message}
     return _named(seen, client_pid, "client", failure)
 
 
+def stop_of_loss(server: Server, lost: str, open_count: int) -> Stop:
+    """Why held connections were lost: the server died, or closed them as a limit told it to, or nobody knows."""
+    death = server.death()
+    if death:
+        return Stop(f"{death}; {lost}", is_death=True)
+    hits = server.walls()
+    if not hits:
+        return Stop(lost)
+    failure = Failure(str(hits[0]["call"]), str(hits[0]["name"]), str(hits[0]["message"]), open_count)
+    stop = _named(hits[0], server.session, "server", failure)
+    return Stop(f"{stop.reason}; {lost}", stop.wall)
+
+
 def _named(hit: dict[str, Any], pid: int, side: str, failure: Failure) -> Stop:
     wall = pool_wall(failure.at_count) if (hit["call"], hit["name"]) == POOL_IS_FULL else None
+    if "setting" in hit:
+        wall = setting_wall(str(hit["setting"]), hit["limit"], str(hit["lift"]))
     wall = wall or limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls(pid=pid))
     seen = f"{side}: {hit['call']}: {hit['message']} at {failure.at_count:,} connections"
     return Stop(f"{limits.describe(wall)}; {seen}" if wall else seen, wall)

@@ -1,8 +1,9 @@
 """How many connections can this machine hold, in which model, and what does each cost?
 
 Question: an event loop (epoll), a thread per connection, a process per connection and others hold the same TCP
-connections with the same handler: what does one more connection cost in memory, time and CPU, where does each byte go,
-which limit breaks first, and does every held connection still answer in time?
+connections with the same handler, and real servers (nginx, Node.js, Tornado, Apache) hold them, too: what does one more
+connection cost in memory, time and CPU, where does each byte go, which limit breaks first, and does every held
+connection still answer in time?
 
 Timed: ``connect`` is the connect() call of each new connection; ``ramp_s`` runs from the first socket() of a step to
 the last first echo, so that accepting and creating the worker are in it; ``echo`` is send() to the last byte of the
@@ -18,8 +19,16 @@ connection are on this machine: before the ramp the client holds both ends of so
 slope is the kernel's price of one end. The client's end is taken from the slab; the rest is the server's. The ledger is
 closed against the fall of memory that is free or holds files, which none of its parts is read from.
 
+--server ramps real servers, each a private instance whose settings that bound connections are raised and told
+(``server_settings``). Then all of the run speaks HTTP: an echo is a GET over a connection that is kept alive, and its
+answer is right when status, length and text are and the connection stays. A pool of processes grows at its own pace
+(Apache: 32 a second at most), and that is in ``ramp_s``.
+
 States: ``idle`` connections were accepted and never used, and are used at the very end to show that they live; ``used``
 had an exchange each; ``backlogged`` hold --unread bytes of answers that the client has not read.
+
+When the server tells of a limit (our own at once, a real one in its log), the client waits 1 s instead of 10 s for an
+answer: ``ramp_s`` of the last step holds that wait.
 
 --memory-budget searches instead: each trial is a fresh server that goes to one count at once (a pool with as many
 workers); it fits when the server took no more than that in all, its own before the first connection included, every
@@ -31,7 +40,10 @@ one layout of memory: the interval makes room for what another would add, --repe
 latency without load. cpu_user_s and cpu_system_s count whole clock ticks per process, ``cpu_run_s`` does not; all hold
 the echoes too, which ``ramp_s`` does not. Client and server are pinned to different CPUs when there are two. The
 loopback's softirq work of the server runs inside the client's calls. Of more than 12,000 processes a sample is read
-(``memory_read_count``). Other programs that take or free memory meanwhile are part of what is unexplained.
+(``memory_read_count``). Of 256 connections the first echo is awaited at a time, with Apache's event module of 16: it
+closes idle connections where all threads of a process are busy. Over HTTP every request is the same, so that answers
+that were mixed up would not be noticed. A server that tells of no limit is believed to be at that of descriptors when
+none is left. Other programs that take or free memory meanwhile are part of what is unexplained.
 
 With --trace each ramp is made traced too, in the same blocks; its rows have the backend in ``traced_by`` and no memory,
 since a tracer takes some itself. Counted is what the server does for one more connection and its first echo, until it
@@ -39,7 +51,7 @@ sleeps again: slopes over the steps. ``done_calls`` leaves out calls that failed
 message is counted by bcc as done, by strace not at all.
 
 Sources: epoll(7), tcp(7), sock_diag(7), proc(5), kernel Documentation/filesystems/proc.rst (smaps_rollup), slabinfo(5);
-the C10K problem (Kegel, 1999).
+RFC 9112; the C10K problem (Kegel, 1999).
 """
 
 from __future__ import annotations
@@ -50,7 +62,17 @@ from c10k_probe import limits
 from c10k_probe.experiment import OFF, Bench, Cell, Experiment, Finding, FlatRow, Row, Samples
 from c10k_probe.servers import predict
 
-from ._connection_design import USED, ConnectionsParameters, cells, check, chosen, geometric_steps, server_options
+from ._connection_design import (
+    ECHO,
+    USED,
+    ConnectionsParameters,
+    cells,
+    check,
+    chosen,
+    data_needs,
+    geometric_steps,
+    server_options,
+)
 from ._connection_findings import findings
 from ._connection_judges import JUDGES
 from ._connection_measured import refused_row, row_of
@@ -70,6 +92,7 @@ class Connections(Experiment[ConnectionsParameters]):
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
+    is_incomplete_when_skipped = True
     traced_weight = 1.0
     traced_columns = ("ramp_s", "echo_p50_ns")
 
@@ -77,6 +100,8 @@ class Connections(Experiment[ConnectionsParameters]):
         """Counted is a ramp whose connections each had their first echo."""
         if parameters.memory_budget is not None:
             return "--memory-budget searches, and counts are slopes over a ramp"
+        if parameters.spoken != ECHO:
+            return "counts are of connections with an echo each; leave out --server and --protocol"
         return "" if parameters.state == (USED,) else f"counts are of connections with an echo each, --state {USED}"
 
     def check(self, parameters: ConnectionsParameters) -> None:
@@ -90,7 +115,7 @@ class Connections(Experiment[ConnectionsParameters]):
     def measure(self, parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """The ramp of one model, ending at the wall that was hit or at the last step; or its search."""
         if cell.traced_by != OFF:
-            targets = geometric_steps(parameters.to, parameters.steps)
+            targets = geometric_steps(parameters.most, parameters.steps)
             ramp = TracedRamp(cell, targets, server_options(parameters), ECHO_ALL_UP_TO)
             yield from (ConnectionsRow(**columns) for columns in ramp.rows(bench))
         elif parameters.memory_budget is not None:
@@ -105,9 +130,10 @@ class Connections(Experiment[ConnectionsParameters]):
 
 def _ramp(parameters: ConnectionsParameters, cell: Cell, bench: Bench) -> Iterator[ConnectionsRow]:
     """A row per step."""
-    targets = geometric_steps(parameters.to, parameters.steps)
+    targets = geometric_steps(parameters.most, parameters.steps)
     bench.progress(0, sum(targets), "calibrating")
-    prediction = predict(chosen(str(cell.key["model"])), limits.walls(), server_options(parameters))
+    model, state = chosen(str(cell.key["model"]), parameters), str(cell.key["state"])
+    prediction = predict(model, limits.walls(), server_options(parameters), data_needs(parameters, state))
     with launched(cell, targets[-1], parameters, bench) as launch:
         for index, target in enumerate(targets):
             bench.progress(sum(targets[:index]), sum(targets), f"to {target:,}{wall_note(prediction)}")

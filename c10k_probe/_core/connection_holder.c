@@ -1,6 +1,7 @@
 /*
  * connection_holder.c - opens TCP connections to a server on 127.0.0.1, holds them and exchanges echoes on
- * them. It is the client of the reference server, or of anything that echoes.
+ * them. It is the client of the reference server, or of anything that echoes; with --path of any server that speaks
+ * HTTP/1.1, and then an echo is a GET of that path with its answer.
  *
  * Timed:
  *   connect_ns: from just before connect(2) to just after it, for each new connection. socket(), the socket
@@ -29,6 +30,11 @@
  * than the server's accept queue takes (read once for each ramp by sock_diag(7)): it does not overflow. Where
  * an echo fails those that have echoed stay open, the others are closed.
  *
+ * Over HTTP a right answer has a status of 2xx, a body whose length is told or that comes in chunks and that is
+ * --body where one is given, and leaves the connection open; every request is the same, so that an answer that was
+ * mixed up with another is not noticed. `backlog` is of echoes alone. After SIGUSR1 the command under way waits no
+ * longer than a second for anything.
+ *
  * Descriptors: RLIMIT_NOFILE bounds a table of descriptors. With --tables N there may be N of them, each with a
  * thread; they are filled in the order of their numbers, and a command goes from one to the next (`probe` and
  * closing run in all at once). /proc/PID/fd shows the first one only. --lanes: how many are filled at a time
@@ -40,7 +46,7 @@
  * kill -9.
  * User memory for a held connection is 4 bytes (its descriptor), and some pages for each table's thread. While
  * a command runs, its samples take 8 bytes each and are at most --samples, one of `..._samples_every` (the order
- * of echoes takes 4, a connection in `pump` 24, in `probe` 1).
+ * of echoes takes 4, a connection in `pump` 40, over HTTP 120 more, in `probe` 1).
  *
  * Commands, one a line on stdin:
  *   ramp N [idle]      until N are open. `idle`: nothing is sent; those that the server has accepted, as the
@@ -78,11 +84,11 @@
  *   - the window keeps the server's accept queue filled, and connect() competes with the server for the cores.
  *
  * The parts: holder.h (what they share), holder_tables.c, holder_connections.c, holder_queue.c (the accept
- * queue), holder_wire.c (messages and failures), holder_arrays.c, holder_ramp.c, holder_echo.c, holder_pump.c,
+ * queue), holder_wire.c (messages and failures), holder_http.c (answers over HTTP), holder_arrays.c, holder_ramp.c, holder_echo.c, holder_pump.c,
  * holder_probe.c, holder_backlog.c, holder_samples.c and holder_random.c (which latencies are kept, which
  * order), holder_pairs.c, holder_commands.c.
  *
- * Sources: tcp(7), socket(7) (SO_LINGER, SO_RCVTIMEO), connect(2), sock_diag(7), clone(2) (CLONE_FILES),
+ * Sources: tcp(7), socket(7) (SO_LINGER, SO_RCVTIMEO), connect(2), sock_diag(7), clone(2) (CLONE_FILES), RFC 9112,
  * net/ipv4/inet_hashtables.c (choice of the port), epoll(7).
  */
 #include "holder.h"
@@ -121,9 +127,13 @@ int main(int argc, char **argv)
          .number = &settings.samples_count,
          .minimum = SAMPLES_MIN,
          .maximum = SAMPLES_MAX},
+        {.name = "--path", .text = &settings.path},
+        {.name = "--body", .text = &settings.body},
     };
     helper_parse("connection_holder", argc, argv, options, ARRAY_COUNT(options));
+    prepare_wire();
     helper_start("connection_holder");
+    heed_impatience();
     obey_commands();
     close_held();
     tables_end();

@@ -19,12 +19,17 @@ enum {
     MESSAGE_BYTES_MIN = 16,   /* index and counter */
     MESSAGE_BYTES_MAX = 4096, /* fits any socket buffer: a send never waits for the server to read */
     END_OF_STREAM = -1,       /* where an errno is expected: the server closed the connection */
+    CLOSES = -2,              /* there, too: it answered rightly and said that it will close it */
+    HTTP_STATUS = 1000,       /* there, too: it answered with this status beyond 1000 */
+    HTTP_LINE_BYTES = 48,     /* of a line of an answer's head, for as much of it as matters */
 };
 
 /* From the command line. */
 struct settings {
     int64_t port, source_base, ports_count, window_count, timeout_ms, message_bytes, samples_count;
     int64_t tables_count, lanes_count;
+    const char *path; /* asked for over HTTP; NULL: echoes */
+    const char *body; /* of the right answer; NULL: any */
 };
 
 /* For `end`. */
@@ -135,25 +140,67 @@ void samples_add(struct samples *samples, int64_t value);
 /* Puts the values of another stream behind, both thinned out alike; nothing can be added any more. */
 void samples_join(struct samples *into, struct samples *from);
 
+/* ---- holder_http.c ---- */
+
+/* An answer over HTTP/1.1 as far as it has come; all 0 at its start. */
+struct http_answer {
+    int64_t length_plus_one, missing_bytes; /* missing: of the body, or of this chunk */
+    int64_t body_bytes;                     /* that have come */
+    uint8_t state, line_bytes;
+    bool is_chunked, closes;
+    char line[HTTP_LINE_BYTES]; /* the one that is being read */
+};
+
+/* 0 as long as it may become the right answer, else as answer_take() says. */
+int http_take(struct http_answer *answer, const char *piece, int64_t bytes);
+bool http_is_whole(const struct http_answer *answer);
+
 /* ---- holder_wire.c ---- */
+
+enum { PIECE_BYTES_MAX = MESSAGE_BYTES_MAX + 1 };
+
+/* What is sent, from the settings: once, before anything else here. */
+void prepare_wire(void);
 
 /* A number for each of count messages, none of which was ever given; the first of them. From any thread. */
 uint64_t take_counters(int64_t count);
 
 void build_message(char message[static MESSAGE_BYTES_MAX], int64_t index, uint64_t counter);
 
-/* Each: 0, or errno, or END_OF_STREAM (receiving only). A time-out is ETIMEDOUT. flags: of recv(2). */
-int send_message(int fd, const char *message);
-int receive_message(int fd, char *message, int flags);
+/* How much of the answer to one message has come. */
+struct answer {
+    int64_t received_bytes;
+    struct http_answer *http; /* NULL where answers are echoes */
+};
 
-/* Of poll(2), for most_ms; false when there was none. */
+/* What recv(2) is to be asked for: one byte more than an echo lacks, so that one that is too long is noticed at once;
+ * at most PIECE_BYTES_MAX. */
+int64_t answer_room(const struct answer *answer);
+
+/* 0 as long as it may become the right answer to this message, else EBADMSG, CLOSES or HTTP_STATUS + status. */
+int answer_take(struct answer *answer, const char *message, const char *piece, int64_t bytes);
+bool answer_is_whole(const struct answer *answer);
+
+/* Each: 0, or errno, or (receiving only) END_OF_STREAM or what answer_take() says. A time-out is ETIMEDOUT. */
+int send_message(int fd, const char *message);
+
+/* The answer to this message, on a blocking socket. */
+int receive_answer(int fd, const char *message);
+
+/* The same without the need of one; is_waiting: else what is not there is late. */
+int receive_when_there(int fd, const char *message, bool is_waiting);
+
+/* The message itself, at the other end, on a blocking socket. */
+int receive_message(int fd, const char *message);
+
+/* Of poll(2), for patience_ms(most_ms); false when there was none. */
 bool wait_for_events(int fd, short events, int64_t most_ms);
 
-/* receive_message() without the need of a blocking socket; is_waiting: else what is not there is late. */
-int receive_when_there(int fd, char *message, bool is_waiting);
-
-/* 0, or EBADMSG when they differ. */
-int compare_messages(const char *sent, const char *received);
+/* After SIGUSR1, until wait_patiently(), nothing is waited for longer than a second: whoever asked knows that the
+ * server has met a limit. A ramp that still gets its answers goes on. */
+void heed_impatience(void);
+void wait_patiently(void);
+int64_t patience_ms(int64_t most_ms);
 
 /* Keeps the first one. */
 void note_failure(struct failure *failure, const char *call, int number);

@@ -163,6 +163,9 @@ static void emit_backlog(const char *type, const struct backlog *backlog)
 /* What has its bytes already keeps them: after a further ramp only the new ones are filled. */
 void command_backlog(const int64_t *arguments)
 {
+    if (settings.path != NULL) {
+        usage("backlog is of echoes; leave out --path");
+    }
     struct backlog backlog = {0};
     if (arguments[0] == 0) {
         usage("backlog leaves 1 byte unread at least");

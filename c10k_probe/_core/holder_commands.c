@@ -120,6 +120,7 @@ static bool obey_line(char *line)
     if (count < command->arguments_min) {
         usage("%s takes at least %d arguments", name, command->arguments_min);
     }
+    wait_patiently();
     command->obey(arguments);
     return true;
 }

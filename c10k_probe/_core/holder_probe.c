@@ -37,7 +37,7 @@ struct exchange {
     int64_t due_ns;
     uint64_t counter;
     int64_t place; /* of the connection in its table; -1: free */
-    int32_t received_bytes;
+    struct answer answer;
     bool is_kept; /* its latency */
 };
 
@@ -47,7 +47,8 @@ struct prober {
     int64_t first_place; /* of its first connection among all that are held */
     int epoll_fd;
     struct exchange *exchanges;
-    char *is_busy; /* for each connection of the table */
+    struct http_answer *http; /* of each exchange; NULL where answers are echoes */
+    char *is_busy;            /* for each connection of the table */
     int64_t usable_count, under_way_count, next_scan_ns;
     int64_t sent_count, ok_count, failed_count, longest_late_ns;
     int64_t *latency_ns;
@@ -147,8 +148,15 @@ static void send_due(struct prober *prober)
     if (place < 0) {
         return;
     }
-    *exchange = (struct exchange){
-        .due_ns = due, .counter = take_counters(1), .place = place, .is_kept = prober->next % plan.every == 0};
+    struct http_answer *http = prober->http == NULL ? NULL : &prober->http[exchange - prober->exchanges];
+    *exchange = (struct exchange){.due_ns = due,
+                                  .counter = take_counters(1),
+                                  .place = place,
+                                  .answer.http = http,
+                                  .is_kept = prober->next % plan.every == 0};
+    if (http != NULL) {
+        *http = (struct http_answer){0};
+    }
     prober->is_busy[place] = true;
     prober->under_way_count++;
     const int fd = prober->table->held.fds[place];
@@ -178,28 +186,23 @@ static void take_answer(struct prober *prober, struct exchange *exchange, int64_
     free_exchange(prober, exchange);
 }
 
-/* One byte more than is missing is asked for: an answer that is too long is noticed at once. */
 static void receive_piece(struct prober *prober, struct exchange *exchange)
 {
-    char piece[MESSAGE_BYTES_MAX + 1], expected[MESSAGE_BYTES_MAX];
-    const int64_t had_bytes = exchange->received_bytes, missing_bytes = settings.message_bytes - had_bytes;
-    const ssize_t got =
-        recv(prober->table->held.fds[exchange->place], piece, (size_t)missing_bytes + 1, MSG_DONTWAIT);
+    char piece[PIECE_BYTES_MAX], message[MESSAGE_BYTES_MAX];
+    const size_t room = (size_t)answer_room(&exchange->answer);
+    const ssize_t got = recv(prober->table->held.fds[exchange->place], piece, room, MSG_DONTWAIT);
     int number = got > 0 ? 0 : got == 0 ? END_OF_STREAM : errno;
     const int64_t at_ns = now_ns();
     if (number == EAGAIN || number == EINTR) {
         return;
     }
-    build_message(expected, table_index(prober->table, exchange->place), exchange->counter);
-    if (number == 0 && (got > missing_bytes || memcmp(expected + had_bytes, piece, (size_t)got) != 0)) {
-        number = EBADMSG;
+    if (number == 0) {
+        build_message(message, table_index(prober->table, exchange->place), exchange->counter);
+        number = answer_take(&exchange->answer, message, piece, got);
     }
     if (number != 0) {
         give_up(prober, exchange, "recv", number);
-        return;
-    }
-    exchange->received_bytes += (int32_t)got;
-    if (exchange->received_bytes == settings.message_bytes) {
+    } else if (answer_is_whole(&exchange->answer)) {
         take_answer(prober, exchange, at_ns);
     }
 }
@@ -265,12 +268,14 @@ static void probe_table(struct table *table, void *argument)
 {
     struct prober *prober = argument;
     const int64_t exchanges_bytes = UNDER_WAY_MAX * (int64_t)sizeof(struct exchange);
+    const int64_t http_bytes = UNDER_WAY_MAX * (int64_t)sizeof(struct http_answer);
     prober->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (prober->epoll_fd < 0) {
         note_failure(&prober->failure, "epoll_create1", errno);
         return;
     }
     prober->exchanges = array_new(exchanges_bytes);
+    prober->http = settings.path == NULL ? NULL : array_new(http_bytes);
     prober->is_busy = array_new(table->held.count);
     prober->usable_count = table->held.count;
     for (int64_t i = 0; i < UNDER_WAY_MAX; i++) {
@@ -283,6 +288,9 @@ static void probe_table(struct table *table, void *argument)
     CHECK(prctl(PR_SET_TIMERSLACK, 0)); /* as it was */
     array_free(prober->is_busy, table->held.count);
     array_free(prober->exchanges, exchanges_bytes);
+    if (prober->http != NULL) {
+        array_free(prober->http, http_bytes);
+    }
     close(prober->epoll_fd);
     compact(&table->held);
 }

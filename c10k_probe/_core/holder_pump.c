@@ -29,13 +29,14 @@ enum phase { WARMUP, COUNTED, DRAIN, PHASES_COUNT };
 struct exchange {
     int64_t sent_ns;
     uint64_t counter;
-    int32_t received_bytes;
+    struct answer answer;
     bool is_under_way;
 };
 
 struct pump {
     int epoll_fd;
     struct exchange *exchanges; /* of the first held connections */
+    struct http_answer *http;   /* of each of them; NULL where answers are echoes */
     int64_t concurrency_count, under_way_count, failed_count;
     enum phase phase;
     int64_t boundary_ns; /* the phase ends with the first moment at or after it */
@@ -110,7 +111,10 @@ static void send_next(struct pump *pump, int64_t index)
     char message[MESSAGE_BYTES_MAX];
     struct exchange *exchange = &pump->exchanges[index];
     exchange->counter = take_counters(1);
-    exchange->received_bytes = 0;
+    exchange->answer = (struct answer){.http = pump->http == NULL ? NULL : &pump->http[index]};
+    if (pump->http != NULL) {
+        pump->http[index] = (struct http_answer){0};
+    }
     build_message(message, index, exchange->counter);
     exchange->sent_ns = now_ns();
     const int number = send_message(tables[0].held.fds[index], message);
@@ -142,38 +146,24 @@ static void take_answer(struct pump *pump, int64_t index, int64_t at_ns)
     }
 }
 
-/* 0, or EBADMSG when it is not the next piece of the answer. */
-static int compare_piece(const struct exchange *exchange, int64_t index, const char *piece, int64_t bytes)
-{
-    char expected[MESSAGE_BYTES_MAX];
-    if (exchange->received_bytes + bytes > settings.message_bytes) {
-        return EBADMSG;
-    }
-    build_message(expected, index, exchange->counter);
-    return memcmp(expected + exchange->received_bytes, piece, (size_t)bytes) == 0 ? 0 : EBADMSG;
-}
-
-/* One byte more than is missing is asked for: an answer that is too long is noticed at once. */
 static void receive_piece(struct pump *pump, int64_t index)
 {
-    char piece[MESSAGE_BYTES_MAX + 1];
+    char piece[PIECE_BYTES_MAX], message[MESSAGE_BYTES_MAX];
     struct exchange *exchange = &pump->exchanges[index];
-    const int64_t missing_bytes = settings.message_bytes - exchange->received_bytes;
-    const ssize_t got = recv(tables[0].held.fds[index], piece, (size_t)missing_bytes + 1, MSG_DONTWAIT);
+    const size_t room = (size_t)answer_room(&exchange->answer);
+    const ssize_t got = recv(tables[0].held.fds[index], piece, room, MSG_DONTWAIT);
     int number = got > 0 ? 0 : got == 0 ? END_OF_STREAM : errno;
     const int64_t at_ns = now_ns();
     if (number == EAGAIN || number == EINTR) {
         return;
     }
     if (number == 0) {
-        number = compare_piece(exchange, index, piece, got);
+        build_message(message, index, exchange->counter);
+        number = answer_take(&exchange->answer, message, piece, got);
     }
     if (number != 0) {
         give_up(pump, index, "recv", number);
-        return;
-    }
-    exchange->received_bytes += (int32_t)got;
-    if (exchange->received_bytes == settings.message_bytes) {
+    } else if (answer_is_whole(&exchange->answer)) {
         take_answer(pump, index, at_ns);
     }
 }
@@ -288,11 +278,13 @@ void command_pump(const int64_t *arguments)
     const int64_t asked_count = arguments[0] > 0 && arguments[0] < held_count ? arguments[0] : held_count;
     const int64_t target_count = arguments[0] > 0 ? arguments[0] : held_count;
     const int64_t exchanges_bytes = asked_count * (int64_t)sizeof(struct exchange);
+    const int64_t http_bytes = asked_count * (int64_t)sizeof(struct http_answer);
     if (arguments[1] == 0) {
         usage("pump counts for 1 ms at least");
     }
     struct pump pump = {.asked_duration_ns = arguments[1] * NS_PER_MS,
                         .exchanges = array_new(exchanges_bytes),
+                        .http = settings.path == NULL ? NULL : array_new(http_bytes),
                         .latency_ns = samples_new(settings.samples_count)};
     watch(&pump, asked_count);
     if (pump.concurrency_count > 0) {
@@ -308,4 +300,7 @@ void command_pump(const int64_t *arguments)
     totals.dropped_count += pump.failed_count;
     samples_free(&pump.latency_ns);
     array_free(pump.exchanges, exchanges_bytes);
+    if (pump.http != NULL) {
+        array_free(pump.http, http_bytes);
+    }
 }

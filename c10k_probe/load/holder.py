@@ -1,5 +1,5 @@
 """The connection holder: opens TCP connections to a port on 127.0.0.1, holds them, exchanges echoes on them, one after
-another or many at once.
+another or many at once. Over HTTP an echo is a request with its right answer.
 
 One C process holds them all: where the descriptor limit, which bounds a table of descriptors, is lower than their
 number, it has threads with tables of their own. So ``/proc/PID/fd`` shows only what the first thread holds. Beyond what
@@ -9,6 +9,8 @@ one process takes there are several, each with source addresses of its own in 12
 from __future__ import annotations
 
 import resource
+import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +25,7 @@ _MOST_TABLES: Final = 1024
 _MOST_OF_ONE: Final = 1_000_000  # connections of one process
 _LANES: Final = 2  # threads that open connections at once: one of them alone takes longer than the server does
 _SMALLEST_FOR_LANES: Final = 2_000
+_LOOK_S: Final = 0.25  # how often it is looked whether a ramp waits in vain
 _S_PER_CONNECTION: Final = 0.02  # patience, not expectation: a tenth of it would still be slow
 
 
@@ -128,6 +131,22 @@ class Backlogged:
     failure: Failure | None
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Connections whose ends are both the client's, and why there are not more."""
+
+    pairs_count: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Http:
+    """What is asked for instead of an echo. body: of the right answer; None for any that is no error."""
+
+    path: str = "/"
+    body: str | None = None
+
+
 class Holder(native.Helpers):
     """Client ends of connections, in one or more processes. Raises ``native.HelperError``."""
 
@@ -137,10 +156,11 @@ class Holder(native.Helpers):
         most_count: int,
         window_count: int = 256,
         remaining_s: Callable[[], float] | None = None,
+        http: Http | None = None,
     ) -> None:
         """Start as many processes as holding ``most_count`` takes; they share the count as they fill up.
 
-        No answer is waited for longer than ``remaining_s()``.
+        No answer is waited for longer than ``remaining_s()``. ``http``: what is asked for, None for echoes.
         """
         super().__init__()
         self._remaining_s = remaining_s or (lambda: float("inf"))
@@ -152,6 +172,8 @@ class Holder(native.Helpers):
         tables = min(_MOST_TABLES, -(-min(most_count, self._room) // room) + lanes - 1)
         common = ["--port", port, "--window", window_count, "--timeout-ms", _TIMEOUT_MS]
         common += ["--tables", max(1, tables), "--lanes", lanes]
+        if http is not None:
+            common += ["--path", http.path, *([] if http.body is None else ["--body", http.body])]
         for base in range(processes):
             self._start("connection_holder", [*common, "--source-base", base], cpus)
 
@@ -160,8 +182,12 @@ class Holder(native.Helpers):
         """The session ids of the processes that hold the client ends."""
         return tuple(helper.pid for helper in self._helpers)
 
-    def ramp(self, target_count: int, *, first_echo: bool = True) -> Ramped:
+    def ramp(
+        self, target_count: int, *, first_echo: bool = True, is_in_vain: Callable[[], object] | None = None
+    ) -> Ramped:
         """Open connections until ``target_count`` are held, or the first one fails.
+
+        ``is_in_vain``: asked now and then while it lasts; once it says so, no answer is waited for longer than 1 s.
 
         One counts as open after its first echo; without ``first_echo`` when the server has accepted it, by the kernel's
         account of the accept queue.
@@ -169,7 +195,11 @@ class Holder(native.Helpers):
         parts: list[dict[str, Any]] = []
         how = "" if first_echo else " idle"
         for helper, share in zip(self._helpers, self._shares(target_count), strict=True):
-            parts.append(helper.ask(f"ramp {share}{how}", "ramped", self._patience_s(share)))
+            helper.send(f"ramp {share}{how}")
+            deadline = time.monotonic() + self._patience_s(share)
+            if is_in_vain is not None and _waits_in_vain(helper, is_in_vain, deadline):
+                helper.send_signal(signal.SIGUSR1)
+            parts.append(helper.expect("ramped", deadline - time.monotonic()))
             if parts[-1]["failure"]:
                 break
         return _ramped(parts)
@@ -246,9 +276,10 @@ class Holder(native.Helpers):
         for helper in self._helpers:
             helper.ask("close", "closed", self._patience_s(0))
 
-    def pair(self, count: int) -> int:
-        """Hold both ends of ``count`` connections in the first process, without a server; how many there are."""
-        return int(self._helpers[0].ask(f"pairs {count}", "paired", self._patience_s(count))["pairs_count"])
+    def pair(self, count: int) -> Paired:
+        """Hold both ends of ``count`` connections in the first process, without a server."""
+        answer = self._helpers[0].ask(f"pairs {count}", "paired", self._patience_s(count))
+        return Paired(int(answer["pairs_count"]), _failure(answer))
 
     def unpair(self) -> None:
         """Close what ``pair`` opened."""
@@ -286,6 +317,16 @@ class Holder(native.Helpers):
         shares = [min(self._room, max(0, target_count - index * self._room)) for index in range(len(self._helpers))]
         shares[-1] += target_count - sum(shares)
         return shares
+
+
+def _waits_in_vain(helper: native.Helper, is_in_vain: Callable[[], object], deadline: float) -> bool:
+    """False once it has answered, or the time is over; True as soon as it is said to wait in vain."""
+    while not helper.has_said(_LOOK_S):
+        if time.monotonic() > deadline:
+            return False
+        if is_in_vain():
+            return True
+    return False
 
 
 def _failure(part: dict[str, Any], at_count: int | None = None) -> Failure | None:

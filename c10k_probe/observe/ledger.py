@@ -75,6 +75,7 @@ class Ledger:
     ``sends``: whether the server has sent on its connections, as after an echo. ``is_pool``: whether tasks that were
     there before serve one connection each. ``holds_data``: whether answers lie unread, so that a client's data that
     could not be asked for is unknown and not none. ``at_rest``: the kernel's memory before the server was started.
+    ``no_price``: why there is no price of one end.
     """
 
     end_bytes: stats.Interval | None
@@ -83,6 +84,7 @@ class Ledger:
     is_pool: bool = False
     holds_data: bool = False
     at_rest: memory.KernelMemory | None = None
+    no_price: str = ""
 
     # --- slopes ---------------------------------------------------------------------------------------------------
 

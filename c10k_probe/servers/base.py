@@ -24,6 +24,7 @@ class ServerOptions:
     (``servers.backend``), waiting ``backend_timeout_ns`` at most; needs the protocol http.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
     ``defence_s``: whole seconds after which a real server that can gives up a slow client; None: as if it could not.
+    ``takes_silent``: connections on which nothing was sent yet are accepted, too (no TCP_DEFER_ACCEPT, tcp(7)).
     """
 
     backlog_count: int = 4096
@@ -38,6 +39,7 @@ class ServerOptions:
     backend_port: int | None = None
     backend_timeout_ns: int | None = None
     defence_s: int | None = None
+    takes_silent: bool = False
 
 
 class Server(Protocol):
@@ -56,7 +58,7 @@ class Server(Protocol):
         """The server's own counts: ``accepted_count, open_count, tasks_count, accept_errors_count``."""
 
     def walls(self) -> list[dict[str, Any]]:
-        """The calls that failed for a limit since the start: ``call, errno, name, message, open_count``."""
+        """The calls that failed for a limit since the start: ``call, name, message``; ``setting`` where that is one."""
 
     def wait_until_idle(self, timeout_s: float = 2.0) -> None:
         """Return when the server holds no connection any more, or the time is over."""

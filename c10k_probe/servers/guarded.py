@@ -26,6 +26,7 @@ from c10k_probe.servers.janitor import ERRORS
 
 _START_S: Final = 10.0
 _CLEAN_UP_S: Final = 10.0
+_LOG_BYTES: Final = 1 << 18
 _UNPRIVILEGED: Final = "nobody"
 _PLACE: Final = re.compile(r"^.*\[(?:emerg|alert|crit)\] (?:[0-9#]+: )?")  # nginx's: when, how bad, which process
 _TELLING: Final = re.compile(
@@ -96,9 +97,9 @@ class Guarded:
         self.folder = Path(said["folder"])
 
     def death(self) -> str:
-        """How it ended by itself, with what it said; empty while it lives."""
+        """How it ended by itself, with what it said; empty while it lives. Of one that is gone it is waited to hear."""
         if self._ended is None:
-            said = self._read(0.0)
+            said = self._read(0.0 if self._is_alive() else _START_S)
             self._ended = int(said["code"]) if said is not None and said["type"] == "ended" else None
         if self._ended is None:
             return ""
@@ -107,12 +108,22 @@ class Guarded:
 
     def complaint(self) -> str:
         """The first line of its stderr that tells of an error, else the last one, without when and where."""
-        with contextlib.suppress(OSError):
-            text = (self.folder / ERRORS).read_text(encoding="utf-8", errors="replace")
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            telling = [line for line in lines if _TELLING.search(line)] or lines[-1:]
-            return _PLACE.sub("", telling[0]) if telling else ""
+        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
+        telling = [line for line in lines if _TELLING.search(line)] or lines[-1:]
+        return _PLACE.sub("", telling[0]) if telling else ""
+
+    def log(self) -> str:
+        """The beginning of what it has written to stderr: one that complains without end says always the same."""
+        with contextlib.suppress(OSError), (self.folder / ERRORS).open("rb") as errors:
+            return errors.read(_LOG_BYTES).decode(errors="replace")
         return ""
+
+    def _is_alive(self) -> bool:
+        """Whether it runs still, and is not a process that waits to be reaped."""
+        with contextlib.suppress(OSError, IndexError):
+            state = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+            return state not in (b"Z", b"X")
+        return False
 
     def close(self) -> None:
         """End it and see that it, its descendants and its folder are gone; may be called twice."""

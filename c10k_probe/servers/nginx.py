@@ -4,8 +4,10 @@ Besides the common answer, out of its configuration, ``nginx`` has ``PATH_FILE``
 request more, which is its trade and keeps it busier than one thread of a load generator. ``nginx-php-fpm`` stands in
 front of PHP. Keep-alive without end, no logs.
 
+Warnings are logged, for that is how it tells that connections were closed to make room.
+
 Sources: nginx's documentation of ngx_core_module, ngx_http_core_module, ngx_http_stub_status_module,
-ngx_http_fastcgi_module.
+ngx_http_fastcgi_module, ngx_connection.c (ngx_drain_connections).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _CONFIGURATION: Final = """\
 daemon off;
 worker_processes WORKERS;
 pid {folder}/pid;
-error_log stderr crit;
+error_log stderr warn;
 events { worker_connections CONNECTIONS; }
 http {
     access_log ACCESS_LOG;
@@ -60,6 +62,7 @@ location / {{
             fastcgi_index index.php;
         }}"""
 _DEFENCE: Final = "client_header_timeout {s}s; client_body_timeout {s}s; send_timeout {s}s"
+_PATIENT_S: Final = 3600  # without a defence idle connections, and slow clients, are kept
 _LEAST_COUNT: Final = 4096
 _SPARE_COUNT: Final = 16  # worker_connections holds the listener and our own, too
 _STATUS: Final = re.compile(
@@ -74,16 +77,27 @@ def configuration(place: Place, locations: str = _STATIC) -> str:
         "ACCESS_LOG": "{folder}/access.log" if place.is_as_installed else "off",
         "PORT": place.port,
         "BACKLOG": place.backlog_count,
-        "CONNECTIONS": max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT,
+        "CONNECTIONS": _connections_count(place),
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
-        "DEFENCE": "" if place.defence_s is None else _DEFENCE.replace("{s}", str(place.defence_s)) + ";",
+        "DEFENCE": _DEFENCE.replace("{s}", str(place.defence_s or _PATIENT_S)) + ";",
         "LOCATIONS": locations,
     }
     text = _CONFIGURATION
     for name, value in values.items():
         text = text.replace(name, str(value))
     return text
+
+
+def _connections_count(place: Place) -> int:
+    """nginx closes idle connections when no more than a sixteenth of its slots is free (ngx_drain_connections)."""
+    held_count = max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
+    return held_count * 16 // 15 + 2
+
+
+def _settings(place: Place) -> str:
+    workers = f"worker_processes={place.workers_count or 1}"
+    return f"worker_connections={_connections_count(place)} {workers} keepalive_timeout=1h client_header_timeout=1h"
 
 
 def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
@@ -116,13 +130,16 @@ NGINX: Final = RealModel(
     recipe=_recipe,
     read=_told,
     defence=_DEFENCE,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=5_000),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
-    takes=frozenset({"workers", "capacity"}),
+    takes=frozenset({"workers"}),
+    settings=_settings,
+    lifts={"worker_connections": "--workers N"},
 )
 NGINX_PHP: Final = dataclasses.replace(
     NGINX,
     name="nginx-php-fpm",
+    lifts={},  # workers are PHP's
     summary="nginx's event loop before a pool of PHP processes (php-fpm)",
     find=find_parts("nginx", "php-fpm"),
     recipe=_recipe_with_php,

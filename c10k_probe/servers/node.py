@@ -71,6 +71,10 @@ def _recipe_with(*options: str) -> Callable[[Mapping[str, str], Place], Recipe]:
     return recipe
 
 
+def _settings(_: Place) -> str:
+    return "keepAliveTimeout=0 headersTimeout=0 requestTimeout=0"
+
+
 NODE: Final = RealModel(
     name="node",
     summary="Node.js: an event loop, JavaScript",
@@ -79,7 +83,8 @@ NODE: Final = RealModel(
     read=read_json,
     defence=_DEFENCE,
     work_path=_WORK_PATH,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
+    settings=_settings,
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=15_000),
     fixed=Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=100 << 20),
 )
 NODE_JITLESS: Final = dataclasses.replace(

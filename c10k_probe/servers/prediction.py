@@ -13,12 +13,15 @@ from c10k_probe.servers.reference import CLIENT_END
 POOL: Final = "workers"
 
 
-def predict(model: ServerModel, now: Sequence[Wall], options: ServerOptions | None = None) -> Prediction:
+def predict(
+    model: ServerModel, now: Sequence[Wall], options: ServerOptions | None = None, more: Needs | None = None
+) -> Prediction:
     """The highest count for which neither a limit nor the model's own pool of workers is exceeded, and what binds.
 
-    A model that takes a capacity spreads its descriptors over as many tables as that needs.
+    ``more``: what each connection takes besides, as by what lies in it. A model that takes a capacity spreads its
+    descriptors over as many tables as that needs.
     """
-    each = model.per_connection.plus(CLIENT_END)
+    each = model.per_connection.plus(CLIENT_END).plus(more or Needs())
     if "capacity" in model.takes:
         each = each.plus(Needs(descriptors_count=-each.descriptors_count))
     found = limits.predict(each, model.fixed, now)

@@ -11,20 +11,22 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from c10k_probe import native, parts
+from c10k_probe import limits, native, parts
 from c10k_probe.limits import Needs
 from c10k_probe.observe import processes, sockets, tree
 from c10k_probe.observe.procfs import PROC, read_int, sysctl_path
 from c10k_probe.servers.base import ServerOptions
+from c10k_probe.servers.complaints import hits
 from c10k_probe.servers.guarded import Guarded, Recipe
 
 PATH: Final = "/"
@@ -40,6 +42,8 @@ _PORT_TRIALS: Final = 3
 _IN_USE: Final = "address already in use"
 _FIRST_ERROR: Final = 400
 _SHOWN: Final = 40
+_PROCESSES_LOOKED_AT: Final = 16  # of a pool with more each has few connections
+_KEPT_IN_HAND: Final = 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Place:
     workers_count: int | None
     is_as_installed: bool = False
     defence_s: int | None = None
+    takes_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ class RealModel:
     defence: the settings that are made, with ``{s}`` for the seconds, where ``ServerOptions.defence_s`` is given; empty
     for one that has none. work_path: asked for with ``?ms=N`` it answers after N ms of CPU time; empty where there is
     none.
+    settings: what its configuration raises so that it can hold as many as the place asks for, and what stays.
+    is_pool: whether each of its workers serves one connection at a time. burst_count: requests at once for which it
+    closes no idle connections. lifts: what raises a setting of its own, of those that it may tell to be at.
     """
 
     name: str
@@ -106,6 +114,10 @@ class RealModel:
     work_path: str = ""
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
+    settings: Callable[[Place], str] = lambda _: ""
+    is_pool: bool = False
+    burst_count: int = 256
+    lifts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> str:
@@ -124,7 +136,7 @@ class RealModel:
 
     def room_count(self, options: ServerOptions) -> int | None:
         """Connections that its design can serve at once; see ``base.ServerModel``."""
-        return options.workers_count if "workers" in self.takes else None
+        return options.workers_count if self.is_pool else None
 
 
 def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
@@ -153,7 +165,7 @@ def read_json(page: Page) -> Told | None:
 class RealServer:
     """A running real server. Raises ``native.HelperError`` when it does not come up; see ``base.Server``.
 
-    version: what it says it is.
+    version: what it says it is. settings: see ``RealModel``.
     """
 
     def __init__(self, model: RealModel, options: ServerOptions, port: int | None = None) -> None:
@@ -165,13 +177,16 @@ class RealServer:
             options.backlog_count, read_int(sysctl_path("net.core.somaxconn")) or options.backlog_count
         )
         self.version = ""
+        self.settings = ""
         self._model = model
         self._token = secrets.token_hex(8)
         self._own_count = 0  # requests of ours, each on a connection of its own
         for trial in range(_PORT_TRIALS):
             self.port = port or _free_port()
             try:
-                self._start(model.recipe(paths, self._place(options)))
+                place = self._place(options)
+                self.settings = model.settings(place)
+                self._start(model.recipe(paths, place))
                 break
             except native.HelperError as error:  # somebody else may have been quicker: another port
                 if port is not None or trial == _PORT_TRIALS - 1 or _IN_USE not in str(error).lower():
@@ -187,6 +202,7 @@ class RealServer:
             workers_count=options.workers_count,
             is_as_installed=options.is_as_installed,
             defence_s=options.defence_s,
+            takes_silent=options.takes_silent,
         )
 
     def _start(self, recipe: Recipe) -> None:
@@ -306,8 +322,26 @@ class RealServer:
         return told
 
     def walls(self) -> list[dict[str, Any]]:
-        """None: what a real server ran into it tells to its log, and not in a form to rely on."""
-        return []
+        """What its log complains of, and descriptors that are used up, which some servers keep to themselves."""
+        found = list(hits(self._guarded.log()))
+        if not any(hit["name"] == "EMFILE" for hit in found) and self._has_no_descriptor_left():
+            found.append({"call": "accept", "name": "EMFILE", "message": "no descriptor is left"})
+        return [self._explained(hit) if "setting" in hit else hit for hit in found]
+
+    def _explained(self, hit: Mapping[str, Any]) -> dict[str, Any]:
+        """A setting that it is at, with its number, which some do not tell, and what would raise it."""
+        setting = str(hit["setting"])
+        known = re.search(rf"\b{setting}=(\d+)", self.settings)
+        limit = hit["limit"] if hit["limit"] is not None or known is None else int(known[1])
+        return {**hit, "limit": limit, "lift": self._model.lifts.get(setting, f"a higher {setting}")}
+
+    def _has_no_descriptor_left(self) -> bool:
+        """Whether one of its processes has as many as it may; a library may keep one in hand to refuse others with."""
+        for pid in tree.session_pids(self.session, PROC)[:_PROCESSES_LOOKED_AT]:
+            wall = limits.read_wall("descriptors", pid)
+            if wall is not None and wall.room_count is not None and wall.room_count <= _KEPT_IN_HAND:
+                return True
+        return False
 
     def wait_until_idle(self, timeout_s: float = 2.0) -> None:
         """Return when nobody but us is connected, or the time is over."""

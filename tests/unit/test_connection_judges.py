@@ -118,8 +118,39 @@ def test_c29(fork: FlatRow, verdict: str) -> None:
 def test_c34_says_what_it_measured_and_what_not() -> None:
     verdict = judged([row("fork"), row("thread", probe_p99_ns=2e9), row("epoll")], "C34")
     assert verdict.verdict == "INCONCLUSIVE"
-    assert "F2 fails: fork do too" in verdict.evidence and "F1 is not part" in verdict.evidence
+    assert "F1 is open; F2 fails: fork meet it, too" in verdict.evidence
+    assert "nginx: not measured" in verdict.evidence
     assert "F2 holds" in judged([row("fork", probe_p99_ns=2e9)], "C34").evidence
+
+
+MISSING = row("cherokee", status="skipped", reason="cherokee is not installed", grade="void", open_count=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "workers", "verdict"),
+    [
+        ({}, (row("thread"), row("fork")), "PARTLY"),
+        ({}, (row("fork", probe_p99_ns=2e9),), "CONFIRMED"),
+        ({}, (stopped("apache-prefork-php", 4_000, "memory", "architectural"),), "CONFIRMED"),
+        ({}, (stopped("fork", 4_000, "pids"),), "INCONCLUSIVE"),  # a setting proves nothing
+        ({"probe_p99_ns": 1e9}, (row("fork"),), "REFUTED"),
+        ({"echo_failed_count": 1}, (row("fork"),), "REFUTED"),
+        ({"echo_asked_count": 9_999}, (row("fork"),), "INCONCLUSIVE"),  # not each answered at the end
+        ({"probe_failed_count": 1}, (row("fork", probe_p99_ns=2e9),), "PARTLY"),
+    ],
+)
+def test_c34_of_the_four_and_of_others(changes: dict[str, Any], workers: tuple[FlatRow, ...], verdict: str) -> None:
+    """What is not installed is none of the installed ones, and is said."""
+    four = [row("nginx"), row("node"), row("tornado", **changes)]
+    found = judged([*four, *workers, MISSING], "C34")
+    assert found.verdict == verdict
+    assert "cherokee: cherokee is not installed" in found.evidence
+    assert judged([*four, MISSING], "C34").verdict in ("INCONCLUSIVE", "NOT-MEASURED")  # F2 is open
+
+
+def test_c34_needs_all_that_are_installed() -> None:
+    assert "F1 is open" in judged([row("nginx"), row("tornado"), row("fork"), MISSING], "C34").evidence
+    assert "cherokee: not measured" in judged([row("nginx"), row("fork")], "C34").evidence
 
 
 @pytest.mark.parametrize(

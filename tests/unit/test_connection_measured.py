@@ -16,11 +16,13 @@ from made_ledger import COUNTS, END, PRIVATE, TCP, ledger
 from c10k_probe.experiment import flatten
 from c10k_probe.limits import Prediction, Wall
 from c10k_probe.load import Backlogged, Echoes, Probed, Ramped
-from c10k_probe.observe import memory
 from c10k_probe.observe.ledger import Reading
 
 MOST = COUNTS[-1]
 WALL = Wall("pids", "administrative", 100, 99, "tasks", "machine", "made up", "lift it")
+
+
+FACTS = {"server_version": "nginx/1.2", "server_settings": "worker_connections=99"}
 
 
 def probed(count: int = 1_000, **changes: Any) -> Probed:
@@ -40,7 +42,7 @@ def probed(count: int = 1_000, **changes: Any) -> Probed:
 
 def measured(**changes: Any) -> ConnectionsRow:
     """The row of the last step of a made-up ramp."""
-    held = dataclasses.replace(ledger(), end_bytes=changes.pop("end_bytes", END))
+    held = dataclasses.replace(ledger(), end_bytes=changes.pop("end_bytes", END), no_price=changes.pop("no_price", ""))
     step = Step(
         target=MOST,
         ramped=Ramped(MOST, 1_000, 0.5, [5] * 1_000, None),
@@ -59,7 +61,13 @@ def measured(**changes: Any) -> ConnectionsRow:
     )
     watch = SimpleNamespace(refused=lambda name: 3 if name == "ListenDrops" else 0, used=lambda: "pids=1..9/99")
     launch: Any = SimpleNamespace(
-        model="thread", state="used", ledger=held, watch=watch, server=SimpleNamespace(cpus={0, 2})
+        model="thread",
+        state="used",
+        protocol="http",
+        facts=FACTS,
+        ledger=held,
+        watch=watch,
+        server=SimpleNamespace(cpus={0, 2}),
     )
     bench: Any = SimpleNamespace(block=4)
     return row_of(launch, dataclasses.replace(step, **changes), Prediction(100, WALL), bench)
@@ -167,13 +175,19 @@ def test_the_kernels_count_decides() -> None:
     assert measured(established=None).grade == "ok"
 
 
-def test_without_a_price_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_price_it_says_why() -> None:
     """Slab that cannot be read, or a calibration that failed: one is a matter of rights, the other is not."""
-    row = measured(end_bytes=None)
+    row = measured(end_bytes=None, no_price="the client could not open its own pairs: socket: no at 3")
     assert (row.grade, row.server_bytes_per_connection) == ("shaky", None)
-    assert row.grade_reason == "the client could not open its own pairs: the ends cannot be told apart"
-    monkeypatch.setattr(memory, "slab_growth", lambda *_: memory.SlabGrowth(None, {}, None))
-    assert measured(end_bytes=None).grade_reason == "slab cannot be read: the ends cannot be told apart"
+    assert row.grade_reason == "the client could not open its own pairs: socket: no at 3: the ends cannot be told apart"
+
+
+def test_the_row_of_a_server_that_died_is_void() -> None:
+    """Its memory is that of what was left of it."""
+    row = measured(stop=Stop("it was killed at 9 connections", is_death=True))
+    assert (row.status, row.grade) == ("failed", "void")
+    assert row.grade_reason.startswith("the server died")
+    assert measured(stop=Stop("it broke")).grade == "ok"
 
 
 def test_a_busy_client_lowers_the_grade_of_a_rate() -> None:
@@ -192,7 +206,7 @@ def test_two_lanes_may_use_two_cpus() -> None:
 
 
 def test_a_refused_step_has_no_numbers_but_its_wall() -> None:
-    launch: Any = SimpleNamespace(model="thread", state="used")
+    launch: Any = SimpleNamespace(model="thread", state="used", protocol="echo", facts={})
     bench: Any = SimpleNamespace(block=0)
     row = refused_row(launch, 9, Stop("memory guard: no", WALL), Prediction(None, None), bench)
     assert (row.status, row.grade, row.open_count, row.wall) == ("failed", "void", None, "pids")

@@ -8,6 +8,7 @@ import pytest
 from c10k_probe.experiments import _connection_price as price_module
 from c10k_probe.experiments._connection_price import CALIBRATIONS, price_of_one_end
 
+from c10k_probe.load import Failure, Paired
 from c10k_probe.observe import memory
 
 EACH = 2_300  # bytes of slab of one end
@@ -19,11 +20,11 @@ class Pairs:
     def __init__(self, failing: int) -> None:
         self.failing, self.open_count, self.unpaired = failing, 0, 0
 
-    def pair(self, count: int) -> int:
+    def pair(self, count: int) -> Paired:
         if self.unpaired < self.failing:
-            return 0
+            return Paired(0, Failure("socket", "EMFILE", "Too many open files", 0))
         self.open_count = count
-        return count
+        return Paired(count, None)
 
     def unpair(self) -> None:
         self.open_count = 0
@@ -41,6 +42,8 @@ def test_a_calibration_that_fails_is_made_again_and_leaves_no_pair(
     monkeypatch.setattr(price_module.memory, "read_kernel_memory", pairs.read)
     monkeypatch.setattr(price_module.memory, "settle", lambda: None)
     price = price_of_one_end(pairs)
-    assert (price.middle if price else None) == (None if failing == CALIBRATIONS else EACH)
+    assert (price.end_bytes.middle if price.end_bytes else None) == (None if failing == CALIBRATIONS else EACH)
+    why = "the client could not open its own pairs: socket: Too many open files at 0"
+    assert price.reason == (why if failing == CALIBRATIONS else "")
     assert pairs.unpaired == min(failing + 1, CALIBRATIONS)
     assert pairs.open_count == 0

@@ -11,6 +11,7 @@ import pytest
 from c10k_probe.experiments import _connection_ramp as ramp_module
 from c10k_probe.experiments import _connection_walls as walls_module
 from c10k_probe.experiments._connection_design import ConnectionsParameters
+from c10k_probe.experiments._connection_price import Price
 from c10k_probe.experiments._connection_ramp import ECHO_ALL_AT_END_UP_TO, ECHO_ALL_UP_TO, Launch
 from made_ledger import END, NOTHING
 
@@ -32,7 +33,8 @@ class Both:
         self.hits: list[dict[str, Any]] = []
         self.dead = ""
 
-    def ramp(self, target: int, *, first_echo: bool = True) -> Ramped:
+    def ramp(self, target: int, *, first_echo: bool = True, is_in_vain: Callable[[], bool] | None = None) -> Ramped:
+        self.was_in_vain = is_in_vain() if is_in_vain else None
         self.log.append(f"ramp {target}" + ("" if first_echo else " idle"))
         return Ramped(self.failure.at_count if self.failure else target, 1, 0.5, [5], self.failure)
 
@@ -76,7 +78,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Both:
         made.log.append("read")
         return memory.KernelMemory(*[None] * 8)
 
-    monkeypatch.setattr(ramp_module, "price_of_one_end", lambda _: END)
+    monkeypatch.setattr(ramp_module, "price_of_one_end", lambda _: Price(END))
     monkeypatch.setattr(ramp_module.tree, "read_tree", lambda _: NOTHING)
     monkeypatch.setattr(ramp_module.tree, "session_pids", lambda _: [])
     monkeypatch.setattr(ramp_module.memory, "read_kernel_memory", read)
@@ -156,6 +158,11 @@ def dies(both: Both) -> None:
     both.dead = "reference_server was killed by SIGKILL"
 
 
+def setting_is_full(both: Both) -> None:
+    told = {"setting": "worker_connections", "limit": 59, "lift": "--workers N"}
+    both.hits = [{"call": "accept", "name": "LIMIT", "message": "59 are not enough", **told}]
+
+
 def pool_is_full(both: Both) -> None:
     both.hits = [{"call": "worker", "name": "EAGAIN", "message": "all serve"}]
 
@@ -166,6 +173,7 @@ def pool_is_full(both: Both) -> None:
         (lambda _: None, None, "client: recv: too late at 60 connections"),
         (hits, "pids", "server: fork: no more at 60 connections"),
         (pool_is_full, "workers", "workers: the limit of 60 workers per process (administrative"),
+        (setting_is_full, "worker_connections", "worker_connections: the limit of 59 connections per process (admin"),
         (dies, None, "reference_server was killed by SIGKILL at 60 connections"),
     ],
 )
@@ -181,6 +189,8 @@ def test_a_ramp_that_stops_says_why(
     step = ramp.step(100, is_last=False)
     assert step.stop is not None and told in step.stop.reason
     assert (step.stop.wall.name if step.stop.wall else None) == wall
+    assert step.stop.is_death == (happens is dies)
+    assert both.was_in_vain == bool(both.hits)
     assert both.log == ["ramp 100", "echo all", SCHEDULE, "read"]
     assert step.now.open_count == 60 and step.is_last
 
@@ -197,6 +207,17 @@ def test_what_does_not_answer_is_not_held(both: Both) -> None:
     assert step.stop is not None
     assert step.stop.reason == "it was killed; 2 of 50 scheduled echoes were not answered in time"
     assert step.now.open_count == 98  # a connection that did not answer is closed
+    assert step.stop.is_death
+
+
+def test_what_a_server_closes_to_make_room_names_its_setting(both: Both) -> None:
+    ramp = launch(both, "used")
+    both.lost = 3
+    setting_is_full(both)
+    step = ramp.step(100, is_last=False)
+    assert step.stop is not None and step.stop.wall is not None
+    assert step.stop.wall.name == "worker_connections"
+    assert step.stop.reason.endswith("59 are not enough at 97 connections; 3 of 100 held connections gave no echo")
 
 
 @pytest.mark.parametrize("selects", [False, True])

@@ -20,6 +20,7 @@ from c10k_probe.limits import Needs, Wall
 from c10k_probe.observe.walls import WALLS
 
 KIB = 1024
+PAGE = os.sysconf("SC_PAGESIZE")
 NAMES = [row.name for row in WALLS]
 
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units
@@ -41,6 +42,7 @@ SYSCTLS = {
     "net/core/somaxconn": "4096",
     "net/ipv4/ip_local_port_range": "32768\t60999",
     "net/ipv4/ip_local_reserved_ports": "80,40000-40099,60990-61010",
+    "net/ipv4/tcp_mem": "1000\t2000\t3000",
     "net/netfilter/nf_conntrack_max": "262144",
     "net/netfilter/nf_conntrack_count": "12",
 }
@@ -57,6 +59,7 @@ def make_proc(root: Path, *, uid: int = 1000, cap: str = "0000000000000000", **s
     write(root / "self/uid_map", "         0          0 4294967295\n")
     write(root / "42/status", STATUS.format(uid=uid, cap=cap))
     write(root / "43/status", STATUS.format(uid=uid + 1, cap=cap))
+    write(root / "net/sockstat", "sockets: used 17\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 7\nUDP: inuse 0 mem 9\n")
     write(root / "loadavg", "0.1 0.2 0.3 1/285 99\n")
     write(root / "meminfo", f"MemTotal: {8 * KIB * KIB} kB\nMemAvailable: {6 * KIB * KIB} kB\n")
     for name, text in (SYSCTLS | {key.replace("__", "/"): text for key, text in sysctls.items()}).items():
@@ -91,11 +94,13 @@ def test_walls_of_a_made_up_kernel(tmp_path: Path) -> None:
         "maps": (65530, None),
         "backlog": (4096, None),
         "memory": (8 * 2**30 - int(0.1 * 8 * 2**30), 2 * 2**30),
+        "tcp-memory": (3000 * PAGE, 7 * PAGE),
         "conntrack": (262144, 12),
         "epoll-watches": (500000, None),
         "address-space": (2**47, None),
     }
     assert found["ports"].lift == 'sudo sysctl -w net.ipv4.ip_local_port_range="1024 65535"'
+    assert found["tcp-memory"].lift == 'sudo sysctl -w net.ipv4.tcp_mem="2000 4000 6000"'
     assert found["memory"].kind == "architectural" and found["memory"].lift is None
 
 
@@ -254,6 +259,18 @@ def test_diagnose_names_the_fullest() -> None:
     broken = limits.diagnose("connect", "ETIMEDOUT", walls=full)
     assert broken is not None and broken.name == "conntrack"
     assert limits.diagnose("fork", "EAGAIN", walls=[make_wall("cgroup-pids", None)]) is None
+
+
+@pytest.mark.parametrize(("used", "name"), [(99, "tcp-memory"), (89, None), (None, None)])
+def test_a_time_out_is_of_tcps_memory_only_when_that_is_full(used: int | None, name: str | None) -> None:
+    broken = limits.diagnose("recv", "ETIMEDOUT", walls=[make_wall("tcp-memory", 100, used)])
+    assert (broken.name if broken else None) == name
+
+
+def test_one_wall_of_a_process() -> None:
+    wall = limits.read_wall("descriptors", os.getpid())
+    assert wall == next(item for item in limits.walls(pid=os.getpid()) if item.name == "descriptors")
+    assert limits.read_wall("descriptors", 2**22 + 1) is None
 
 
 def test_reserve() -> None:
