@@ -1,12 +1,13 @@
 """Optional parts of the system: what each is for, whether it is here, and the command that brings it.
 
 One table, PARTS. Only system packages stand here; what the Python package needs is in its own dependencies.
-Package names are Debian's (and Ubuntu's, where they are the same).
+Package names are Debian's; where Ubuntu has another name, Ubuntu's too.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,24 @@ from typing import NamedTuple
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _IMPORT_TIMEOUT_S = 10
 # Servers live in sbin, which is not in the PATH of an ordinary user on Debian.
-_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+# Debian's names of architectures that differ from the kernel's.
+_DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "686", "ppc64le": "powerpc64le"}
 
 
 @dataclass(frozen=True)
 class Part:
     """One optional part. path: where it was found; note: what to know about the one that was found.
 
-    command: the shell command that installs it. used_by: what in this version uses it, () for nothing yet.
+    package: the one that brings it here. command: the shell command that installs it. used_by: what in this version
+    uses it, () for nothing yet.
     """
 
     name: str
     purpose: str
     found: bool
     path: str | None
+    package: str
     command: str
     used_by: tuple[str, ...]
     note: str | None = None
@@ -48,7 +53,7 @@ def _executable(*names: str) -> Finder:
     def find() -> _Place | None:
         import shutil
 
-        search = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))
+        search = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
         paths = (shutil.which(name, path=search) for name in names)
         return next((_Place(path) for path in paths if path), None)
 
@@ -104,10 +109,30 @@ def _kernel_headers() -> _Place | None:
     return None if other is None else _Place(str(other), f"of another kernel, which does; running: {release}")
 
 
+def _is_ubuntu() -> bool:
+    """Whether packages have Ubuntu's names; one made from Ubuntu says so in ID_LIKE (os-release(5))."""
+    try:
+        lines = platform.freedesktop_os_release()
+    except OSError:
+        return False
+    return "ubuntu" in (lines.get("ID", ""), *lines.get("ID_LIKE", "").split())
+
+
+def _linux_headers() -> str:
+    """Debian has one package for each architecture, Ubuntu one for all."""
+    if _is_ubuntu():
+        return "linux-headers-generic"
+    return f"linux-headers-{_DEBIAN_ARCHITECTURES.get(os.uname().machine, os.uname().machine)}"
+
+
+def _linux_perf() -> str:
+    return "linux-tools-generic" if _is_ubuntu() else "linux-perf"
+
+
 class _Row(NamedTuple):
     name: str
     purpose: str
-    package: str
+    package: str | Callable[[], str]
     find: Finder
     used_by: tuple[str, ...] = ()
 
@@ -115,9 +140,9 @@ class _Row(NamedTuple):
 PARTS: tuple[_Row, ...] = (
     _Row("strace", "lists system calls", "strace", _executable("strace"), ("trace", "the project's truth checks")),
     _Row("ss", "lists sockets", "iproute2", _executable("ss"), ("the project's truth checks",)),
-    _Row("perf", "counts events of CPU and kernel", "linux-perf", _executable("perf"), ("trace",)),
+    _Row("perf", "counts events of CPU and kernel", _linux_perf, _executable("perf"), ("trace",)),
     _Row("bcc", "counts in the kernel (eBPF)", "python3-bpfcc", _system_module("bcc", "libbcc.py"), ("trace",)),
-    _Row("kernel headers", "compiles what bcc counts with", "linux-headers-generic", _kernel_headers, ("trace",)),
+    _Row("kernel headers", "compiles what bcc counts with", _linux_headers, _kernel_headers, ("trace",)),
     _Row("apache2", "server under test", "apache2-bin", _executable("apache2"), ("trace-overhead",)),
     _Row(
         "mod_php",
@@ -137,13 +162,15 @@ PARTS: tuple[_Row, ...] = (
 
 def _part(row: _Row) -> Part:
     place = row.find()
+    package = row.package if isinstance(row.package, str) else row.package()
     sudo = "" if os.geteuid() == 0 else "sudo "
     return Part(
         name=row.name,
         purpose=row.purpose,
         found=place is not None,
         path=None if place is None else place.path,
-        command=f"{sudo}apt-get install {row.package}",
+        package=package,
+        command=f"{sudo}apt-get install {package}",
         used_by=row.used_by,
         note=None if place is None else place.note,
     )

@@ -112,13 +112,16 @@ def _add_lookers(app: typer.Typer, entries: dict[str, Entry]) -> None:
         methods = tuple(part.strip() for part in method.split(",") if part.strip())
         predict_creation(subject, texts, Wanted(methods, placement, alive_kind), run)
 
-    @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts.")
+    @app.command(help="This machine: facts, limits, what they allow, helpers, missing parts; installs these if asked.")
     def doctor(
         json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,
+        install: Annotated[bool, typer.Option("--install", help="Install the missing parts, with apt-get.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", help="With --install: do not ask.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="With --install: only say what would come.")] = False,
     ) -> None:
-        from c10k_probe.cli.doctor import print_doctor
+        from c10k_probe.cli.doctor import doctor_command
 
-        print_doctor(as_json=json)
+        raise typer.Exit(doctor_command(as_json=json, install=install, yes=yes, dry_run=dry_run))
 
 
 def _add_followers(app: typer.Typer, arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from c10k_probe import __version__, limits, machine, native, parts, servers, units
+from c10k_probe.exits import ExitCode, UsageError
 from c10k_probe.tracing import choose as tracing
 
 _SHOWN_FACTS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -40,6 +41,25 @@ _SHOWN_FACTS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("software", (("libc", "{}"), ("python_version", "Python {}"))),
     ("mitigations", (("cpu_mitigations", "{}"),)),
 )
+
+
+def doctor_command(*, as_json: bool, install: bool, yes: bool, dry_run: bool) -> int:
+    """Look, or install what is missing; the exit code. Raises ``UserError``."""
+    if not install:
+        for given, option in ((yes, "--yes"), (dry_run, "--dry-run")):
+            if given:
+                raise UsageError(
+                    f"doctor {option}: it belongs to --install; type: c10k-probe doctor --install {option}"
+                )
+        print_doctor(as_json=as_json)
+        return ExitCode.OK
+    if as_json:
+        raise UsageError("doctor --json: it goes with looking, not with --install; leave one of them out")
+    if yes and dry_run:
+        raise UsageError("doctor --install: --yes installs and --dry-run does not; leave one of them out")
+    from c10k_probe.cli.doctor_install import install_parts
+
+    return install_parts(yes=yes, dry_run=dry_run)
 
 
 def print_doctor(*, as_json: bool) -> None:

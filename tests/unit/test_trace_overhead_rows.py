@@ -114,8 +114,8 @@ def test_costs_are_what_is_lost() -> None:
 def test_auto_is_nginx_and_the_model_too_where_a_tool_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from c10k_probe import parts
 
-    there = parts.Part("x", "", True, "/bin/x", "", ())
-    missing = parts.Part("x", "", False, None, "apt-get install x", ())
+    there = parts.Part("x", "", True, "/bin/x", "x", "", ())
+    missing = parts.Part("x", "", False, None, "x", "apt-get install x", ())
     monkeypatch.setattr(parts, "find_part", lambda name: there)
     assert resolve((AUTO,), "") == ("nginx",)
     monkeypatch.setattr(parts, "find_part", lambda name: missing if name == "wrk" else there)
