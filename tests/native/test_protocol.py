@@ -82,6 +82,36 @@ BAD_ARGUMENTS = {
         "--mode contend --tasks 2 --policy fifo",
         "--mode tick --duration-ms 0",
     ],
+    "http_sender": [
+        "",
+        "--port 0",
+        "--port 65536",
+        "--port 9 --connections 0",
+        "--port 9 --keep-alive 2",
+        "--port 9 --timeout-ms 0",
+        "--port 9 --path x",
+                "--port 9 --samples 1",
+    ],
+    "backend": [
+        "",
+        "--delay-ns -1",
+        "--delay-ns 1 --delay bogus",
+        "--delay-ns 1 --fault bogus",
+    ],
+    "slow_clients": [
+        "",
+        "--port 0",
+        "--port 9 --kind bogus",
+        "--port 9 --interval-ms 9",
+        "--port 9 --request-bytes 1",
+    ],
+    "thread_faults": [
+        "",
+        "--fault bogus",
+        "--fault deadlock --care perhaps",
+        "--fault deadlock --updates 0",
+        "--fault deadlock --rounds 0",
+    ],
 }
 
 BAD_COMMANDS = [
@@ -96,6 +126,13 @@ BAD_COMMANDS = [
     ("connection_holder", "--port 9", "echo 1 2 3"),
     ("connection_holder", "--port 9", "status 1"),
     ("connection_holder", "--port 9", "x" * 200),
+    ("http_sender", "--port 9", "nonsense"),
+    ("http_sender", "--port 9", "send 0 1 1 0"),
+    ("http_sender", "--port 9", "send 1000 1 1"),
+    ("http_sender", "--port 9", "send 1000 1 1 2"),
+    ("http_sender", "--port 9", "send 1000 1 1 0 0"),
+    ("http_sender", "--port 9", "pump 0 1"),
+    ("http_sender", "--port 9", "pump 1x 1"),
 ]
 
 
