@@ -55,12 +55,13 @@ static bool note_own_failure(const char *call, int number)
     return false;
 }
 
-/* 127.(16+K).a.b, one after the other: no port comes back before all others were used. */
+/* 127.(16+K).a.b, one after the other: no port comes back before all others were used. Where to begin is the process's
+ * own, so that two senders that run at once do not pass over each other's ports. */
 static bool bind_source(int fd)
 {
     for (int tries = 0; tries < BIND_TRIES_MAX; tries++) {
         const int64_t serial = next_source++;
-        const uint32_t row = (uint32_t)(serial / PORTS_COUNT % ((int64_t)256 * SOURCES_IN_ROW));
+        const uint32_t row = (uint32_t)((getpid() + serial / PORTS_COUNT) % ((int64_t)256 * SOURCES_IN_ROW));
         const uint32_t host = (uint32_t)SOURCE_NET << 24 | (uint32_t)(SOURCE_BASE_FIRST + asked.source_base) << 16 |
                               row / SOURCES_IN_ROW << 8 | (row % SOURCES_IN_ROW + 1);
         const uint16_t port = (uint16_t)(PORT_FIRST + serial % PORTS_COUNT);
