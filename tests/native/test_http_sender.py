@@ -1,4 +1,4 @@
-"""http_sender and ``Sender``: the plan is kept whatever the server does, each request ends in one way, nothing stays."""
+"""http_sender and ``Sender``: the plan is kept whatever the server does, each request ends one way, nothing stays."""
 
 from __future__ import annotations
 
