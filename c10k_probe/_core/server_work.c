@@ -17,7 +17,7 @@ enum { OCTAVE_BITS = 4, OCTAVE_BUCKETS = 1 << OCTAVE_BITS, BUCKETS_COUNT = (63 -
 
 enum { SPIN_STEPS = 256 }; /* between two looks at the CPU clock, which costs a system call: below 1 us */
 
-static const int64_t NS_PER_S = 1000000000;
+#define NS_PER_S INT64_C(1000000000)
 
 struct distribution {
     _Atomic int64_t count, sum_ns, longest_ns;
@@ -28,11 +28,13 @@ struct distribution {
 static struct totals {
     _Atomic int64_t requests_count, cpu_ns, sleep_ns;
     struct distribution handler, queue;
+    struct backend_totals backend;
 } *totals;
 
-struct work_options work_options = {.cpu_ns = -1, .sleep_ns = -1};
+struct work_options work_options = {.cpu_ns = -1, .sleep_ns = -1, .backend_timeout_ns = 60 * NS_PER_S};
 
 static _Thread_local struct work_receipt receipt_of_thread;
+static _Thread_local bool is_deferring;
 
 /* ---- distributions ---- */
 
@@ -162,28 +164,54 @@ static void spin(int64_t asked_ns)
     add(&totals->cpu_ns, spent_ns);
 }
 
+void work_slept(int64_t began_ns)
+{
+    add(&totals->sleep_ns, now_ns() - began_ns);
+}
+
 static void sleep_for(int64_t asked_ns)
 {
     const int64_t began_ns = now_ns(), until_ns = began_ns + asked_ns;
     const struct timespec until = {.tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
     }
-    add(&totals->sleep_ns, now_ns() - began_ns);
+    work_slept(began_ns);
 }
 
-void work_do(void)
+int work_do(void)
 {
     if (!work_is_timed()) {
-        return;
+        return 200;
     }
     add(&totals->requests_count, 1);
     receipt_of_thread.requests_count++;
+    return is_deferring ? 200 : work_do_now();
+}
+
+void work_defer(void)
+{
+    is_deferring = true;
+}
+
+struct backend_totals *work_backend(void)
+{
+    return work_options.backend_port > 0 ? &totals->backend : NULL;
+}
+
+void work_spin(void)
+{
     if (work_options.cpu_ns > 0) {
         spin(work_options.cpu_ns);
     }
+}
+
+int work_do_now(void)
+{
+    work_spin();
     if (work_options.sleep_ns > 0) {
         sleep_for(work_options.sleep_ns);
     }
+    return work_options.backend_port > 0 ? backend_ask(&totals->backend) : 200;
 }
 
 void work_record(const struct work_receipt *receipt)
@@ -207,7 +235,7 @@ void work_finish(void)
 /* Without the slack a sleep of 1 ms would be 50 us too long; what is forked or started inherits this. */
 void work_prepare(int listener_fd)
 {
-    if (work_options.cpu_ns < 0 && work_options.sleep_ns < 0) {
+    if (work_options.cpu_ns < 0 && work_options.sleep_ns < 0 && work_options.backend_port == 0) {
         return;
     }
     totals = CHECK_POINTER(mmap(NULL, sizeof *totals, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
@@ -224,5 +252,13 @@ void work_emit_status(void)
               atomic_load(&totals->requests_count), atomic_load(&totals->cpu_ns), atomic_load(&totals->sleep_ns));
     emit_distribution("handler", &totals->handler);
     emit_distribution("queue", &totals->queue);
+    if (work_options.backend_port > 0) {
+        emit_part(",\"backend_asked_count\":%" PRId64 ",\"backend_failed_count\":%" PRId64
+                  ",\"backend_timed_out_count\":%" PRId64 ",\"backend_connections_count\":%" PRId64
+                  ",\"backend_wait_ns\":%" PRId64,
+                  atomic_load(&totals->backend.asked_count), atomic_load(&totals->backend.failed_count),
+                  atomic_load(&totals->backend.timed_out_count), atomic_load(&totals->backend.connections_count),
+                  atomic_load(&totals->backend.wait_ns));
+    }
     emit_part("}");
 }
