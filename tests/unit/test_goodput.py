@@ -256,7 +256,7 @@ def test_c03_by_its_rule(fork: dict[int, float], verdict: str) -> None:
         ]
     found = verdict_on([*clients("epoll", BASE), *spread])
     assert (found.claim, found.verdict) == ("C03", verdict)
-    assert "8 clients" in found.evidence
+    assert "keep-alive off, by clients: 8: " in found.evidence
 
 
 def test_c03_needs_both_models_and_several_numbers_of_clients() -> None:
