@@ -113,7 +113,8 @@ def _by_clients(groups: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[
 
 def ratio_subject(model: str, work: str, keep_alive: str, clients_count: int) -> str:
     """The name under which a comparison is found."""
-    return f"{model} over {BASE}, {clients_count:,} clients, {way_text(work, keep_alive)}"
+    clients = "1 client" if clients_count == 1 else f"{clients_count:,} clients"
+    return f"{model} over {BASE}, {clients}, {way_text(work, keep_alive)}"
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
@@ -133,8 +134,8 @@ def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
         ratios = _ratios(made, rows, work, keep_alive)
         if FEW_CLIENTS in ratios and len(ratios) > 1:
             parts.append(_is_confirmed(ratios))
-            shown = ", ".join(f"{count:,} clients {_shown(value)}" for count, value in sorted(ratios.items()))
-            words.append(f"{way_text(work, keep_alive)}: {shown}")
+            shown = ", ".join(f"{count:,}: {_shown(value)}" for count, value in sorted(ratios.items()))
+            words.append(f"{way_text(work, keep_alive)}, by clients: {shown}")
     if not parts:
         why = f"needs {PER_CONNECTION} and {BASE}, valid, --clients {FEW_CLIENTS} and others, --repeats 5 or more"
         return Verdict("C03", restated, rule, NOT_MEASURED, why)

@@ -15,8 +15,9 @@ Not timed: starting the server, the warm-up, what comes before the counted windo
 
 Arms: the models of the reference server over HTTP, with the same work for each request. With ``--keep-alive off`` each
 request comes on a new connection, so that what a model makes for a connection (thread, process) is made for each
-request; with ``on`` over connections that stay. A client gives up after twice the bound, and resets its connection. At
-most ``--connections`` are open at a time; requests beyond wait at the client, their clock running.
+request; with ``on`` over connections that stay. A client gives up after twice the bound, and resets its connection (in
+a closed loop, which only measures what the server can do, after 5 s). At most ``--connections`` are open at a time;
+requests beyond wait at the client, their clock running.
 
 Void: where the sender used more than 90 % of its CPU, could open no connection, or was late by a bound: what it found
 is then its own limit. Shaky where it was late by a quarter of the bound.
@@ -25,7 +26,8 @@ Known bias: the bound is 100 ms unless told otherwise, which is short: in propor
 ten times as long (``--bound 1s``). What a queue does depends on the order in which it is served and on who gives up
 when; the accept queue holds 4,096, and each model serves as it was written. The server has the CPUs that the client has
 not; the loopback's soft interrupts run in whoever sends. The default work stands for a small page: without any work the
-sender is the limit long before 300 %.
+sender is the limit long before 300 %. C03 is judged by the closed loops alone: at shares of its own capacity each
+model is offered something else.
 
 Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006; Welsh, Culler, Brewer,
 "SEDA", SOSP 2001 (load conditioning); Mogul, Ramakrishnan, "Eliminating receive livelock", TOCS 1997 (the shape of
