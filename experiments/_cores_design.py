@@ -78,17 +78,17 @@ class CoresParameters(Parameters):
         (SHORT, LONG), "A connection for each request, or kept ones.", choices=(SHORT, LONG), many=True
     )
     work: int = parameter(
-        MS, "CPU time of the handler for a request.", dimension="duration", minimum=10 * US, maximum=S
+        MS, "CPU time of the handler for a request.", dimension="duration", minimum=10 * US, maximum=100 * MS
     )
     connections: int = parameter(1000, "Kept connections of the open loop.", minimum=1, maximum=20_000, quick=200)
     concurrency: int = parameter(64, "Requests at once of the closed loop.", minimum=1, maximum=1000)
     duration: int = parameter(
-        500 * MS,
-        "Length of each of the two loads of a launch; p99 needs 500 requests over all launches.",
+        400 * MS,
+        "Length of the closed and of the open loop of a launch; p99 needs 500 requests over all launches.",
         dimension="duration",
         minimum=100 * MS,
         maximum=600 * S,
-        quick=300 * MS,
+        quick=200 * MS,
     )
     utilisation: int = parameter(
         50, "Rate of the open loop, in percent of what the closed one reached.", minimum=1, maximum=95

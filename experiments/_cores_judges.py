@@ -35,7 +35,7 @@ def _told(row: FlatRow) -> str:
     ):
         if (value := _number(row, name)) is not None:
             texts.append(f"{label} {units.format_quantity(value, 'ratio')}")
-    if (value := _number(row, "wakeups_per_accept")) is not None:
+    if (value := _number(row, "wakeups_per_accept_ratio")) is not None:
         texts.append(f"wake-ups {value:.2f}")
     return " ".join(texts)
 

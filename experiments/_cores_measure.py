@@ -1,16 +1,18 @@
-"""One launch of cores: a fresh server, a closed loop for what it can do, an open loop at a share of that."""
+"""One launch of cores: a fresh server, a closed loop for what it can do, an open loop at a share of that, and for
+wake-ups a sparse one that finds every worker asleep."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe import native
 from c10k_probe.experiment import Scalar
 from c10k_probe.load.open_loop import OpenLoop, Sender
-from c10k_probe.observe import tree
+from c10k_probe.observe import processes, tree
 from c10k_probe.observe.procfs import PROC
 from c10k_probe.servers import RealServer, Server, ServerOptions
 from c10k_probe.servers.node_cluster import WORK_PATH, shares
@@ -19,7 +21,38 @@ from ._cores_design import ARMS, LONG, Arm, CoresParameters
 
 _TIMEOUT_S: Final = 10.0
 _WARM_UP_S: Final = 0.2
+_SPARSE_PER_S: Final = 100.0  # at most: each connection is to find every worker asleep
+_SPARSE_UTILISATION: Final = 0.1  # of one CPU, at most
+_SPARSE_S: Final = 0.3  # or ten connections
+_SPARSE_COUNT: Final = 10
 _NS_PER_S: Final = 1e9
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one launch is to measure."""
+
+    parameters: CoresParameters
+    name: str
+    workers_count: int
+    load: str
+    seed: int
+
+    @property
+    def arm(self) -> Arm:
+        """How connections come to the workers."""
+        return ARMS[self.name]
+
+    def sender(self, server: Server, connections_count: int) -> Sender:
+        """A client with so many connections."""
+        path = WORK_PATH.format(ns=self.parameters.work) if self.arm.base == "node" else "/"
+        keep_alive = self.load == LONG
+        return Sender(server.port, connections_count, keep_alive=keep_alive, timeout_s=_TIMEOUT_S, path=path)
+
+    @property
+    def duration_s(self) -> float:
+        """Of a window."""
+        return self.parameters.duration / _NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -33,44 +66,58 @@ class Launch:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Of all processes, and of those that serve: CPU time, and voluntary switches; requests by worker."""
+    """Voluntary switches of all processes, and of those that serve; requests by worker."""
 
-    cpu_s: float | None
     switches_count: int | None
     workers_switches_count: int | None
     requests: list[int]
 
 
-def measure(parameters: CoresParameters, name: str, workers_count: int, load: str, seed: int) -> Launch:
+def measure(ask: Ask) -> Launch:
     """One launch. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
-    arm = ARMS[name]
     # the timing of requests, which --work-cpu-ns brings with it, costs the same in every arm of C
-    options = ServerOptions(protocol="http", workers_count=workers_count, work_cpu_ns=parameters.work)
-    if arm.model.missing:
-        raise native.HelperUnsupported(arm.model.missing)
-    with arm.model.start(options) as server:
-        closed = _closed(parameters, arm, server, load, workers_count)
-        rate_per_s = float(closed["throughput_per_s"] or 0) * parameters.utilisation / 100
+    options = ServerOptions(protocol="http", workers_count=ask.workers_count, work_cpu_ns=ask.parameters.work)
+    if ask.arm.model.missing:
+        raise native.HelperUnsupported(ask.arm.model.missing)
+    with ask.arm.model.start(options) as server, _telling_of_death(ask, server):
+        facts = _closed(ask, server)
+        rate_per_s = float(facts["throughput_per_s"] or 0) * ask.parameters.utilisation / 100
         if rate_per_s <= 0:
-            raise native.HelperError(f"{name} answered nothing in the closed loop")
-        sent, before, after = _open(parameters, arm, server, load, workers_count, rate_per_s, seed)
-        _check_alive(server, workers_count, arm)
-        facts = {**closed, **_open_facts(sent, before, after), "cpus_count": len(os.sched_getaffinity(0))}
-        facts["server_cpus_count"] = len(server.cpus)
+            raise native.HelperError(f"{ask.name} answered nothing in the closed loop")
+        connections_count = ask.parameters.connections if ask.load == LONG else 2 * ask.parameters.concurrency
+        sent, before, after = _open(ask, server, connections_count, rate_per_s)
+        facts |= _open_facts(sent, before, after) | _sparse(ask, server)
+        facts |= {"cpus_count": len(os.sched_getaffinity(0)), "server_cpus_count": len(server.cpus)}
     worker_requests = [now - old for now, old in zip(after.requests, before.requests, strict=True)]
     return Launch([value for value in sent.latency_ns if value >= 0], worker_requests, facts)
 
 
-def _closed(parameters: CoresParameters, arm: Arm, server: Server, load: str, workers_count: int) -> dict[str, Scalar]:
+@contextlib.contextmanager
+def _telling_of_death(ask: Ask, server: Server) -> Iterator[None]:
+    """A launch in which a worker died is none of so many workers. Raises ``native.HelperError``."""
+    try:
+        yield
+    except native.HelperError:
+        _check_alive(ask, server)
+        raise
+    _check_alive(ask, server)
+
+
+def _check_alive(ask: Ask, server: Server) -> None:
+    if not processes.is_alive(server.session):
+        raise native.HelperError(f"{server.death()}; it was under load")
+    dead = [wall["message"] for wall in server.walls() if wall["call"] == "worker"]
+    if dead:
+        raise native.HelperError(f"{dead[0]}; the server has fewer than its {ask.workers_count} workers")
+
+
+def _closed(ask: Ask, server: Server) -> dict[str, Scalar]:
     """What it can do."""
-    with Sender(
-        server.port, parameters.concurrency, keep_alive=load == LONG, timeout_s=_TIMEOUT_S, path=_path(parameters, arm)
-    ) as sender:
+    with ask.sender(server, ask.parameters.concurrency) as sender:
         sender.pump(_WARM_UP_S)
         before = tree.read_tree(server.session, memory=False).cpu_run_s
-        report = sender.pump(parameters.duration / _NS_PER_S)
+        report = sender.pump(ask.duration_s)
         after = tree.read_tree(server.session, memory=False).cpu_run_s
-    _check_alive(server, workers_count, arm)
     _refuse_own(report.own_failure)
     # CPU also of what was still answered after the window, so it is per request and not per time of the window
     done_count = report.warmup_count + report.requests_count + report.drained_count
@@ -83,30 +130,35 @@ def _closed(parameters: CoresParameters, arm: Arm, server: Server, load: str, wo
     }
 
 
-def _open(
-    parameters: CoresParameters,
-    arm: Arm,
-    server: Server,
-    load: str,
-    workers_count: int,
-    rate_per_s: float,
-    seed: int,
-) -> tuple[OpenLoop, _Reading, _Reading]:
-    """At a share of that; idle workers are there to be woken."""
-    connections_count = parameters.connections if load == LONG else 2 * parameters.concurrency
+def _open(ask: Ask, server: Server, connections_count: int, rate_per_s: float) -> tuple[OpenLoop, _Reading, _Reading]:
+    """At a share of that, by chance as users come."""
     server.wait_until_idle()
-    before = _read(server, arm, workers_count)
-    with Sender(
-        server.port, connections_count, keep_alive=load == LONG, timeout_s=_TIMEOUT_S, path=_path(parameters, arm)
-    ) as sender:
-        sent = sender.send(rate_per_s, parameters.duration / _NS_PER_S, seed, arrivals="poisson")
+    before = _read(ask, server)
+    with ask.sender(server, connections_count) as sender:
+        sent = sender.send(rate_per_s, ask.duration_s, ask.seed, arrivals="poisson")
     server.wait_until_idle()
     _refuse_own(sent.own_failure)
-    return sent, before, _read(server, arm, workers_count)
+    return sent, before, _read(ask, server)
 
 
-def _path(parameters: CoresParameters, arm: Arm) -> str:
-    return WORK_PATH.format(ns=parameters.work) if arm.base == "node" else "/"
+def _sparse(ask: Ask, server: Server) -> dict[str, Scalar]:
+    """Connections so far apart that every worker sleeps when one comes: whom does it wake?"""
+    if ask.load == LONG:
+        return {}
+    rate_per_s = min(_SPARSE_PER_S, _SPARSE_UTILISATION * _NS_PER_S / ask.parameters.work)
+    before = _read(ask, server)
+    with ask.sender(server, 2 * ask.parameters.concurrency) as sender:
+        sent = sender.send(rate_per_s, max(_SPARSE_S, _SPARSE_COUNT / rate_per_s), ask.seed)
+    server.wait_until_idle()
+    _refuse_own(sent.own_failure)
+    after = _read(ask, server)
+    opened_count = sent.opened_connections_count
+    return {
+        "sparse_count": opened_count,
+        "sparse_failed_count": sent.intended_count - sent.answered_count,
+        "wakeups": _each(before.workers_switches_count, after.workers_switches_count, opened_count),
+        "all_wakeups": _each(before.switches_count, after.switches_count, opened_count),
+    }
 
 
 def _refuse_own(failure: str) -> None:
@@ -114,43 +166,31 @@ def _refuse_own(failure: str) -> None:
         raise native.HelperError(f"the client could open no more connections: {failure}; ask for fewer")
 
 
-def _read(server: Server, arm: Arm, workers_count: int) -> _Reading:
-    """Switches first: to be asked for counts wakes workers."""
-    pids = tree.session_pids(server.session, PROC)
-    serving = [pid for pid in pids if pid != server.session] if arm.has_master else pids
-    every = tree.read_processes(pids, memory=False)
-    workers = tree.read_processes(serving, memory=False)
+def _read(ask: Ask, server: Server) -> _Reading:
+    """To be asked for counts wakes workers of Node.js: so the counts come first before a loop, and what they wake is
+    too little to matter after it."""
     if isinstance(server, RealServer):
-        requests = [count for _, count in shares(server, workers_count)]
+        requests = [count for _, count in shares(server, ask.workers_count)]
     else:
         status = server.status()
         requests = status.get("worker_requests_count") or [status["work"]["requests_count"]]
-    return _Reading(every.cpu_run_s, every.voluntary_switches_count, workers.voluntary_switches_count, requests)
+    pids = tree.session_pids(server.session, PROC)
+    serving = [pid for pid in pids if pid != server.session] if ask.arm.has_master else pids
+    every, workers = (tree.read_processes(members, memory=False) for members in (pids, serving))
+    return _Reading(every.voluntary_switches_count, workers.voluntary_switches_count, requests)
 
 
-def _check_alive(server: Server, workers_count: int, arm: Arm) -> None:
-    """A launch in which a worker died is none of so many workers. Raises ``native.HelperError``."""
-    if death := server.death():
-        raise native.HelperError(f"{death}; it was under load")
-    dead = [wall["message"] for wall in server.walls() if wall["call"] == "worker"]
-    if dead:
-        raise native.HelperError(f"{arm.model.name}: {dead[0]}; measured would be fewer than {workers_count} workers")
+def _each(before: int | None, after: int | None, count: int) -> float | None:
+    return None if before is None or after is None or not count else (after - before) / count
 
 
 def _open_facts(sent: OpenLoop, before: _Reading, after: _Reading) -> dict[str, Scalar]:
     opened_count = sent.opened_connections_count
-
-    def per_accept(old: int | None, new: int | None) -> float | None:
-        return None if old is None or new is None or not opened_count else (new - old) / opened_count
-
     return {
         "intended_count": sent.intended_count,
         "open_failed_count": sent.intended_count - sent.answered_count,
         "accepted_count": opened_count,
         "open_client_pct": 100 * sent.client_busy_ratio,
         "longest_late_ns": sent.longest_late_ns,
-        "wakeups": per_accept(before.workers_switches_count, after.workers_switches_count),
-        "all_wakeups": per_accept(before.switches_count, after.switches_count),
-        "open_cpu_s": None if before.cpu_s is None or after.cpu_s is None else after.cpu_s - before.cpu_s,
-        "open_taken_s": sent.taken_ns / _NS_PER_S,
+        "busy_wakeups": _each(before.workers_switches_count, after.workers_switches_count, opened_count),
     }

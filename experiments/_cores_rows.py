@@ -39,7 +39,7 @@ class CoresRow(Row):
         "cpu_per_request_ns", "closed loop: CPU time of the server's processes for an answer"
     )
     client_cpu_pct: float | None = column("closed loop: the client's CPU, of one CPU")
-    failed_count: int | None = column("requests of both loops without a right answer, over all launches")
+    failed_count: int | None = column("requests without a right answer, over all launches")
     intended_count: int | None = column("open loop: requests that were planned, over all launches")
     accepted_count: int | None = column("open loop: connections, over all launches")
     request_p50_ns: float | None = column("open loop: median latency from the intended moment, of all launches")
@@ -50,12 +50,16 @@ class CoresRow(Row):
         "max_to_mean_ratio", "open loop: requests of the busiest worker over the mean"
     )
     binomial_ratio: float | None = column("what a fair hash of so many connections would give on average")
-    wakeups_per_accept: stats.Interval | None = estimate(
-        "wakeups_per_accept", "open loop: voluntary context switches of the workers for each connection"
+    wakeups_per_accept_ratio: stats.Interval | None = estimate(
+        "wakeups_per_accept_ratio", "sparse loop: voluntary context switches of the workers for each connection"
     )
-    all_wakeups_per_accept: stats.Interval | None = estimate(
-        "all_wakeups_per_accept", "the same of all processes, a master's too"
+    all_wakeups_per_accept_ratio: stats.Interval | None = estimate(
+        "all_wakeups_per_accept_ratio", "the same of all processes, a master's too"
     )
+    busy_wakeups_per_accept_ratio: stats.Interval | None = estimate(
+        "busy_wakeups_per_accept_ratio", "open loop: the same of the workers"
+    )
+    sparse_count: int | None = column("sparse loop: connections, over all launches")
 
 
 @cache
@@ -97,7 +101,7 @@ def _row(parameters: CoresParameters, found: Found, key: tuple[str, int, str], s
     (name, workers_count, load), launches = key, found[key]
     base = found.get((ARMS[name].base, 1, load), ())
     throughput = stats.interval_of_all(_floats(launches, "throughput_per_s"), seed)
-    failed_count = _sum(launches, "closed_failed_count") + _sum(launches, "open_failed_count")
+    failed_count = sum(_sum(launches, f"{part}_failed_count") for part in ("closed", "open", "sparse"))
     client_pct = stats.median_of_known(_floats(launches, "closed_client_pct"))
     p50, p99, _ = _latencies(launches)
     grade = _grade(throughput, failed_count, _sum(launches, "intended_count"))
@@ -118,7 +122,7 @@ def _row(parameters: CoresParameters, found: Found, key: tuple[str, int, str], s
         request_p50_ns=p50,
         request_p99_ns=p99,
         p99_over_single_ratio=_over(p99, _latencies(base)[1]),
-        **_of_workers(parameters, name, workers_count, load, launches, seed),
+        **_of_workers(parameters, key, launches, seed),
         grade=grade.level,
         grade_reason=grade.reason,
     )
@@ -143,21 +147,24 @@ def _speed_up(
 
 
 def _of_workers(
-    parameters: CoresParameters, name: str, workers_count: int, load: str, launches: Sequence[Samples], seed: int
+    parameters: CoresParameters, key: tuple[str, int, str], launches: Sequence[Samples], seed: int
 ) -> dict[str, Any]:
     """Shares, and wake-ups where each request has a connection of its own."""
+    name, workers_count, load = key
     shares = [item.values["worker_requests"] for item in launches]
-    is_short = load == SHORT
     accepted_count = _sum(launches, "accepted_count") / len(launches)
-    chances_count = accepted_count if is_short else min(accepted_count, parameters.connections)
+    chances_count = accepted_count if load == SHORT else min(accepted_count, parameters.connections)
     is_hashed = ARMS[name].is_hashed and workers_count > 1
-    return {
+    found: dict[str, Any] = {
         "worker_shares": " ".join(map(str, sorted(shares[0], reverse=True))),
         "max_to_mean_ratio": stats.interval_of_all([max_to_mean(item) for item in shares], seed),
         "binomial_ratio": _chance(launches, chances_count, workers_count, load) if is_hashed else None,
-        "wakeups_per_accept": stats.interval_of_all(_floats(launches, "wakeups"), seed) if is_short else None,
-        "all_wakeups_per_accept": stats.interval_of_all(_floats(launches, "all_wakeups"), seed) if is_short else None,
     }
+    if load == SHORT:
+        found["sparse_count"] = _sum(launches, "sparse_count")
+        for part in ("wakeups", "all_wakeups", "busy_wakeups"):
+            found[f"{part}_per_accept_ratio"] = stats.interval_of_all(_floats(launches, part), seed)
+    return found
 
 
 def _chance(launches: Sequence[Samples], chances_count: float, workers_count: int, load: str) -> float | None:
@@ -187,7 +194,7 @@ def _floats(launches: Sequence[Samples], name: str) -> list[float | None]:
 
 
 def _sum(launches: Sequence[Samples], name: str) -> int:
-    return sum(int(item.facts[name] or 0) for item in launches)
+    return sum(int(item.facts.get(name) or 0) for item in launches)
 
 
 def _int(launches: Sequence[Samples], name: str) -> int:
@@ -216,7 +223,14 @@ VIEWS = (
     View("failed", "failed_count", group=_OPEN),
     View("max/mean", "max_to_mean_ratio", "max_to_mean_lo_ratio", "max_to_mean_hi_ratio", group=_WORKERS),
     View("by chance", "binomial_ratio", group=_WORKERS),
-    View("wake-ups", "wakeups_per_accept", "wakeups_per_lo_accept", "wakeups_per_hi_accept", group=_WORKERS),
+    View(
+        "wake-ups",
+        "wakeups_per_accept_ratio",
+        "wakeups_per_accept_lo_ratio",
+        "wakeups_per_accept_hi_ratio",
+        group=_WORKERS,
+    ),
+    View("under load", "busy_wakeups_per_accept_ratio", group=_WORKERS, priority=2),
     View("requests of each", "worker_shares", group=_WORKERS, priority=3),
 )
 _LINES = ("workers_count", "load")
@@ -230,7 +244,17 @@ CHARTS = (
         "max_to_mean_hi_ratio",
         series=_LINES,
     ),
-    Chart("wakeups", "Wake-ups of workers for each connection", "arm", "wakeups_per_accept", series=("workers_count",)),
+    Chart(
+        "wakeups",
+        "Wake-ups of workers for each connection that finds all asleep",
+        "arm",
+        "wakeups_per_accept_ratio",
+        "wakeups_per_accept_lo_ratio",
+        "wakeups_per_accept_hi_ratio",
+        series=("workers_count",),
+        where=(("load", SHORT),),
+        at_end=True,
+    ),
     Chart("p99", "p99 at an equal share of capacity", "arm", "request_p99_ns", series=_LINES),
     Chart(
         "throughput",

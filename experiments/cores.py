@@ -8,19 +8,19 @@ that wait. exclusive: the same with EPOLLEXCLUSIVE. reuseport: a listener for ea
 master accepts and passes descriptors in turn (SCM_RIGHTS). All in C with one handler, which spins ``--work`` of its
 thread's CPU time. node-cluster: Node's cluster, in turn. nginx-node: nginx before W processes of Node.js.
 
-A launch is a fresh server under two loads. Closed loop of ``--concurrency`` requests at once: throughput, and from it
+A launch is a fresh server under these loads. Closed loop of ``--concurrency`` requests at once: throughput, and from it
 the speed-up over one process. Open loop at ``--utilisation`` percent of that very launch's throughput, Poisson, so that
-each arm is as busy as every other: latency from the intended moment, shares, wake-ups. short: a connection for each
-request; long: ``--connections`` kept ones.
+each arm is as busy as every other: latency from the intended moment, shares. short: a connection for each request;
+long: ``--connections`` kept ones. For short ones also a sparse loop, 100 a second, so far apart that every worker
+sleeps when a connection comes: wake-ups, the herd. Under load there are fewer, since few sleep; that is shown too.
 
-Timed: the windows of both loops. Not timed: starting, 200 ms of warm-up, what is still answered after a window. Clock:
+Timed: the windows of the loops. Not timed: starting, 200 ms of warm-up, what is still answered after a window. Clock:
 CLOCK_MONOTONIC in the client; CPU time from schedstat. Wake-ups are voluntary context switches of the workers, of all
 their threads, over connections; 0 of them are possible where a worker finds the next connection before it sleeps.
 
 Known bias: client and server share the machine. The client has a CPU of its own; with fewer than 4 CPUs, or more
-workers than CPUs left, a speed-up would only tell that, and is void. Shares and wake-ups stand. Wake-ups depend on how
-many workers wait, that is on utilisation. max/mean is above 1 by chance alone: for reuseport what a fair hash gives on
-average is beside it.
+workers than CPUs left, a speed-up would only tell that, and is void. Shares and wake-ups stand. max/mean is above 1 by
+chance alone: for reuseport what a fair hash gives on average is beside it.
 
 Sources: epoll_ctl(2), socket(7), unix(7), net/core/sock_reuseport.c, fs/eventpoll.c, Node.js documentation of cluster.
 """
@@ -33,7 +33,7 @@ from c10k_probe.experiment import Bench, Cell, Experiment, Row, Samples
 
 from ._cores_design import CoresParameters, cells
 from ._cores_judges import JUDGES
-from ._cores_measure import measure
+from ._cores_measure import Ask, measure
 from ._cores_rows import CHARTS, VIEWS, CoresRow, rows
 
 
@@ -54,9 +54,9 @@ class Cores(Experiment[CoresParameters]):
         return list(cells(parameters))
 
     def measure(self, parameters: CoresParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
-        """A fresh server under both loops."""
+        """A fresh server under its loads."""
         name, workers_count, load = (cell.key[part] for part in ("arm", "workers_count", "load"))
-        launch = measure(parameters, str(name), int(workers_count), str(load), bench.seed)
+        launch = measure(Ask(parameters, str(name), int(workers_count), str(load), bench.seed))
         values = {"latency_ns": launch.latency_ns, "worker_requests": launch.worker_requests}
         yield Samples(cell.key, bench.block, values, launch.facts)
 
