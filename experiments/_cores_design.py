@@ -81,9 +81,9 @@ class CoresParameters(Parameters):
         MS, "CPU time of the handler for a request.", dimension="duration", minimum=10 * US, maximum=100 * MS
     )
     connections: int = parameter(1000, "Kept connections of the open loop.", minimum=1, maximum=20_000, quick=200)
-    concurrency: int = parameter(64, "Requests at once of the closed loop.", minimum=1, maximum=1000)
+    concurrency: int = parameter(32, "Requests at once of the closed loop.", minimum=1, maximum=1000)
     duration: int = parameter(
-        400 * MS,
+        300 * MS,
         "Length of the closed and of the open loop of a launch; p99 needs 500 requests over all launches.",
         dimension="duration",
         minimum=100 * MS,

@@ -20,7 +20,7 @@ from c10k_probe.servers.node_cluster import WORK_PATH, shares
 from ._cores_design import ARMS, LONG, Arm, CoresParameters
 
 _TIMEOUT_S: Final = 10.0
-_WARM_UP_S: Final = 0.2
+_WARM_UP_S: Final = 0.1
 _SPARSE_PER_S: Final = 100.0  # at most: each connection is to find every worker asleep
 _SPARSE_UTILISATION: Final = 0.1  # of one CPU, at most
 _SPARSE_S: Final = 0.3  # or ten connections
@@ -133,12 +133,12 @@ def _closed(ask: Ask, server: Server) -> dict[str, Scalar]:
 def _open(ask: Ask, server: Server, connections_count: int, rate_per_s: float) -> tuple[OpenLoop, _Reading, _Reading]:
     """At a share of that, by chance as users come."""
     server.wait_until_idle()
-    before = _read(ask, server)
+    before = _read(ask, server, is_first=True)
     with ask.sender(server, connections_count) as sender:
         sent = sender.send(rate_per_s, ask.duration_s, ask.seed, arrivals="poisson")
     server.wait_until_idle()
     _refuse_own(sent.own_failure)
-    return sent, before, _read(ask, server)
+    return sent, before, _read(ask, server, is_first=False)
 
 
 def _sparse(ask: Ask, server: Server) -> dict[str, Scalar]:
@@ -146,12 +146,12 @@ def _sparse(ask: Ask, server: Server) -> dict[str, Scalar]:
     if ask.load == LONG:
         return {}
     rate_per_s = min(_SPARSE_PER_S, _SPARSE_UTILISATION * _NS_PER_S / ask.parameters.work)
-    before = _read(ask, server)
+    before = _read(ask, server, is_first=True)
     with ask.sender(server, 2 * ask.parameters.concurrency) as sender:
         sent = sender.send(rate_per_s, max(_SPARSE_S, _SPARSE_COUNT / rate_per_s), ask.seed)
     server.wait_until_idle()
     _refuse_own(sent.own_failure)
-    after = _read(ask, server)
+    after = _read(ask, server, is_first=False)
     opened_count = sent.opened_connections_count
     return {
         "sparse_count": opened_count,
@@ -166,18 +166,22 @@ def _refuse_own(failure: str) -> None:
         raise native.HelperError(f"the client could open no more connections: {failure}; ask for fewer")
 
 
-def _read(ask: Ask, server: Server) -> _Reading:
-    """To be asked for counts wakes workers of Node.js: so the counts come first before a loop, and what they wake is
-    too little to matter after it."""
-    if isinstance(server, RealServer):
-        requests = [count for _, count in shares(server, ask.workers_count)]
-    else:
-        status = server.status()
-        requests = status.get("worker_requests_count") or [status["work"]["requests_count"]]
+def _read(ask: Ask, server: Server, *, is_first: bool) -> _Reading:
+    """To be asked for counts wakes workers of Node.js: they are asked before the first switches and after the last."""
+    requests = _requests(ask, server) if is_first else []
     pids = tree.session_pids(server.session, PROC)
     serving = [pid for pid in pids if pid != server.session] if ask.arm.has_master else pids
     every, workers = (tree.read_processes(members, memory=False) for members in (pids, serving))
+    requests = requests or _requests(ask, server)
     return _Reading(every.voluntary_switches_count, workers.voluntary_switches_count, requests)
+
+
+def _requests(ask: Ask, server: Server) -> list[int]:
+    """Of each worker so far, by its own count."""
+    if isinstance(server, RealServer):
+        return [count for _, count in shares(server, ask.workers_count)]
+    status = server.status()
+    return status.get("worker_requests_count") or [status["work"]["requests_count"]]
 
 
 def _each(before: int | None, after: int | None, count: int) -> float | None:

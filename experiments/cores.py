@@ -14,9 +14,9 @@ each arm is as busy as every other: latency from the intended moment, shares. sh
 long: ``--connections`` kept ones. For short ones also a sparse loop, 100 a second, so far apart that every worker
 sleeps when a connection comes: wake-ups, the herd. Under load there are fewer, since few sleep; that is shown too.
 
-Timed: the windows of the loops. Not timed: starting, 200 ms of warm-up, what is still answered after a window. Clock:
+Timed: the windows of the loops. Not timed: starting, 100 ms of warm-up, what is still answered after a window. Clock:
 CLOCK_MONOTONIC in the client; CPU time from schedstat. Wake-ups are voluntary context switches of the workers, of all
-their threads, over connections; 0 of them are possible where a worker finds the next connection before it sleeps.
+their threads, over connections: those of Node.js also wake for their own ends, so they compare with node's.
 
 Known bias: client and server share the machine. The client has a CPU of its own; with fewer than 4 CPUs, or more
 workers than CPUs left, a speed-up would only tell that, and is void. Shares and wake-ups stand. max/mean is above 1 by
