@@ -11,13 +11,15 @@
  * request with the same few bytes (server_http.h). It closes at the end of the stream or on an error. TCP_NODELAY is
  * on. Listens on 127.0.0.1 only, at a port of the kernel's choice. The models (--model), each said in its own file:
  *   epoll, select, poll, io_uring: one thread for all connections.
+ *   epoll-await, epoll-pool: the same by epoll, but what a request waits for is waited for by the loop, or by a pool of
+ *     --workers threads behind it.
  *   thread, fork: a thread or a process for each connection.
  *   thread-pool, prefork: the same, but a fixed number (--workers) of them, made at the start.
  *   epoll-reuseport, epoll-exclusive: some processes (--workers), each with an event loop.
  *
  * Work of a request (server_work.h): --work-cpu-ns spins, --work-sleep-ns sleeps, --backend-port asks a backend (backend.c)
  * and waits for it, at most --backend-timeout-ns; all in the task that serves the connection, so that an event loop
- * stands still meanwhile. With any of them, also 0, `status` has `work`: the sums, and how long requests
+ * stands still meanwhile (not epoll-await and epoll-pool). A request for /plain is answered without. With any of them, also 0, `status` has `work`: the sums, and how long requests
  * were in the queue and in the handler. Time in the server is only then measured.
  *
  * Commands, one a line on stdin: `status`, `quit` (or end of file).
@@ -35,7 +37,8 @@
  * The parts: server.h (what they share), server_models.c (the table of models), server_model_NAME.c (one
  * each), server_listener.c, server_accept.c, server_connections.c (the handler), server_http.c and
  * server_http_request.c, server_work.c, server_backend.c, server_walls.c, server_commands.c; and what only some models use:
- * server_poll_loop.c, server_stalled.c, server_kept.c, server_stop_threads.c, server_workers.c, server_worker_epoll.c.
+ * server_poll_loop.c, server_stalled.c, server_kept.c, server_stop_threads.c, server_workers.c, server_worker_epoll.c,
+ * server_deferred.c.
  *
  * Sources: tcp(7), socket(7), accept(2), listen(2), and those of each part.
  */
@@ -127,6 +130,7 @@ int main(int argc, char **argv)
     helper_start("reference_server");
     open_listener();
     work_prepare(server.listener_fd);
+    backend_hear(STDIN_FILENO, server_read_commands);
     server.self_status_fd = (int)CHECK(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
     server.model->prepare();
     emit("{\"type\":\"ready\",\"port\":%u,\"backlog\":%" PRId64 ",\"pid\":%d,\"model\":\"%s\"}", server.port,

@@ -60,9 +60,7 @@ void server_say_goodbye(int fd)
     }
 }
 
-/* False when the connection is over, for whatever reason. */
-static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct server_answer answer,
-                        server_keep_rest keep_rest)
+bool server_send_answer(int fd, const char *buffer, struct server_answer answer, server_keep_rest keep_rest)
 {
     const ssize_t sent = server_send_what_fits(fd, buffer, answer.count);
     work_finish();
@@ -85,14 +83,19 @@ static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct 
     return !answer.is_last;
 }
 
-bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest)
+ssize_t server_receive(int fd, char buffer[static SERVER_BUFFER_BYTES])
 {
     const size_t bytes = server_receive_bytes();
-    const ssize_t received = work_is_timed() ? work_receive(fd, buffer, bytes) : recv(fd, buffer, bytes, 0);
+    return work_is_timed() ? work_receive(fd, buffer, bytes) : recv(fd, buffer, bytes, 0);
+}
+
+bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest)
+{
+    const ssize_t received = server_receive(fd, buffer);
     if (received < 0 && (errno == EINTR || errno == EAGAIN)) {
         return true;
     }
-    if (received > 0 && send_answer(fd, buffer, server_answer(fd, buffer, (size_t)received), keep_rest)) {
+    if (received > 0 && server_send_answer(fd, buffer, server_answer(fd, buffer, (size_t)received), keep_rest)) {
         return true;
     }
     server_forget(fd);

@@ -105,6 +105,12 @@ static char *put_answer(char *at, const struct http_request *request)
     return is_ok && !request->is_head ? stpcpy(at, BODY) : at;
 }
 
+size_t http_failure(char buffer[static SERVER_BUFFER_BYTES], int status)
+{
+    const struct http_request request = {.status = status};
+    return (size_t)(put_answer(buffer, &request) - buffer);
+}
+
 /* ---- cutting ---- */
 
 struct input {
@@ -215,7 +221,7 @@ struct server_answer http_answer(int fd, char buffer[static SERVER_BUFFER_BYTES]
         if (request.status == 0) {
             continue;
         }
-        if (request.status == 200 && (request.status = work_do()) != 200) {
+        if (request.status == 200 && !request.is_plain && (request.status = work_do()) != 200) {
             request.is_kept_alive = false;
         }
         at = put_answer(at, &request);

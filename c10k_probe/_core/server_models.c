@@ -16,7 +16,9 @@
     ROW(epoll_exclusive) \
     ROW(epoll_inherited) \
     ROW(epoll_passed)    \
-    ROW(io_uring)
+    ROW(io_uring)        \
+    ROW(epoll_await)     \
+    ROW(epoll_pool)
 
 #define DECLARATION(name) extern const struct server_model server_model_##name;
 #define ADDRESS(name) &server_model_##name,

@@ -35,6 +35,7 @@ struct work_options work_options = {.cpu_ns = -1, .sleep_ns = -1, .backend_timeo
 
 static _Thread_local struct work_receipt receipt_of_thread;
 static _Atomic int64_t own_requests_count; /* not shared */
+static _Thread_local bool is_deferring;
 
 /* ---- distributions ---- */
 
@@ -164,13 +165,18 @@ static void spin(int64_t asked_ns)
     add(&totals->cpu_ns, spent_ns);
 }
 
+void work_slept(int64_t began_ns)
+{
+    add(&totals->sleep_ns, now_ns() - began_ns);
+}
+
 static void sleep_for(int64_t asked_ns)
 {
     const int64_t began_ns = now_ns(), until_ns = began_ns + asked_ns;
     const struct timespec until = {.tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
     }
-    add(&totals->sleep_ns, now_ns() - began_ns);
+    work_slept(began_ns);
 }
 
 int work_do(void)
@@ -181,9 +187,29 @@ int work_do(void)
     add(&totals->requests_count, 1);
     add(&own_requests_count, 1);
     receipt_of_thread.requests_count++;
+    return is_deferring ? 200 : work_do_now();
+}
+
+void work_defer(void)
+{
+    is_deferring = true;
+}
+
+struct backend_totals *work_backend(void)
+{
+    return work_options.backend_port > 0 ? &totals->backend : NULL;
+}
+
+void work_spin(void)
+{
     if (work_options.cpu_ns > 0) {
         spin(work_options.cpu_ns);
     }
+}
+
+int work_do_now(void)
+{
+    work_spin();
     if (work_options.sleep_ns > 0) {
         sleep_for(work_options.sleep_ns);
     }

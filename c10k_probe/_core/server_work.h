@@ -49,6 +49,13 @@ int work_do(void);
 /* Requests that this process has worked on. */
 int64_t work_own_requests_count(void);
 
+/* The same for a model that has it done later: from now on this thread's work_do only counts it in the receipt. */
+void work_defer(void);
+int work_do_now(void); /* all of it, but for the counting */
+void work_spin(void);    /* only the part that needs the CPU */
+void work_slept(int64_t began_ns); /* the part that waits, which began then and is over now */
+struct backend_totals *work_backend(void); /* NULL: no backend is asked */
+
 /* The answer to what work_receive gave this thread last has gone out. Does nothing where no request was worked on. */
 void work_finish(void);
 
@@ -69,6 +76,9 @@ void work_record(const struct work_receipt *receipt);
 struct backend_totals {
     _Atomic int64_t asked_count, failed_count, timed_out_count, connections_count, wait_ns;
 };
+
+/* The first thread of this process calls on_told when fd is readable also while it waits for the backend. */
+void backend_hear(int fd, void (*on_told)(void));
 
 /* 200, 502 or 504. Over a connection that the calling thread keeps, which is opened when there is none. */
 int backend_ask(struct backend_totals *totals);

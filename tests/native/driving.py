@@ -29,6 +29,7 @@ ANOTHER_UID = 64_917  # belongs to nobody, so that RLIMIT_NPROC counts our proce
 FEW_WORKERS = {
     "prefork": 40,
     "thread-pool": 40,
+    "epoll-pool": 2,
     "epoll-reuseport": 2,
     "epoll-exclusive": 2,
     "epoll-inherited": 2,

@@ -16,7 +16,8 @@ REQUESTS_COUNT = 4
 CPU_NS, SLEEP_NS = 100_000, 2_000_000
 HELD_NS = 200_000_000
 CANNOT_TELL_QUEUE = {"io_uring"}  # the kernel receives
-SERVES_SEVERAL = {"thread", "fork", "prefork", "thread-pool"}
+ALONE = {"epoll-reuseport": 1, "epoll-exclusive": 1}  # workers: two of them would not block each other
+SERVES_SEVERAL = {"thread", "fork", "prefork", "thread-pool", "epoll-await", "epoll-pool"}
 
 
 def ask(connection: socket.socket, request: bytes = REQUEST) -> bytes:
@@ -69,7 +70,7 @@ def test_each_request_works_as_long_as_asked(model: str) -> None:
 @pytest.mark.parametrize("model", sorted(set(REFERENCE_MODELS) - CANNOT_TELL_QUEUE))
 def test_a_second_user_waits_where_the_model_blocks(model: str) -> None:
     """Two requests at once: an event loop serves them one after the other, and the second has been in the queue."""
-    workers = ("--workers", 1) if model.startswith("epoll-") else few_workers(model)
+    workers = ("--workers", ALONE[model]) if model in ALONE else few_workers(model)
     with Server(model, *workers, "--protocol", "http", "--work-sleep-ns", HELD_NS) as server:
         connections = server.connect(2)
         for connection in connections:

@@ -80,6 +80,7 @@ PRIVATE: dict[str, str] = {
     "_readiness_": "readiness",
     "_scheduling_": "scheduling",
     "_servers_": "servers",
+    "_blocking_": "blocking",
     "_trace_": "trace_overhead",
     "_short_": "short_connections",
     "_demonstration_": "demonstrations",
