@@ -127,7 +127,7 @@ def _child(item: Demonstration, hold_ns: int, care: str) -> Child:
     name = f"demonstration-{item.runtime}"
     if item.runtime == THREADS:
         fault = "lock-order" if item.shows == DEADLOCK else LOST
-        command = (str(native.find("thread_faults")), "--fault", fault, "--care", care)
+        command: tuple[str, ...] = (str(native.find("thread_faults")), "--fault", fault, "--care", care)
         return Child(name, command, "", is_own_user=True)
     if item.runtime == NODE:
         command = (find_parts("node")()["node"], "{folder}/program", str(hold_ns), care)
@@ -229,7 +229,7 @@ def judge_c22(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C22: do threads bring worries of their own?"""
     restated = "threads bring worries about thread safety, deadlocks and leaks"
     rule = "none: how much one worries is no measure; demonstrations only, of threads and of event loops"
-    seen = [row for row in (*_of(rows, LOST, (THREADS, ASYNCIO)), *_of(rows, DEADLOCK, (THREADS, ASYNCIO, NODE)))]
+    seen = [*_of(rows, LOST, (THREADS, ASYNCIO)), *_of(rows, DEADLOCK, (THREADS, ASYNCIO, NODE))]
     told = "; ".join(_told(row) for row in seen if row["is_seen"] == "yes")
     evidence = f"{told}; one demonstration each, no frequency" if told else "nothing was demonstrated"
     return Verdict("C22", restated, rule, "NOT-FALSIFIABLE", evidence, is_measured=False)

@@ -34,8 +34,8 @@ static struct totals {
 struct work_options work_options = {.cpu_ns = -1, .sleep_ns = -1, .backend_timeout_ns = 60 * NS_PER_S};
 
 static _Thread_local struct work_receipt receipt_of_thread;
-static _Thread_local bool is_deferring;
 static _Atomic int64_t own_requests_count; /* not shared */
+static _Thread_local bool is_deferring;
 
 /* ---- distributions ---- */
 

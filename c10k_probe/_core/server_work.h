@@ -46,14 +46,15 @@ void work_begin(void);
  * where the backend failed, 504 where it was too slow. */
 int work_do(void);
 
+/* Requests that this process has worked on. */
+int64_t work_own_requests_count(void);
+
 /* The same for a model that has it done later: from now on this thread's work_do only counts it in the receipt. */
 void work_defer(void);
 int work_do_now(void); /* all of it, but for the counting */
 void work_spin(void);    /* only the part that needs the CPU */
 void work_slept(int64_t began_ns); /* the part that waits, which began then and is over now */
 struct backend_totals *work_backend(void); /* NULL: no backend is asked */
-/* Requests that this process has worked on. */
-int64_t work_own_requests_count(void);
 
 /* The answer to what work_receive gave this thread last has gone out. Does nothing where no request was worked on. */
 void work_finish(void);

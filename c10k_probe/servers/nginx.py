@@ -100,18 +100,24 @@ def _settings(place: Place) -> str:
     return f"worker_connections={_connections_count(place)} {workers} keepalive_timeout=1h client_header_timeout=1h"
 
 
-def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
+def command(paths: Mapping[str, str]) -> tuple[str, ...]:
+    """How it is started, with ``nginx.conf`` of its folder."""
     return (paths["nginx"], "-c", "{folder}/nginx.conf", "-p", "{folder}", "-e", "stderr")
+
+
+def one_worker(place: Place) -> Place:
+    """Where those who work are behind it."""
+    return dataclasses.replace(place, workers_count=None)
 
 
 def _recipe_with_php(paths: Mapping[str, str], place: Place) -> Recipe:
     """Workers are those of the pool."""
-    text = configuration(dataclasses.replace(place, workers_count=None), _PHP)
-    return php_fpm.behind(_command(paths), {"nginx.conf": text}, paths["php-fpm"], place)
+    text = configuration(one_worker(place), _PHP)
+    return php_fpm.behind(command(paths), {"nginx.conf": text}, paths["php-fpm"], place)
 
 
 def _recipe(paths: Mapping[str, str], place: Place) -> Recipe:
-    return Recipe(_command(paths), {"nginx.conf": configuration(place), PATH_FILE.strip("/"): BODY_FILE})
+    return Recipe(command(paths), {"nginx.conf": configuration(place), PATH_FILE.strip("/"): BODY_FILE})
 
 
 def _told(page: Page) -> Told | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from c10k_probe.experiments.demonstrations import DEMONSTRATIONS
 from conftest import cannot_run
+from integration.command import run
 
 from c10k_probe.servers.real import find_parts
-from integration.command import run
 
 MS = 1_000_000
 
@@ -23,7 +23,7 @@ def left_behind() -> set[Path]:
 def test_each_is_seen_and_leaves_nothing(tmp_path: Path) -> None:
     try:
         find_parts("node")()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         cannot_run(str(error))
     before = left_behind()
     finished = run("demonstrations", "--patience", "300ms", "--json", "-", cwd=tmp_path)

@@ -1,0 +1,76 @@
+"""``cores`` on real servers: counts that agree, the herd that epoll_ctl(2) promises, and workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from c10k_probe.experiments import _cores_measure as subject
+from c10k_probe.experiments._cores_design import ARMS, CoresParameters
+from command import rows_of, run
+from conftest import cannot_run
+from native.kernel_view import living_members, wait_until
+
+from c10k_probe import native
+from c10k_probe.servers import Server
+
+W = 3
+MS = 1_000_000
+
+
+def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
+    if missing := {arm.model.missing for arm in ARMS.values()} - {""}:
+        cannot_run("; ".join(sorted(missing)))
+    small = ("--repeats", 1, "--workers", W, "--duration", "200ms", "--connections", 60, "--concurrency", 16)
+    finished = run("cores", *small, "--csv", "-", cwd=tmp_path)
+
+    assert finished.code == 0, finished.stderr
+    rows = rows_of(finished.stdout)
+    assert len(rows) == 2 * len(ARMS)
+    for row in rows:
+        shares = [int(word) for word in row["worker_shares"].split()]
+        assert (row["status"], row["failed_count"]) == ("ok", "0")
+        assert len(shares) == int(row["workers_count"]) == (1 if row["arm"] in ("epoll", "node") else W)
+        assert sum(shares) == int(row["intended_count"]), "every request is some worker's"
+        assert (row["max_to_mean_ratio"] == "") == (len(shares) == 1)
+        assert int(row["accepted_count"]) == (sum(shares) if row["load"] == "short" else 60)
+        assert (row["wakeups_per_accept_ratio"] == "") == (row["load"] == "long")
+        assert (row["binomial_ratio"] != "") <= (row["arm"] == "reuseport")
+        if len(os.sched_getaffinity(0)) < 4 and len(shares) > 1:
+            assert (row["speed_up_ratio"], row["speed_up_grade"]) == ("", "void")
+            assert "CPUs" in row["speed_up_reason"]
+    short = {row["arm"]: row for row in rows if row["load"] == "short"}
+    woken = {name: float(row["wakeups_per_accept_ratio"]) for name, row in short.items()}
+    assert woken["inherited"] > 2 > woken["exclusive"], "all that wait are woken, or one"
+    assert max(woken["reuseport"], woken["passed"]) < 2
+    for name in ("passed", "node-cluster", "nginx-node"):
+        shares = [int(word) for word in short[name]["worker_shares"].split()]
+        assert max(shares) - min(shares) <= 1, "in turn"
+
+
+@pytest.mark.parametrize("name", ["passed", "reuseport", "node-cluster", "nginx-node"])
+def test_a_worker_that_dies_fails_the_launch_and_nothing_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ARMS[name].model.missing:
+        cannot_run(ARMS[name].model.missing)
+    sessions: list[int] = []
+
+    def kill_one(ask: subject.Ask, server: Server) -> dict[str, Any]:
+        sessions.append(server.session)
+        is_node = ask.arm.base == "node"
+        workers = living_members(server.session) - {server.session}
+        if is_node:  # not nginx's own, which it replaces
+            workers = {pid for pid in workers if Path(f"/proc/{pid}/comm").read_text() == "node\n"}
+        victim = max(workers)
+        os.kill(victim, signal.SIGKILL)
+        ended = server.session if is_node else victim  # such a server ends as a whole
+        wait_until(lambda: ended not in living_members(server.session), "it has died")
+        return {}
+
+    monkeypatch.setattr(subject, "_sparse", kill_one)
+    parameters = CoresParameters(duration=100 * MS, concurrency=8, connections=8)
+    with pytest.raises(native.HelperError, match=r"killed by SIGKILL.*fewer than its 3 workers|under load"):
+        subject.measure(subject.Ask(parameters, name, W, "short", 1))
+    assert living_members(sessions[0]) == set()
