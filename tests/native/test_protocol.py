@@ -82,6 +82,15 @@ BAD_ARGUMENTS = {
         "--mode contend --tasks 2 --policy fifo",
         "--mode tick --duration-ms 0",
     ],
+    "slow_clients": [
+        "",
+        "--port 0",
+        "--port 80 --kind bogus",
+        "--port 80 --interval-ms 4",
+        "--port 80 --request-bytes 255",
+        "--port 80 --address 10.0.0.1",
+        "--port 80 --host localhost",
+    ],
 }
 
 BAD_COMMANDS = [
@@ -96,6 +105,12 @@ BAD_COMMANDS = [
     ("connection_holder", "--port 9", "echo 1 2 3"),
     ("connection_holder", "--port 9", "status 1"),
     ("connection_holder", "--port 9", "x" * 200),
+    ("slow_clients", "--port 9", "nonsense"),
+    ("slow_clients", "--port 9", "clients"),
+    ("slow_clients", "--port 9", "clients 20001"),
+    ("slow_clients", "--port 9", "clients 1 2"),
+    ("slow_clients", "--port 9", "status 1"),
+    ("slow_clients", "--port 9", "x" * 200),
 ]
 
 
