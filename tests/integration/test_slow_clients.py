@@ -114,7 +114,13 @@ def test_a_server_that_is_stopped_shows_in_what_innocents_wait(server: Reference
 
 def launch(server: str, clients: int, **changes: object) -> _slow_measure.Launch:
     """One launch with small figures."""
-    small = {"timeout": NS_PER_S, "duration": NS_PER_S // 2, "workers": 4, "innocents": 100, "interval": NS_PER_S // 10}
+    small = {
+        "served_within": NS_PER_S,
+        "duration": NS_PER_S // 2,
+        "workers": 4,
+        "innocents": 100,
+        "interval": NS_PER_S // 10,
+    }
     given: dict[str, object] = {"server": (server,), "kinds": ("head",), "clients": (clients,), "defence": ("off",)}
     parameters = SlowParameters(**{**small, **given, **changes})  # type: ignore[arg-type]
     (cell,) = cells(parameters)

@@ -170,7 +170,7 @@ def test_a_shorter_work_is_no_counter_arm() -> None:
     ("changes", "words"),
     [
         ({"defence_timeout": 1_500_000_000}, "whole seconds"),
-        ({"innocents": 10_000}, "may wait within --timeout"),
+        ({"innocents": 10_000}, "may wait within --served-within"),
         ({"innocents": 1, "duration": 100 * MS}, "no innocent would be due"),
         ({"kinds": ("cpu",), "server": ("epoll",)}, "no page that works; those that have: "),
         ({"defence": ("on",), "server": ("nginx", "prefork")}, "--defence on: prefork has none; those that have: "),
