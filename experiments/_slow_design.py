@@ -67,7 +67,7 @@ class SlowParameters(Parameters):
     )
     workers: int = parameter(16, "Workers of a server that is a pool.", minimum=1, maximum=1000, quick=4)
     innocents: int = parameter(300, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
-    timeout: int = parameter(
+    served_within: int = parameter(
         5 * NS_PER_S,
         "How soon an innocent must be answered to count as served.",
         dimension="duration",
@@ -121,10 +121,11 @@ def check(parameters: SlowParameters) -> None:
     """Raise ``UsageError`` for what cannot be meant together."""
     if parameters.defence_timeout % NS_PER_S:
         raise UsageError("--defence-timeout: servers take whole seconds, such as 2s")
-    waiting_count = parameters.innocents * parameters.timeout // NS_PER_S
+    waiting_count = parameters.innocents * parameters.served_within // NS_PER_S
     if waiting_count > MOST_COUNT:
         raise UsageError(
-            f"--innocents: {waiting_count:,} of them may wait within --timeout, more than {MOST_COUNT:,}; ask for fewer"
+            f"--innocents: {waiting_count:,} of them may wait within --served-within, more than {MOST_COUNT:,}; "
+            "ask for fewer"
         )
     if parameters.innocents * parameters.duration < NS_PER_S:
         raise UsageError("--duration: no innocent would be due; ask for more --innocents or a longer --duration")
@@ -168,7 +169,7 @@ def cells(parameters: SlowParameters) -> Iterator[Cell]:
 
 def _cell(parameters: SlowParameters, name: str, kind: str, count: int, defence: str) -> Cell:
     model = SERVERS[name]
-    waiting_count = parameters.innocents * parameters.timeout // NS_PER_S + SPARE_COUNT
+    waiting_count = parameters.innocents * parameters.served_within // NS_PER_S + SPARE_COUNT
     inside_count = parameters.workers if is_pool(name) else count + waiting_count
     server = model.fixed.plus(model.per_connection.times(inside_count))
     unread = Needs(memory_bytes=_READ_BYTES).times(count if kind == "read" else 0)
@@ -176,7 +177,7 @@ def _cell(parameters: SlowParameters, name: str, kind: str, count: int, defence:
     most_count = max(server.descriptors_count, count + _OWN_COUNT, waiting_count + _OWN_COUNT)  # each in its process
     needs = dataclasses.replace(needs, descriptors_count=most_count)
     key: dict[str, str | int] = {"server": name, "kind": kind, "clients_count": count, "defence": defence}
-    weight = (parameters.duration + parameters.timeout * (is_pool(name) and count > 0)) / NS_PER_S + 2
+    weight = (parameters.duration + parameters.served_within * (is_pool(name) and count > 0)) / NS_PER_S + 2
     return Cell(key, needs, weight)
 
 
@@ -184,7 +185,7 @@ def ask_of(parameters: SlowParameters, cell: Cell, seed: int) -> Ask:
     """What a cell's launch is to measure."""
     name, kind, count = str(cell.key["server"]), str(cell.key["kind"]), int(cell.key["clients_count"])
     seconds = parameters.defence_timeout // NS_PER_S if cell.key["defence"] == ON else None
-    waiting_count = parameters.innocents * parameters.timeout // NS_PER_S + SPARE_COUNT
+    waiting_count = parameters.innocents * parameters.served_within // NS_PER_S + SPARE_COUNT
     options = ServerOptions(
         protocol="http",
         workers_count=parameters.workers if is_pool(name) else None,
@@ -199,7 +200,7 @@ def ask_of(parameters: SlowParameters, cell: Cell, seed: int) -> Ask:
         defence_text="" if seconds is None else defence_of(name).replace("{s}", str(seconds)),
         room_count=parameters.workers if is_pool(name) else None,
         rate_per_s=parameters.innocents,
-        timeout_ns=parameters.timeout,
+        timeout_ns=parameters.served_within,
         duration_ns=parameters.duration,
         interval_ns=parameters.interval,
         work_ns=parameters.work,

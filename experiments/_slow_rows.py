@@ -33,7 +33,7 @@ class SlowRow(Row):
     launches_count: int | None = column("fresh servers that were measured")
     timeout_ns: int | None = column("within which an innocent must be answered to count as served")
     innocents_count: int | None = column("innocents that are judged, of all launches")
-    served_count: int | None = column("of these, answered with 2xx within --timeout of their moment")
+    served_count: int | None = column("of these, answered with 2xx within --served-within of their moment")
     served_pct: stats.Interval | None = estimate("served_pct", "share that was served, median of launches")
     innocent_p50_ns: float | None = column("median latency from the intended moment; empty where that many had none")
     innocent_p99_ns: float | None = column("99th percentile of it; empty where it or the number of samples lacks")

@@ -6,7 +6,7 @@ did the server die, and how long does it take to recover once the slow ones leav
 with it and without.
 
 Timed: an innocent's request, from the moment at which it was due to its whole answer; it is served when that came
-within ``--timeout``. Innocents are sent on a schedule (an open loop) by a process of their own, each on a new
+within ``--served-within``. Innocents are sent on a schedule (an open loop) by a process of their own, each on a new
 connection. Judged are those that were due in the last ``--duration`` of the schedule, when the slow clients had been
 given half a second to get their connections. Not timed: starting the server, opening the slow clients' connections.
 Then the slow ones leave, all at once, and innocents go on for a while: the time to recover runs from the leaving to the

@@ -163,7 +163,7 @@ int main(int argc, char **argv)
         {.name = "--kind", .number = &slow_settings.kind, .choices = kinds},
         {.name = "--interval-ms",
          .number = &slow_settings.interval_ms,
-         .minimum = 10,
+         .minimum = SLOW_TICK_MS,
          .maximum = INTERVAL_MS_MAX},
         {.name = "--request-bytes",
          .number = &slow_settings.request_bytes,

@@ -8,6 +8,7 @@
 
 enum {
     SLOW_CLIENTS_MAX = 20 * 1000,
+    SLOW_TICK_MS = 5, /* turns are looked at so often; no interval is shorter */
     SLOW_REQUEST_BYTES_MIN = 256,      /* holds what comes before the slow part, and something slow */
     SLOW_REQUEST_BYTES_MAX = 1 << 20,
 };
@@ -30,7 +31,7 @@ struct slow_client {
 struct slow_counts {
     int64_t connected_count; /* connections that came about */
     int64_t ended_count;     /* that the server ended before the request was whole or the answer read */
-    int64_t refused_count;   /* that it, or the kernel in its place, refused or let time out */
+    int64_t refused_count;   /* that it, or the kernel in its place, refused, let time out, or reset at once */
     int64_t whole_count;     /* requests that were sent, and answered, to their end */
     int64_t sent_bytes, received_bytes;
     int64_t slow_bytes;      /* of these, that went one by one */

@@ -11,7 +11,6 @@
 
 enum {
     EVENTS_MAX = 256,
-    TICK_MS = 5,
     NS_PER_MS = 1000 * 1000,
     STDIN_PLACE = SLOW_CLIENTS_MAX, /* no client's */
 };
@@ -113,7 +112,7 @@ static void take_turns(void)
 bool crowd_step(void)
 {
     struct epoll_event events[EVENTS_MAX];
-    const int count = epoll_wait(epoll_fd, events, EVENTS_MAX, clients_count > 0 ? TICK_MS : -1);
+    const int count = epoll_wait(epoll_fd, events, EVENTS_MAX, clients_count > 0 ? SLOW_TICK_MS : -1);
     bool has_command = false;
     for (int i = 0; i < count; i++) {
         if (events[i].data.u32 == STDIN_PLACE) {

@@ -99,7 +99,7 @@ BAD_ARGUMENTS = {
         "--port 9 --keep-alive 2",
         "--port 9 --timeout-ms 0",
         "--port 9 --path x",
-                "--port 9 --samples 1",
+        "--port 9 --samples 1",
     ],
     "backend": [
         "",
@@ -107,19 +107,21 @@ BAD_ARGUMENTS = {
         "--delay-ns 1 --delay bogus",
         "--delay-ns 1 --fault bogus",
     ],
-    "slow_clients": [
-        "",
-        "--port 0",
-        "--port 9 --kind bogus",
-        "--port 9 --interval-ms 9",
-        "--port 9 --request-bytes 1",
-    ],
     "thread_faults": [
         "",
         "--fault bogus",
         "--fault deadlock --care perhaps",
         "--fault deadlock --updates 0",
         "--fault deadlock --rounds 0",
+    ],
+    "slow_clients": [
+        "",
+        "--port 0",
+        "--port 80 --kind bogus",
+        "--port 80 --interval-ms 4",
+        "--port 80 --request-bytes 255",
+        "--port 80 --address 10.0.0.1",
+        "--port 80 --host localhost",
     ],
 }
 
@@ -142,6 +144,12 @@ BAD_COMMANDS = [
     ("http_sender", "--port 9", "send 1000 1 1 0 0"),
     ("http_sender", "--port 9", "pump 0 1"),
     ("http_sender", "--port 9", "pump 1x 1"),
+    ("slow_clients", "--port 9", "nonsense"),
+    ("slow_clients", "--port 9", "clients"),
+    ("slow_clients", "--port 9", "clients 20001"),
+    ("slow_clients", "--port 9", "clients 1 2"),
+    ("slow_clients", "--port 9", "status 1"),
+    ("slow_clients", "--port 9", "x" * 200),
 ]
 
 

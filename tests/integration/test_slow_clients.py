@@ -1,0 +1,202 @@
+"""Slow clients against real servers: on our own only, seen by innocents, and gone however the run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from c10k_probe.experiments import _slow_measure
+from c10k_probe.experiments._slow_design import SlowParameters, ask_of, cells
+from command import complaint_of, rows_of, run, run_inside, started, wait_for
+from conftest import cannot_run
+
+from c10k_probe import native
+from c10k_probe.load import Sender, SlowClients, Work
+from c10k_probe.observe import processes
+from c10k_probe.servers import REAL_SERVERS, ReferenceServer, ServerOptions
+
+HTTP = ServerOptions(protocol="http")
+NS_PER_S = 1_000_000_000
+STOPPED_S = 2.0
+MANY = 5000
+LISTENER = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class Elsewhere:
+    """A target that says what it likes."""
+
+    port: int
+    session: int
+    name: str = "elsewhere"
+
+
+@pytest.fixture
+def server() -> Iterator[ReferenceServer]:
+    with ReferenceServer("epoll", HTTP) as made:
+        yield made
+
+
+# --- on our own only --------------------------------------------------------------------------------------------------
+
+
+def test_only_servers_of_this_run_are_targets(server: ReferenceServer) -> None:
+    """Neither another's port under our session, nor another's session, nor a port that we hold ourselves."""
+    command = [sys.executable, "-c", LISTENER]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) as other:
+        assert other.stdout is not None
+        foreign = int(other.stdout.readline())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            own = int(listener.getsockname()[1])
+            for target, words in (
+                (Elsewhere(foreign, server.session), "is not listened on by elsewhere alone"),
+                (Elsewhere(own, server.session), "is not listened on by elsewhere alone"),
+                (Elsewhere(server.port, 1), "process 1, which this run did not start"),
+                (Elsewhere(server.port, os.getppid()), "which this run did not start"),
+            ):
+                for attempt in (lambda: SlowClients(target, "idle", 1.0), lambda: Work(target, "/", 1.0)):  # noqa: B023
+                    with pytest.raises(native.HelperError, match=words):
+                        attempt()
+        other.kill()
+    with pytest.raises(native.HelperError, match="has no listener"):
+        SlowClients(Elsewhere(own, server.session), "idle", 1.0)
+
+
+def test_it_is_looked_at_again_before_more_are_let_loose() -> None:
+    with ReferenceServer("epoll", HTTP) as server, SlowClients(server, "idle", 1.0) as slow:
+        os.killpg(server.session, signal.SIGKILL)
+        wait_for(lambda: not processes.is_alive(server.session), "the server's death")
+        with pytest.raises(native.HelperError, match=r"which this run did not start|has no listener"):
+            slow.set_count(1)
+        assert slow.status().connected_count == 0
+
+
+@pytest.mark.parametrize("option", ["--host", "--port", "--pid", "--address", "--url"])
+def test_no_option_leads_elsewhere(option: str, tmp_path: Path) -> None:
+    finished = run_inside("slow-clients", option, 80, cwd=tmp_path)
+    assert finished.code == 2
+    assert option in complaint_of(finished)
+
+
+# --- what innocents see -----------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_stopped_shows_in_what_innocents_wait(server: ReferenceServer) -> None:
+    """Their latency runs from the intended moment, in a process that plays no slow client."""
+    with Sender(server.port, 2000, keep_alive=False, timeout_s=5.0) as sender, SlowClients(server, "head", 1.0) as slow:
+        assert sender.pid != slow.pid
+        slow.set_count(20)
+        sender.begin_send(250, STOPPED_S + 0.3, 1)
+        os.killpg(server.session, signal.SIGSTOP)
+        threading.Event().wait(STOPPED_S)
+        os.killpg(server.session, signal.SIGCONT)
+        report = sender.finish_send(30.0)
+    assert report.answered_count == report.intended_count
+    p99_ns = report.quantile_ns(0.99)
+    assert p99_ns is not None
+    assert p99_ns > (STOPPED_S - 0.2) * NS_PER_S
+    assert report.within(NS_PER_S)[0] < report.intended_count * 0.7
+
+
+def launch(server: str, clients: int, **changes: object) -> _slow_measure.Launch:
+    """One launch with small figures."""
+    small = {
+        "served_within": NS_PER_S,
+        "duration": NS_PER_S // 2,
+        "workers": 4,
+        "innocents": 100,
+        "interval": NS_PER_S // 10,
+    }
+    given: dict[str, object] = {"server": (server,), "kinds": ("head",), "clients": (clients,), "defence": ("off",)}
+    parameters = SlowParameters(**{**small, **given, **changes})  # type: ignore[arg-type]
+    (cell,) = cells(parameters)
+    return _slow_measure.measure(ask_of(parameters, cell, 1), lambda: 60.0)
+
+
+def test_a_pool_starves_and_recovers_and_an_event_loop_serves_on() -> None:
+    starved, fed = launch("prefork", 12).facts, launch("epoll", 12)
+    assert (starved["served_count"], starved["workers_count"], starved["inside_count"]) == (0, 4, 4)
+    assert "workers" in str(starved["exhausted"])
+    assert starved["starvation_ns"] is not None
+    assert starved["recovery_ns"] is not None
+    assert (starved["slow_open_count"], starved["death"]) == (12, "")
+    assert fed.facts["served_count"] == fed.facts["innocents_count"] == len(fed.values["latency_ns"])
+    assert (fed.facts["exhausted"], fed.facts["starvation_ns"], fed.facts["inside_count"]) == ("", None, 12)
+    assert int(str(fed.facts["slow_bytes"])) > 12
+
+
+def test_a_server_that_dies_under_slow_clients_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = _slow_measure._look
+
+    def kill_and_look(run: _slow_measure._Run) -> _slow_measure.Facts:
+        os.killpg(run.server.session, signal.SIGKILL)
+        wait_for(lambda: not processes.is_alive(run.server.session), "the server's death")
+        return look(run)
+
+    monkeypatch.setattr(_slow_measure, "_look", kill_and_look)
+    facts = launch("epoll", 50).facts
+    assert "SIGKILL" in str(facts["death"])
+    assert "recovery_ns" not in facts
+
+
+@pytest.mark.parametrize("name", ["nginx", "node", "apache-prefork-php"])
+def test_a_defence_throws_slow_heads_out(name: str) -> None:
+    if missing := REAL_SERVERS[name].missing:
+        cannot_run(missing)
+    options = ServerOptions(protocol="http", defence_s=1, workers_count=4 if name.startswith("apache") else None)
+    with REAL_SERVERS[name].start(options) as server, SlowClients(server, "head", 0.1) as slow:
+        slow.set_count(4)
+        wait_for(lambda: slow.status().ended_count >= 4, "the slow clients are thrown out")
+        assert slow.status().failure == ""
+        if REAL_SERVERS[name].work_path:
+            with Work(server, f"{REAL_SERVERS[name].work_path}?ms=20", 10.0) as work:
+                taken_ns = work.wait()
+            assert taken_ns is not None
+            assert taken_ns >= 20_000_000
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------------
+
+LARGE = ("slow-clients", "--server", "epoll", "--kinds", "idle", "--clients", MANY, "--duration", "60s", "--csv", "-")
+
+
+def test_too_many_for_the_descriptors_are_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    finished = run(*LARGE, cwd=tmp_path, wrapper=("prlimit", "--nofile=1000:1000"))
+    (row,) = rows_of(finished.stdout)
+    assert (row["status"], row["served_pct"]) == ("skipped", "")
+    assert "descriptors: " in row["reason"]
+    assert finished.code == 77
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_five_thousand(number: signal.Signals, tmp_path: Path) -> None:
+    with started(*LARGE, cwd=tmp_path) as command:
+
+        def players() -> list[int]:
+            """Processes that play slow clients, when they hold all of them."""
+            found = [pid for pid in command.living() if "slow_clients" in processes.command_line(pid)]
+            return [pid for pid in found if len(os.listdir(f"/proc/{pid}/fd")) > MANY]  # noqa: PTH208
+
+        (player,) = command.until(players, "all slow clients are there")
+        command.signal(number)
+        finished = command.finish()
+        wait_for(lambda: not command.living() and not processes.is_alive(player), "all processes are gone")
+    if number == signal.SIGINT:
+        assert finished.code == 130
+        (row,) = rows_of(finished.stdout)
+        assert (row["status"], row["clients_count"]) == ("interrupted", str(MANY))
+    assert [path.name for path in (tmp_path / "results").iterdir()], "the run folder is kept"

@@ -1,0 +1,201 @@
+"""Slow clients from made figures: who was served, since when nobody was, rows and grades, the verdict on C23, refusals
+of what cannot be meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+from c10k_probe.experiments._slow_figures import Innocent, due_within, recovery_ns, served_count, starvation_ns
+from made_slow import MS, launch
+
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
+from c10k_probe.parameters import options_of
+from c10k_probe.registry import find_experiments
+from c10k_probe.stats import MINIMUM_LAUNCHES
+
+SLOW: Experiment = find_experiments()["slow-clients"]  # type: ignore[type-arg]
+POOL, LOOP = "apache-prefork-php", "nginx"
+
+
+def innocents(*latencies: int | None, every: int = 10) -> list[Innocent]:
+    """One due every 10."""
+    return [Innocent(index * every, latency) for index, latency in enumerate(latencies)]
+
+
+def rows_of(samples: list[Samples]) -> dict[tuple[Scalar, ...], dict[str, Scalar]]:
+    flat = [flatten(row) for row in SLOW.summarise(SLOW.parameters_type(), samples, 1)]
+    return {(row["server"], row["kind"], row["clients_count"], row["defence"]): row for row in flat}
+
+
+def row_of(*samples: Samples) -> dict[str, Scalar]:
+    (row,) = rows_of(list(samples)).values()
+    return row
+
+
+def verdict_of(*samples: Samples) -> Verdict:
+    rows = [row for row in rows_of(list(samples)).values() if row["grade"] != "void"]
+    (judge,) = SLOW.judges
+    return judge(rows, [])
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_innocents_are_served_within_the_bound_only() -> None:
+    found = innocents(5, None, 100, 101)
+    assert served_count(found, 100) == 2
+    assert due_within(found, 10, 30) == found[1:3]
+    assert served_count([], 100) == 0
+
+
+def test_starvation_begins_where_the_last_was_served() -> None:
+    assert starvation_ns(innocents(5, 5, None, 500), 7, 100) == 20 - 7
+    assert starvation_ns(innocents(5, None, 5), 0, 100) is None
+    assert starvation_ns(innocents(None, None), 30, 100) == 0, "it was there before"
+    assert starvation_ns([], 0, 100) is None
+
+
+def test_recovery_ends_with_the_first_answer_after_which_all_are_soon() -> None:
+    assert recovery_ns(innocents(None, 2000 * MS, 7, 5), 4) == 20 + 7 - 4
+    assert recovery_ns(innocents(3, 3), 0) == 3
+    assert recovery_ns(innocents(3, None), 0) is None
+    assert recovery_ns([], 0) is None
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_adds_up_launches_and_takes_what_was_worst() -> None:
+    row = row_of(launch(POOL, 24, 100), launch(POOL, 24, 50, 1, slow_open_count=20, longest_ns=9 * MS))
+    assert (row["launches_count"], row["innocents_count"], row["served_count"]) == (2, 200, 150)
+    assert (row["served_pct"], row["served_lo_pct"]) == (75, None)
+    assert (row["slow_open_count"], row["innocent_longest_ns"]) == (20, 9 * MS)
+    assert row["innocent_p50_ns"] == MS
+    assert row["innocent_p99_ns"] is None, "it lies among those that were not served"
+    assert (row["starvation_ns"], row["recovery_ns"]) == (None, 3 * MS)
+    assert (row["exhausted"], row["died_count"]) == ("workers", 0)
+    assert row["grade"] == "shaky"
+
+
+def test_many_launches_that_agree_are_no_worse_than_ok() -> None:
+    row = row_of(*(launch(POOL, 24, 100, block) for block in range(MINIMUM_LAUNCHES)))
+    assert (row["grade"], row["served_pct"], row["served_lo_pct"]) == ("ok", 100, 100)
+    split = row_of(*(launch(POOL, 24, 100 * (block % 2), block) for block in range(MINIMUM_LAUNCHES)))
+    assert (split["grade"], "do not agree" in str(split["grade_reason"])) == ("shaky", True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "grade", "words"),
+    [
+        ({"slow_failure": "socket: EMFILE (Too many open files)"}, "void", "slow clients ran out of something first"),
+        ({"sender_failure": "socket: EMFILE (Too many open files)"}, "void", "the sender of innocents ran out"),
+        ({"sender_pct": 85.0}, "void", "used 85 % of its CPU"),
+        ({"innocents_count": 0, "served_count": 0}, "void", "no innocent was due"),
+        ({"late_ns": 30 * MS}, "shaky", "up to 30 ms late"),
+        ({"slow_cpu_pct": 90.0}, "shaky", "slow clients' process used 90 %"),
+    ],
+)
+def test_grades(facts: dict[str, Scalar], grade: str, words: str) -> None:
+    row = row_of(launch(POOL, 24, **facts))  # type: ignore[arg-type]
+    assert row["grade"] == grade
+    assert words in str(row["grade_reason"])
+
+
+def test_the_number_at_which_they_starve_is_told_with_the_one_below() -> None:
+    sweep = [launch(POOL, count, served) for count, served in ((0, 100), (8, 95), (24, 10), (160, 0))]
+    made = SLOW.fit(
+        SLOW.parameters_type(), [*sweep, launch(LOOP, 0), launch(LOOP, 5000), launch(POOL, 1, kind="cpu")], 1
+    )
+    found = {item.subject: item for item in made if isinstance(item, Finding)}
+    assert len(found) == 2
+    starved, fed = found[f"{POOL}, head, defence off"], found[f"{LOOP}, head, defence off"]
+    assert starved.value is not None
+    assert (starved.value.middle, "not yet at 8" in starved.note) == (24, True)
+    assert (fed.value, "up to 5,000" in fed.note) == (None, True)
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+STARVED, FED = launch(POOL, 24, 0), launch(LOOP, 24, 100)
+DEFENDED = (launch(POOL, 24, 100, defence="on"), launch(LOOP, 24, 100, defence="on"))
+WORKED = (
+    launch("node", 1, 100, kind="cpu", work_taken_ns=2001 * MS, longest_ns=1999 * MS),
+    launch(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=20 * MS),
+)
+
+
+def test_all_parts_confirm_and_none_refutes() -> None:
+    died = dataclasses.replace(STARVED, facts={**STARVED.facts, "death": "it ended (SIGSEGV)"})
+    assert verdict_of(died, FED, *DEFENDED, *WORKED).verdict == "CONFIRMED"
+    found = verdict_of(STARVED, FED, *DEFENDED, *WORKED)
+    assert found.verdict == "PARTLY"
+    words = ["F1 holds", "F2 does not hold: 0 of 1 launches", "F3 holds", "F4 holds"]
+    assert all(word in found.evidence for word in words), found.evidence
+    unharmed = (launch(POOL, 24, 100), launch(LOOP, 24, 50))
+    harmed = (launch(POOL, 24, 0, defence="on"), launch(LOOP, 24, 0, defence="on"))
+    assert verdict_of(*unharmed, *harmed).verdict == "REFUTED"
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        (STARVED,),
+        (FED,),
+        (launch(POOL, 23, 0), launch(LOOP, 23)),
+        (launch(POOL, 24, 0, timeout_ns=1000 * MS), launch(LOOP, 24, timeout_ns=1000 * MS)),
+        (launch(POOL, 24, 0, kind="idle"), launch(LOOP, 24, kind="idle")),
+        (launch(POOL, 24, 0, slow_failure="socket: EMFILE ()"), FED),
+        (),
+    ],
+    ids=["no loop", "no pool", "too few", "another time-out", "another kind", "void", "nothing"],
+)
+def test_without_its_first_part_nothing_is_judged(samples: tuple[Samples, ...]) -> None:
+    assert verdict_of(*samples).verdict == NOT_MEASURED
+
+
+def test_a_shorter_work_is_no_counter_arm() -> None:
+    short = launch("node", 1, 100, kind="cpu", work_taken_ns=500 * MS, longest_ns=500 * MS)
+    assert "F4 not measured" in verdict_of(STARVED, FED, short, WORKED[1]).evidence
+    waited = launch(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=1100 * MS)
+    assert "F4 does not hold" in verdict_of(STARVED, FED, WORKED[0], waited).evidence
+
+
+# --- what may be asked ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"defence_timeout": 1_500_000_000}, "whole seconds"),
+        ({"innocents": 10_000}, "may wait within --served-within"),
+        ({"innocents": 1, "duration": 100 * MS}, "no innocent would be due"),
+        ({"kinds": ("cpu",), "server": ("epoll",)}, "no page that works; those that have: "),
+        ({"defence": ("on",), "server": ("nginx", "prefork")}, "--defence on: prefork has none; those that have: "),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SLOW.check(dataclasses.replace(SLOW.parameters_type(), **changes))
+
+
+def test_no_option_names_a_host_a_port_or_a_process() -> None:
+    names = {name for name, _, _ in options_of(SLOW.parameters_type)}
+    words = set(itertools.chain.from_iterable(name.split("_") for name in names))
+    assert not words & {"host", "port", "pid", "address", "url", "target", "ip", "command"}
+
+
+def test_cells_have_a_defence_only_where_there_is_one_and_need_room_for_all() -> None:
+    cells = SLOW.cells(SLOW.parameters_type())
+    by_server: dict[str, set[str]] = {}
+    for cell in cells:
+        by_server.setdefault(str(cell.key["server"]), set()).add(str(cell.key["defence"]))
+    assert by_server["nginx"] == by_server["apache-prefork-php"] == {"off", "on"}
+    assert by_server["epoll"] == by_server["prefork"] == {"none"}
+    assert {cell.key["server"] for cell in cells if cell.key["kind"] == "cpu"} == {"node", "apache-prefork-php"}
+    assert len({tuple(cell.key.values()) for cell in cells}) == len(cells)
+    most = max(cells, key=lambda cell: cell.needs.descriptors_count)
+    assert most.needs.descriptors_count > 5000
+    assert most.needs.system_descriptors_count > 10_000
