@@ -86,6 +86,7 @@ WORKER_NEEDS: Mapping[str, Needs] = {
 """Servers in which a request takes a worker of a pool, and what one takes that the connection does not.
 
 A process of PHP has 0.5 MiB to itself there, measured with 1,000 of PHP 8.2."""
+OWN_WORKERS_COUNT = 2  # who asks for counts would else wait behind connections that are kept
 _MEMORY_SHARE = 0.5  # of what is available: for such pools
 _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 
@@ -221,10 +222,13 @@ def options_of(name: str, arm: str, connections_count: int) -> tuple[ServerOptio
 
 
 def pool_count(name: str, connections_count: int) -> int:
-    """Workers of a pool: one for each connection, if half of the memory that is available holds so many."""
+    """Workers of a pool: one for each connection and for our own questions beside them, if half of the memory that is
+    available holds so many.
+    """
     each_bytes = max(WORKER_NEEDS[name].memory_bytes, model_of(name, "").per_connection.memory_bytes)
     room_bytes = (read_meminfo().get("MemAvailable") or 0) * _MEMORY_SHARE
-    return max(1, min(connections_count, int(room_bytes / each_bytes) or connections_count))
+    wanted_count = connections_count + OWN_WORKERS_COUNT
+    return max(1, min(wanted_count, int(room_bytes / each_bytes) or wanted_count))
 
 
 def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
@@ -245,7 +249,7 @@ def in_table(parameters: ServersParameters) -> tuple[str, ...]:
 
 def open_rates_pct(parameters: ServersParameters, keep_alive: str) -> list[int]:
     """Of capacity: those that are asked for on kept connections, and the table's on others."""
-    return [int(rate) for rate in dict.fromkeys(parameters.open_rate)] if keep_alive == "on" else [TABLE_RATE_PCT]
+    return [int(rate) for rate in parameters.open_rate] if keep_alive == "on" else [TABLE_RATE_PCT]
 
 
 def cells(parameters: ServersParameters) -> Iterator[Cell]:
@@ -259,7 +263,7 @@ def cells(parameters: ServersParameters) -> Iterator[Cell]:
             for name in names:
                 if arm == FAIR and not _is_asked(parameters, name, keep_alive):
                     continue
-                for observed in dict.fromkeys(parameters.observe):
+                for observed in parameters.observe:
                     yield _closed_cell(parameters, name, arm, keep_alive, observed)
         if arm == FAIR:
             yield from (_open_cell(parameters, name) for name in in_open_loop(parameters))

@@ -29,7 +29,8 @@ def grade_inside(found: Mapping[str, Any], load: str) -> stats.Grade:
 
 def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grade:
     """By who was the limit, by what failed, and by how well it was seen."""
-    grade = stats.grade_interval(found["throughput_per_s"], "throughput")
+    name, what = ("request_p99_ns", "p99 latency") if load == OPEN else ("throughput_per_s", "throughput")
+    grade = stats.grade_interval(found[name], what)
     if not found["requests_count"] or not found["throughput_per_s"] or not found["throughput_per_s"].middle:
         grade = grade.worse("void", "no request was answered as it should")
     load_pct, server = found["load_cpu_pct"], found["server_cpu_pct"]
@@ -57,6 +58,4 @@ def _grade_open(grade: stats.Grade, found: Mapping[str, Any]) -> stats.Grade:
     if late is not None and p99 is not None and late > LATE_SHARE * p99.middle:
         text = format_column("sender_late_ns", late)
         grade = grade.worse("shaky", f"the sender was up to {text} late itself, which is in the latencies")
-    if p99 is None:
-        grade = grade.worse("shaky", "too few requests, or answers, for the 99th percentile of latency")
     return grade

@@ -34,6 +34,7 @@ _READY_S: Final = 10.0
 _POLL_S: Final = 0.005
 _TRIAL_S: Final = 0.5  # somebody else may listen on the port, and not answer
 _ANSWER_S: Final = 5.0
+_LONG_ANSWER_S: Final = 60.0
 _DYING_S: Final = 0.3
 _WARM_S: Final = 30.0  # Apache adds processes once a second, at first one
 _PORT_TRIALS: Final = 3
@@ -230,10 +231,10 @@ class RealServer:
         """Where a load generator asks."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def look(self, path: str = PATH) -> Page:
+    def look(self, path: str = PATH, timeout_s: float = _ANSWER_S) -> Page:
         """The answer to one request as a load generator makes it, which would go on. Raises ``native.HelperError``."""
         try:
-            return self._get(path, keep=True)
+            return self._get(path, timeout_s, keep=True)
         except (OSError, http.client.HTTPException) as error:
             raise native.HelperError(self.death() or f"{self.name} does not answer: {error}") from None
 
@@ -243,8 +244,11 @@ class RealServer:
         return self._guarded.folder
 
     def ask(self, query: str) -> Page:
-        """The answer to a query under the secret path, by which only we ask. Raises ``native.HelperError``."""
-        return self.look(f"/{self._token}{query}")
+        """The answer to a query under the secret path, by which only we ask; it may take long.
+
+        Raises ``native.HelperError``.
+        """
+        return self.look(f"/{self._token}{query}", _LONG_ANSWER_S)
 
     def script_cache(self) -> str | None:
         """Whether its runtime keeps compiled scripts, as that says: ``on`` or ``off``; None where it has no scripts."""
