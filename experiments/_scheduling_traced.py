@@ -3,7 +3,8 @@
 A launch is traced whole, from the helper's first instruction to its end, with starting its tasks and warming up in it;
 its account is what the kernel charges the helper and all descendants when they have ended (getrusage(2)), less what the
 process had been charged before the tracer counted. The account has one switch more of each process: its last, by which
-it is dead, and which a tracer that follows living tasks does not see. Times under a tracer are not told.
+it is dead, and which a tracer that follows living tasks does not see. Under strace it has the stops of every call, too.
+Times under a tracer are not told.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _GROUP: Final = "traced, whole launches"
 
 
 VIEWS: Final = (
-    View("sched_switch", "traced_switches_count", group=_GROUP, traced=True),
+    View("counted", "traced_switches_count", group=_GROUP, traced=True),
     View("charged", "charged_switches_count", group=_GROUP, traced=True),
     interval_view("over charged", "traced_over_charged_ratio", _GROUP, 2),
     interval_view("waiting to run", "runqueue_wait_ns", _GROUP, 3),
@@ -64,9 +65,8 @@ def launch(cell: Cell, block: int, asked: Asked) -> Samples:
             trace = whole(tracer, before)
     known = (gate.voluntary_switches_count or 0, gate.involuntary_switches_count or 0)
     charged = (after.ru_nvcsw - before.ru_nvcsw - known[0], after.ru_nivcsw - before.ru_nivcsw - known[1])
-    if trace.backend == "proc":  # that account is all that it knows of what has ended
-        own = dict(zip(_KINDS, charged, strict=True))
-        trace = dataclasses.replace(trace, **own)  # type: ignore[arg-type]
+    if trace.backend == "proc":  # of what has ended it knows that account and no more
+        trace = dataclasses.replace(trace, voluntary_switches_count=None, involuntary_switches_count=None)
     values = {PASS: message["pass_ns"]} if "pass_ns" in message else {}
     told = {name: message[name] for name in (*_KINDS, "counted_hops_count") if isinstance(message.get(name), int)}
     facts = {**told, "dropped_count": int(dropped_count), **facts_of(trace, sum(charged))}
@@ -123,9 +123,8 @@ def _traced_count(item: Samples) -> int | None:
 
 
 def _over_charged(item: Samples) -> float | None:
-    """None of /proc, whose counts are that account itself."""
     count, charged = _traced_count(item), item.facts["charged_switches_count"]
-    return None if count is None or not charged or item.traced_by == "proc" else count / float(charged)
+    return None if count is None or not charged else count / float(charged)
 
 
 def _wait_ns(item: Samples) -> float | None:

@@ -77,7 +77,7 @@ def test_switches_are_summed_beside_the_kernels_account() -> None:
 @pytest.mark.parametrize(
     ("backend", "changes", "empty"),
     [
-        ("proc", {"calls_count": None}, ("traced_over_charged_ratio", "calls_count")),
+        ("perf", {"runqueue_wait_s": None}, ("runqueue_wait_ns",)),
         (
             "strace",
             {"voluntary_switches_count": None, "involuntary_switches_count": None, "runqueue_wait_s": None},
