@@ -2,7 +2,7 @@
 
 from c10k_probe.load.ab import Ab, AbReport
 from c10k_probe.load.generator import find_generator
-from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Http, Paired, Probed, Pumped, Ramped
+from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
 __all__ = [
@@ -13,8 +13,6 @@ __all__ = [
     "Echoes",
     "Failure",
     "Holder",
-    "Http",
-    "Paired",
     "Probed",
     "Pumped",
     "Ramped",

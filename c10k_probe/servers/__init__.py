@@ -7,12 +7,11 @@ from c10k_probe.servers.apache import EVENT, PREFORK_PHP
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
-from c10k_probe.servers.complaints import setting_wall
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE
 from c10k_probe.servers.prediction import pool_wall, predict
-from c10k_probe.servers.real import BODY, PATH, RealModel, RealServer
+from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
 
@@ -29,10 +28,8 @@ BASIC_MODELS: Final = ("epoll", "thread", "fork")
 
 __all__ = [
     "BASIC_MODELS",
-    "BODY",
     "CLIENT_END",
     "MODELS",
-    "PATH",
     "POOLS",
     "PROTOCOLS",
     "PYTHON_MODELS",
@@ -50,6 +47,5 @@ __all__ = [
     "command_model",
     "pool_wall",
     "predict",
-    "setting_wall",
     "to_hold",
 ]

@@ -26,8 +26,6 @@ _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25
 _CHILDREN_COUNT: Final = 2
 _MAX_SPARE_COUNT: Final = 75
-_UNEVEN: Final = 2  # some processes hold more than their share
-_KEPT: Final = "KeepAliveTimeout=3600 Timeout=3600"
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
 ServerRoot "{{folder}}"
@@ -95,6 +93,8 @@ CustomLog "{folder}/access.log" "%h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \
     "LoadModule php_module PHP_LIBRARY": "LoadModule php_module PHP_LIBRARY\nphp_admin_flag opcache.enable off",
 }
 """What a default installation of the time did besides: .htaccess, access log, no cache of compiled scripts."""
+_UNEVEN: Final = 2  # some processes hold more than their share
+_KEPT: Final = ("KeepAliveTimeout", "Timeout")
 _TOTAL: Final = re.compile(r"^Total Accesses: (\d+)$", re.MULTILINE)
 _VERSION: Final = re.compile(r"^ServerVersion: (\S+)", re.MULTILINE)
 
@@ -116,23 +116,10 @@ def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
     return (paths["apache2"], "-DFOREGROUND", "-f", "{folder}/apache.conf")
 
 
-def _processes_count(place: Place) -> int:
-    return place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
-
-
-def _settings_of_prefork(place: Place) -> str:
-    return f"MaxRequestWorkers={_processes_count(place)} ServerLimit={_processes_count(place)} {_KEPT}"
-
-
-def _settings_of_event(place: Place) -> str:
-    told = {"CHILDREN": "StartServers", "WORKERS": "MaxRequestWorkers", "FACTOR": "AsyncRequestWorkerFactor"}
-    sizes = _sizes_of_event(place)
-    return " ".join([*(f"{told[name]}={sizes[name]}" for name in told), _KEPT])
-
-
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
     """A connection takes a process, so as many as are to be held at once."""
-    text = _filled(_COMMON + _PREFORK, place, WORKERS=_processes_count(place), PHP_LIBRARY=paths["mod_php"])
+    workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
+    text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"])
     return Recipe(_command(paths), {"apache.conf": text, **php_fpm.PAGES})
 
 
@@ -141,20 +128,17 @@ def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
 
     Without a thread to spare idle connections are closed, so there is one for each from the start, as far as may be.
     """
-    text = _filled(_COMMON + _EVENT, place, **_sizes_of_event(place))
-    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
-
-
-def _sizes_of_event(place: Place) -> dict[str, int]:
     capacity_count = place.capacity_count or 0
     most = _ceil(_WORKERS_COUNT, _THREADS_PER_CHILD)
     children = max(_CHILDREN_COUNT, min(most, _ceil(capacity_count, _THREADS_PER_CHILD)))
-    return {
+    sizes = {
         "CHILDREN": children,
         "SPARE": max(_MAX_SPARE_COUNT, children * _THREADS_PER_CHILD),
         "WORKERS": most * _THREADS_PER_CHILD,
         "FACTOR": max(2, _ceil(_UNEVEN * capacity_count, most * _THREADS_PER_CHILD)),
     }
+    text = _filled(_COMMON + _EVENT, place, **sizes)
+    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
 
 
 def _told(page: Page) -> Told | None:
@@ -173,10 +157,10 @@ PREFORK_PHP: Final = RealModel(
     runtime=("PHP", php_fpm.VERSION_PATH),
     per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=800_000),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
-    takes=frozenset({"workers"}),
-    settings=_settings_of_prefork,
+    takes=frozenset({"workers", "capacity"}),
+    settings=("MaxRequestWorkers", "ServerLimit", *_KEPT),
+    raised_by_workers="MaxRequestWorkers",
     is_pool=True,
-    lifts={"MaxRequestWorkers": "--workers N"},
 )
 EVENT: Final = RealModel(
     name="apache-event",
@@ -186,9 +170,9 @@ EVENT: Final = RealModel(
     read=_told,
     status_query="?auto",
     runtime=("PHP", php_fpm.VERSION_PATH),
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=65_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
-    takes=frozenset({"workers"}),
-    settings=_settings_of_event,
+    takes=frozenset({"workers", "capacity"}),
+    settings=("MaxRequestWorkers", "StartServers", "AsyncRequestWorkerFactor", *_KEPT),
     burst_count=16,  # of the 25 threads of a process, all of which may go to the same one
 )

@@ -16,21 +16,21 @@ PROTOCOLS = ("echo", "http")
 class ServerOptions:
     """How a server is to be started; a model leaves alone what does not apply to it (see ``ServerModel.takes``).
 
+    ``takes_silent``: connections on which nothing was sent yet are accepted, too (no TCP_DEFER_ACCEPT, tcp(7)).
     ``capacity_count``: connections that it must be able to hold; a model that can then spreads its descriptors over as
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
-    ``takes_silent``: connections on which nothing was sent yet are accepted, too (no TCP_DEFER_ACCEPT, tcp(7)).
     """
 
     backlog_count: int = 4096
+    takes_silent: bool = False
     stack_bytes: int | None = None
     workers_count: int | None = None
     is_edge_triggered: bool = False
     capacity_count: int | None = None
     protocol: str = "echo"
     is_as_installed: bool = False
-    takes_silent: bool = False
 
 
 class Server(Protocol):

@@ -36,7 +36,6 @@ http {
     default_type text/plain;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
-    client_header_timeout 1h;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -68,32 +67,29 @@ _STATUS: Final = re.compile(
 )
 
 
+def _slots_count(place: Place) -> int:
+    """nginx closes idle connections when no more than a sixteenth of its slots is free (ngx_drain_connections)."""
+    held_count = max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
+    return held_count * 16 // 15 + 2
+
+
 def configuration(place: Place, locations: str = _STATIC) -> str:
     """The configuration file; ``{folder}`` stands for the folder that it, and everything nginx writes, is in."""
     values: Mapping[str, object] = {
         "ACCESS_LOG": "{folder}/access.log" if place.is_as_installed else "off",
         "PORT": place.port,
         "BACKLOG": place.backlog_count,
-        "CONNECTIONS": _connections_count(place),
+        "CONNECTIONS": _slots_count(place),
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
         "LOCATIONS": locations,
     }
     text = _CONFIGURATION
+    if place.takes_silent:
+        text = text.replace("keepalive_timeout 1h;", "keepalive_timeout 1h;\n    client_header_timeout 1h;")
     for name, value in values.items():
         text = text.replace(name, str(value))
     return text
-
-
-def _connections_count(place: Place) -> int:
-    """nginx closes idle connections when no more than a sixteenth of its slots is free (ngx_drain_connections)."""
-    held_count = max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
-    return held_count * 16 // 15 + 2
-
-
-def _settings(place: Place) -> str:
-    workers = f"worker_processes={place.workers_count or 1}"
-    return f"worker_connections={_connections_count(place)} {workers} keepalive_timeout=1h client_header_timeout=1h"
 
 
 def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
@@ -125,16 +121,16 @@ NGINX: Final = RealModel(
     find=find_parts("nginx"),
     recipe=_recipe,
     read=_told,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=5_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
-    takes=frozenset({"workers"}),
-    settings=_settings,
-    lifts={"worker_connections": "--workers N"},
+    takes=frozenset({"workers", "capacity"}),
+    settings=("worker_connections", "worker_processes", "keepalive_timeout", "client_header_timeout"),
+    raised_by_workers="worker_connections",
 )
 NGINX_PHP: Final = dataclasses.replace(
     NGINX,
     name="nginx-php-fpm",
-    lifts={},  # workers are PHP's
+    raised_by_workers="",
     summary="nginx's event loop before a pool of PHP processes (php-fpm)",
     find=find_parts("nginx", "php-fpm"),
     recipe=_recipe_with_php,

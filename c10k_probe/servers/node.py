@@ -45,17 +45,13 @@ def _recipe(paths: Mapping[str, str], place: Place) -> Recipe:
     return Recipe(command, {"server.js": _PROGRAM.replace("BODY", json.dumps(BODY))})
 
 
-def _settings(_: Place) -> str:
-    return "keepAliveTimeout=0 headersTimeout=0 requestTimeout=0"
-
-
 NODE: Final = RealModel(
     name="node",
     summary="Node.js: an event loop, JavaScript",
     find=find_parts("node"),
     recipe=_recipe,
     read=read_json,
-    settings=_settings,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=15_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=100 << 20),
+    settings=("keepAliveTimeout=0", "headersTimeout=0", "requestTimeout=0"),
 )
