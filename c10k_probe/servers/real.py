@@ -15,7 +15,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -144,7 +144,7 @@ def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
     return find
 
 
-def settings_in(recipe: Recipe, names: Sequence[str]) -> str:
+def settings_in(recipe: Recipe, names: tuple[str, ...]) -> str:
     """``NAME=VALUE`` of each setting, by the configuration that is written; what is not in it is left out."""
     text = "\n".join(recipe.files.values())
     found = ((name, re.search(rf"\b{re.escape(name)}\s+([^\s;]+)", text)) for name in names)
