@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from c10k_probe import stats
-from c10k_probe.load import Holder, Paired
+from c10k_probe.load import Holder
+from c10k_probe.load.holder import Paired
 from c10k_probe.observe import memory
 
 CALIBRATION_PAIRS = (0, 400, 800, 1200, 1600, 2000)

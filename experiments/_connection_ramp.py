@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from c10k_probe.experiment import Bench, Cell
 from c10k_probe.limits import Prediction
-from c10k_probe.load import Backlogged, Echoes, Holder, Http, Probed, Ramped
+from c10k_probe.load import Backlogged, Echoes, Holder, Probed, Ramped
+from c10k_probe.load.holder import Http
 from c10k_probe.observe import memory, sockets, tree
 from c10k_probe.observe.ledger import Ledger, Reading, difference, whole
-from c10k_probe.servers import BODY, CLIENT_END, PATH, POOLS, RealModel, RealServer, Server, ServerModel
+from c10k_probe.servers import CLIENT_END, POOLS, RealModel, RealServer, Server, ServerModel
+from c10k_probe.servers.real import BODY, PATH
 
 from ._connection_design import BACKLOGGED, HTTP, IDLE, USED, ConnectionsParameters, chosen, server_options
 from ._connection_price import price_of_one_end

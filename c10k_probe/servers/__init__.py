@@ -8,14 +8,13 @@ from c10k_probe.servers.backend import Backend, BackendStatus
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
-from c10k_probe.servers.complaints import setting_wall
 from c10k_probe.servers.http_server import HTTP_SERVER
 from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE, NODE_JITLESS
 from c10k_probe.servers.node_inside import NODE_INSIDE
 from c10k_probe.servers.prediction import pool_wall, predict
-from c10k_probe.servers.real import BODY, PATH, RealModel, RealServer
+from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
 
@@ -33,11 +32,9 @@ BASIC_MODELS: Final = ("epoll", "thread", "fork")
 
 __all__ = [
     "BASIC_MODELS",
-    "BODY",
     "CLIENT_END",
     "MODELS",
     "NODE_INSIDE",
-    "PATH",
     "POOLS",
     "PROTOCOLS",
     "PYTHON_MODELS",
@@ -57,6 +54,5 @@ __all__ = [
     "command_model",
     "pool_wall",
     "predict",
-    "setting_wall",
     "to_hold",
 ]

@@ -30,8 +30,6 @@ _LIMIT_COUNT: Final = 16  # ServerLimit of the event module when nobody says one
 _MIN_SPARE_COUNT: Final = 25
 _MAX_SPARE_COUNT: Final = 75
 _SPARE_PROCESSES: Final = {"START": 5, "LEAST": 5, "SPARE": 10}
-_UNEVEN: Final = 2  # some processes hold more than their share
-_KEPT: Final = "KeepAliveTimeout=3600 Timeout=3600"
 _MODULES: Final = "/usr/lib/apache2/modules"
 _COMMON: Final = f"""\
 ServerRoot "{{folder}}"
@@ -109,6 +107,8 @@ RequestReadTimeout header=SECONDS body=SECONDS
 }
 """How long a client may take to send a header, and a body; ``Timeout`` is for one that does not read."""
 _DEFENCE_TEXT: Final = "RequestReadTimeout header={s} body={s}, Timeout {s}"
+_UNEVEN: Final = 2  # some processes hold more than their share
+_KEPT: Final = ("KeepAliveTimeout", "Timeout")
 _TOTAL: Final = re.compile(r"^Total Accesses: (\d+)$", re.MULTILINE)
 _VERSION: Final = re.compile(r"^ServerVersion: (\S+)", re.MULTILINE)
 
@@ -132,23 +132,9 @@ def _command(paths: Mapping[str, str]) -> tuple[str, ...]:
     return (paths["apache2"], "-DFOREGROUND", "-f", "{folder}/apache.conf")
 
 
-def _processes_count(place: Place) -> int:
-    return place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
-
-
-def _settings_of_prefork(place: Place) -> str:
-    return f"MaxRequestWorkers={_processes_count(place)} ServerLimit={_processes_count(place)} {_KEPT}"
-
-
-def _settings_of_event(place: Place) -> str:
-    told = {"CHILDREN": "StartServers", "WORKERS": "MaxRequestWorkers", "FACTOR": "AsyncRequestWorkerFactor"}
-    sizes = _sizes_of_event(place)
-    return " ".join([*(f"{told[name]}={sizes[name]}" for name in told), _KEPT])
-
-
 def _recipe_of_prefork(paths: Mapping[str, str], place: Place) -> Recipe:
     """A connection takes a process, so as many as are to be held at once; with workers asked for, always so many."""
-    workers_count = _processes_count(place)
+    workers_count = place.workers_count or max(_WORKERS_COUNT, place.capacity_count or 0)
     sizes = dict.fromkeys(("START", "LEAST", "SPARE"), workers_count) if place.workers_count else _SPARE_PROCESSES
     text = _filled(_COMMON + _PREFORK, place, WORKERS=workers_count, PHP_LIBRARY=paths["mod_php"], **sizes)
     return Recipe(_command(paths), {"apache.conf": text, **php_fpm.PAGES})
@@ -159,16 +145,11 @@ def _recipe_of_event(paths: Mapping[str, str], place: Place) -> Recipe:
 
     Without a thread to spare idle connections are closed, so there is one for each from the start, as far as may be.
     """
-    text = _filled(_COMMON + _EVENT, place, **_sizes_of_event(place))
-    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
-
-
-def _sizes_of_event(place: Place) -> dict[str, int]:
     capacity_count = place.capacity_count or 0
     most = _ceil(place.workers_count or _WORKERS_COUNT, _THREADS_PER_CHILD)
     wanted = most if place.workers_count else _ceil(capacity_count, _THREADS_PER_CHILD)
     children = max(min(most, _CHILDREN_COUNT), min(most, wanted))
-    return {
+    sizes = {
         "LIMIT": max(_LIMIT_COUNT, most),
         "CHILDREN": children,
         "LEAST": most * _THREADS_PER_CHILD if place.workers_count else _MIN_SPARE_COUNT,
@@ -176,6 +157,8 @@ def _sizes_of_event(place: Place) -> dict[str, int]:
         "WORKERS": most * _THREADS_PER_CHILD,
         "FACTOR": max(2, _ceil(_UNEVEN * capacity_count, most * _THREADS_PER_CHILD)),
     }
+    text = _filled(_COMMON + _EVENT, place, **sizes)
+    return php_fpm.behind(_command(paths), {"apache.conf": text}, paths["php-fpm"], place)
 
 
 def _told(page: Page) -> Told | None:
@@ -197,10 +180,10 @@ PREFORK_PHP: Final = RealModel(
     cache_path=php_fpm.CACHE_PATH,
     per_connection=Needs(system_descriptors_count=1, tasks_count=1, memory_bytes=800_000),
     fixed=Needs(descriptors_count=32, system_descriptors_count=256, tasks_count=11, memory_bytes=40 << 20),
-    takes=frozenset({"workers"}),
-    settings=_settings_of_prefork,
+    takes=frozenset({"workers", "capacity"}),
+    settings=("MaxRequestWorkers", "ServerLimit", *_KEPT),
+    raised_by_workers="MaxRequestWorkers",
     is_pool=True,
-    lifts={"MaxRequestWorkers": "--workers N"},
 )
 EVENT: Final = RealModel(
     name="apache-event",
@@ -213,9 +196,9 @@ EVENT: Final = RealModel(
     defence=_DEFENCE_TEXT,
     work_path=php_fpm.WORK_PATH,
     cache_path=php_fpm.CACHE_PATH,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=65_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=64, system_descriptors_count=512, tasks_count=200, memory_bytes=80 << 20),
-    takes=frozenset({"workers"}),
-    settings=_settings_of_event,
+    takes=frozenset({"workers", "capacity"}),
+    settings=("MaxRequestWorkers", "StartServers", "AsyncRequestWorkerFactor", *_KEPT),
     burst_count=16,  # of the 25 threads of a process, all of which may go to the same one
 )

@@ -16,6 +16,7 @@ PROTOCOLS = ("echo", "http")
 class ServerOptions:
     """How a server is to be started; a model leaves alone what does not apply to it (see ``ServerModel.takes``).
 
+    ``takes_silent``: connections on which nothing was sent yet are accepted, too (no TCP_DEFER_ACCEPT, tcp(7)).
     ``capacity_count``: connections that it must be able to hold; a model that can then spreads its descriptors over as
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
@@ -24,10 +25,10 @@ class ServerOptions:
     (``servers.backend``), waiting ``backend_timeout_ns`` at most; needs the protocol http.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
     ``defence_s``: whole seconds after which a real server that can gives up a slow client; None: as if it could not.
-    ``takes_silent``: connections on which nothing was sent yet are accepted, too (no TCP_DEFER_ACCEPT, tcp(7)).
     """
 
     backlog_count: int = 4096
+    takes_silent: bool = False
     stack_bytes: int | None = None
     workers_count: int | None = None
     is_edge_triggered: bool = False
@@ -39,7 +40,6 @@ class ServerOptions:
     backend_port: int | None = None
     backend_timeout_ns: int | None = None
     defence_s: int | None = None
-    takes_silent: bool = False
 
 
 class Server(Protocol):

@@ -62,7 +62,7 @@ location / {{
             fastcgi_index index.php;
         }}"""
 _DEFENCE: Final = "client_header_timeout {s}s; client_body_timeout {s}s; send_timeout {s}s"
-_PATIENT_S: Final = 3600  # without a defence idle connections, and slow clients, are kept
+_PATIENT: Final = "1h"  # without a defence idle connections, and slow clients, are kept
 _LEAST_COUNT: Final = 4096
 _SPARE_COUNT: Final = 16  # worker_connections holds the listener and our own, too
 _STATUS: Final = re.compile(
@@ -71,33 +71,26 @@ _STATUS: Final = re.compile(
 )
 
 
+def _slots_count(place: Place) -> int:
+    """nginx closes idle connections when no more than a sixteenth of its slots is free (ngx_drain_connections)."""
+    held_count = max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
+    return held_count * 16 // 15 + 2
+
+
 def configuration(place: Place, locations: str = _STATIC) -> str:
     """The configuration file; ``{folder}`` stands for the folder that it, and everything nginx writes, is in."""
     values: Mapping[str, object] = {
         "ACCESS_LOG": "{folder}/access.log" if place.is_as_installed else "off",
         "PORT": place.port,
         "BACKLOG": place.backlog_count,
-        "CONNECTIONS": _connections_count(place),
+        "CONNECTIONS": _slots_count(place),
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
-        "DEFENCE": _DEFENCE.replace("{s}", str(place.defence_s or _PATIENT_S)) + ";",
+        "DEFENCE": _DEFENCE.replace("{s}s", f"{place.defence_s}s" if place.defence_s else _PATIENT) + ";",
         "LOCATIONS": locations,
     }
     text = _CONFIGURATION
-    for name, value in values.items():
-        text = text.replace(name, str(value))
     return text
-
-
-def _connections_count(place: Place) -> int:
-    """nginx closes idle connections when no more than a sixteenth of its slots is free (ngx_drain_connections)."""
-    held_count = max(_LEAST_COUNT, place.capacity_count or 0) + _SPARE_COUNT
-    return held_count * 16 // 15 + 2
-
-
-def _settings(place: Place) -> str:
-    workers = f"worker_processes={place.workers_count or 1}"
-    return f"worker_connections={_connections_count(place)} {workers} keepalive_timeout=1h client_header_timeout=1h"
 
 
 def command(paths: Mapping[str, str]) -> tuple[str, ...]:
@@ -136,16 +129,16 @@ NGINX: Final = RealModel(
     recipe=_recipe,
     read=_told,
     defence=_DEFENCE,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=5_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=3, memory_bytes=20 << 20),
-    takes=frozenset({"workers"}),
-    settings=_settings,
-    lifts={"worker_connections": "--workers N"},
+    takes=frozenset({"workers", "capacity"}),
+    settings=("worker_connections", "worker_processes", "keepalive_timeout", "client_header_timeout"),
+    raised_by_workers="worker_connections",
 )
 NGINX_PHP: Final = dataclasses.replace(
     NGINX,
     name="nginx-php-fpm",
-    lifts={},  # workers are PHP's
+    raised_by_workers="",
     summary="nginx's event loop before a pool of PHP processes (php-fpm)",
     find=find_parts("nginx", "php-fpm"),
     recipe=_recipe_with_php,

@@ -71,10 +71,6 @@ def _recipe_with(*options: str) -> Callable[[Mapping[str, str], Place], Recipe]:
     return recipe
 
 
-def _settings(_: Place) -> str:
-    return "keepAliveTimeout=0 headersTimeout=0 requestTimeout=0"
-
-
 NODE: Final = RealModel(
     name="node",
     summary="Node.js: an event loop, JavaScript",
@@ -83,9 +79,9 @@ NODE: Final = RealModel(
     read=read_json,
     defence=_DEFENCE,
     work_path=_WORK_PATH,
-    settings=_settings,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=15_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=100 << 20),
+    settings=("keepAliveTimeout=0", "headersTimeout=0", "requestTimeout=0"),
 )
 NODE_JITLESS: Final = dataclasses.replace(
     NODE,

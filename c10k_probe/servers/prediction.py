@@ -8,6 +8,7 @@ from typing import Final
 from c10k_probe import limits
 from c10k_probe.limits import Needs, Prediction, Wall
 from c10k_probe.servers.base import ServerModel, ServerOptions
+from c10k_probe.servers.real import RealModel
 from c10k_probe.servers.reference import CLIENT_END
 
 POOL: Final = "workers"
@@ -22,7 +23,7 @@ def predict(
     descriptors over as many tables as that needs.
     """
     each = model.per_connection.plus(CLIENT_END).plus(more or Needs())
-    if "capacity" in model.takes:
+    if "capacity" in model.takes and not isinstance(model, RealModel):  # whose capacity is a setting
         each = each.plus(Needs(descriptors_count=-each.descriptors_count))
     found = limits.predict(each, model.fixed, now)
     room = model.room_count(options or ServerOptions())

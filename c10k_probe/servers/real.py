@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -54,11 +54,11 @@ class Place:
     port: int
     token: str
     backlog_count: int
+    takes_silent: bool
     capacity_count: int | None
     workers_count: int | None
     is_as_installed: bool = False
     defence_s: int | None = None
-    takes_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,10 @@ class RealModel:
     defence: the settings that are made, with ``{s}`` for the seconds, where ``ServerOptions.defence_s`` is given; empty
     for one that has none. work_path: asked for with ``?ms=N`` it answers after N ms of CPU time; empty where there is
     none.
-    settings: what its configuration raises so that it can hold as many as the place asks for, and what stays.
+    settings: names of those of its configuration that bound connections, or how long one is kept; told as they stand
+    there, ``NAME=VALUE`` as it is written here. raised_by_workers: the one of them that more workers raise.
     is_pool: whether each of its workers serves one connection at a time. burst_count: requests at once for which it
-    closes no idle connections. lifts: what raises a setting of its own, of those that it may tell to be at.
+    closes no idle connections.
     """
 
     name: str
@@ -115,10 +116,10 @@ class RealModel:
     work_path: str = ""
     takes: frozenset[str] = frozenset()
     protocols: frozenset[str] = HTTP_ONLY
-    settings: Callable[[Place], str] = lambda _: ""
+    settings: tuple[str, ...] = ()
     is_pool: bool = False
     burst_count: int = 256
-    lifts: Mapping[str, str] = field(default_factory=dict)
+    raised_by_workers: str = ""
 
     @property
     def missing(self) -> str:
@@ -154,6 +155,13 @@ def find_parts(*names: str) -> Callable[[], Mapping[str, str]]:
     return find
 
 
+def settings_in(recipe: Recipe, names: tuple[str, ...]) -> str:
+    """``NAME=VALUE`` of each setting, by the configuration that is written; what is not in it is left out."""
+    text = "\n".join(recipe.files.values())
+    found = ((name, re.search(rf"\b{re.escape(name)}\s+([^\s;]+)", text)) for name in names)
+    return " ".join(f"{name}={value[1]}" if value else name for name, value in found if value or "=" in name)
+
+
 def read_json(page: Page) -> Told | None:
     """Of a page of our own program: an object with ``accepted``, ``open``, ``requests`` and ``version``."""
     try:
@@ -185,9 +193,9 @@ class RealServer:
         for trial in range(_PORT_TRIALS):
             self.port = port or _free_port()
             try:
-                place = self._place(options)
-                self.settings = model.settings(place)
-                self._start(model.recipe(paths, place))
+                recipe = model.recipe(paths, self._place(options))
+                self.settings = settings_in(recipe, model.settings)
+                self._start(recipe)
                 break
             except native.HelperError as error:  # somebody else may have been quicker: another port
                 if port is not None or trial == _PORT_TRIALS - 1 or _IN_USE not in str(error).lower():
@@ -199,11 +207,11 @@ class RealServer:
             port=self.port,
             token=self._token,
             backlog_count=self.backlog_count,
+            takes_silent=options.takes_silent,
             capacity_count=options.capacity_count,
             workers_count=options.workers_count,
             is_as_installed=options.is_as_installed,
             defence_s=options.defence_s,
-            takes_silent=options.takes_silent,
         )
 
     def _start(self, recipe: Recipe) -> None:
@@ -337,7 +345,8 @@ class RealServer:
         setting = str(hit["setting"])
         known = re.search(rf"\b{setting}=(\d+)", self.settings)
         limit = hit["limit"] if hit["limit"] is not None or known is None else int(known[1])
-        return {**hit, "limit": limit, "lift": self._model.lifts.get(setting, f"a higher {setting}")}
+        lift = "--workers N" if setting == self._model.raised_by_workers else f"a higher {setting}"
+        return {**hit, "limit": limit, "lift": lift}
 
     def _has_no_descriptor_left(self) -> bool:
         """Whether one of its processes has as many as it may; a library may keep one in hand to refuse others with."""

@@ -38,6 +38,6 @@ TORNADO: Final = RealModel(
     find=_find,
     recipe=_recipe,
     read=read_json,
-    per_connection=Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=14_000),
+    per_connection=Needs(descriptors_count=1, system_descriptors_count=1),
     fixed=Needs(descriptors_count=16, system_descriptors_count=64, tasks_count=2, memory_bytes=60 << 20),
 )

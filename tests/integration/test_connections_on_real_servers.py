@@ -11,8 +11,10 @@ import pytest
 from command import complaint_of, rows_of, run, started, wait_for
 from conftest import cannot_run, processes_of
 
-from c10k_probe.load import Holder, Http
-from c10k_probe.servers import BODY, REAL_SERVERS, ServerOptions
+from c10k_probe.load import Holder
+from c10k_probe.load.holder import Http
+from c10k_probe.servers import REAL_SERVERS, ServerOptions
+from c10k_probe.servers.real import BODY
 
 BRIEFLY = ("--probe-time", "20ms", "--csv", "-")
 SERVERS = ("nginx", "tornado")

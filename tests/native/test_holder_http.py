@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from c10k_probe.load import Holder, Http
-from c10k_probe.servers import BODY, ReferenceServer, ServerOptions
+from c10k_probe.load import Holder
+from c10k_probe.load.holder import Http
+from c10k_probe.servers import ReferenceServer, ServerOptions
+from c10k_probe.servers.real import BODY
 from native.answering import MESSAGE_BYTES, PythonServer
 from native.driving import holding, run
 

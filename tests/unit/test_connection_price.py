@@ -8,7 +8,7 @@ import pytest
 from c10k_probe.experiments import _connection_price as price_module
 from c10k_probe.experiments._connection_price import CALIBRATIONS, price_of_one_end
 
-from c10k_probe.load import Failure, Paired
+from c10k_probe.load.holder import Failure, Paired
 from c10k_probe.observe import memory
 
 EACH = 2_300  # bytes of slab of one end
