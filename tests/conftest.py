@@ -23,7 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DYING_S = 2.0
 HELPER_PROGRAMS = {*native.HELPERS, "ab", "perf", "strace", "wrk"}
-HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
+HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
