@@ -62,7 +62,6 @@ location / {{
             fastcgi_index index.php;
         }}"""
 _DEFENCE: Final = "client_header_timeout {s}s; client_body_timeout {s}s; send_timeout {s}s"
-_PATIENT: Final = "1h"  # without a defence idle connections, and slow clients, are kept
 _LEAST_COUNT: Final = 4096
 _SPARE_COUNT: Final = 16  # worker_connections holds the listener and our own, too
 _STATUS: Final = re.compile(
@@ -86,11 +85,20 @@ def configuration(place: Place, locations: str = _STATIC) -> str:
         "CONNECTIONS": _slots_count(place),
         "WORKERS": place.workers_count or 1,
         "TOKEN": place.token,
-        "DEFENCE": _DEFENCE.replace("{s}s", f"{place.defence_s}s" if place.defence_s else _PATIENT) + ";",
+        "DEFENCE": _time_outs(place),
         "LOCATIONS": locations,
     }
     text = _CONFIGURATION
+    for name, value in values.items():
+        text = text.replace(name, str(value))
     return text
+
+
+def _time_outs(place: Place) -> str:
+    """Of a client that is slow, or has not begun; else nginx's own."""
+    if place.defence_s is not None:
+        return f"{_DEFENCE.replace('{s}', str(place.defence_s))};"
+    return "client_header_timeout 1h;" if place.takes_silent else ""
 
 
 def command(paths: Mapping[str, str]) -> tuple[str, ...]:

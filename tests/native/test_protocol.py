@@ -91,16 +91,6 @@ BAD_ARGUMENTS = {
         "--mode contend --tasks 2 --policy fifo",
         "--mode tick --duration-ms 0",
     ],
-    "http_sender": [
-        "",
-        "--port 0",
-        "--port 65536",
-        "--port 9 --connections 0",
-        "--port 9 --keep-alive 2",
-        "--port 9 --timeout-ms 0",
-        "--port 9 --path x",
-        "--port 9 --samples 1",
-    ],
     "backend": [
         "",
         "--delay-ns -1",
