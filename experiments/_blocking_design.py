@@ -12,7 +12,7 @@ from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import POOLS, REFERENCE_MODELS
-from c10k_probe.servers.backend import DELAYS
+from c10k_probe.servers.backend import DELAYS, FAULTS
 
 MS: Final = 10**6
 S: Final = 10**9
@@ -68,7 +68,7 @@ class BlockingParameters(Parameters):
         choices=tuple(kind for kind in DELAYS if kind != "never"),
     )
     workers: tuple[int, ...] = parameter(
-        (8, 64, 256), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
+        (8, 256), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
     )
     concurrency: tuple[int, ...] = parameter(
         (8, 64, 256), "Requests under way.", minimum=1, maximum=10_000, many=True, ranges=True, quick=(4, 64)
@@ -78,6 +78,12 @@ class BlockingParameters(Parameters):
         "Whether a connection is for many requests. A pool's worker then serves one client only.",
         choices=("off", "on"),
     )
+    fault: str = parameter(
+        "none",
+        "What the backend does wrong in the plateau, from question --fault-after on: it must show.",
+        choices=FAULTS,
+    )
+    fault_after: int = parameter(100, "How many questions it takes before --fault.", minimum=0, maximum=10**9)
     cycles: int = parameter(
         6, "How long requests are counted, in delays of the backend; 300 ms at least.", minimum=2, maximum=1000, quick=5
     )

@@ -23,7 +23,9 @@ from ._blocking_design import WITH_WORKERS, S, places
 _SAMPLE_S: Final = 0.02
 _SAMPLED_TASKS: Final = 32
 _WAITING_STATES: Final = (b"S", b"D")
-_BACKEND_TIMEOUT_NS: Final = 60 * S
+_PATIENT_DELAYS: Final = 150  # more than the longest delay that a backend draws
+_LEAST_TIMEOUT_NS: Final = 2 * S
+_MOST_TIMEOUT_NS: Final = 60 * S
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Ask:
     is_kept_alive: bool
     window_s: float
     seed: int
+    fault: str = "none"
+    fault_after_count: int = 0
 
     @property
     def model(self) -> str:
@@ -104,17 +108,28 @@ def _watching(server: Server, warmup_s: float, window_s: float, seed: int) -> It
 def steps(ask: Ask, concurrencies: tuple[int, ...]) -> Iterator[Samples]:
     """A fresh backend and server; each concurrency in turn."""
     with contextlib.ExitStack() as stack:
-        backend = stack.enter_context(Backend(ask.delay_ns, ask.delay_kind, seed=ask.seed)) if ask.delay_ns else None
+        backend = stack.enter_context(_backend(ask)) if ask.delay_ns else None
         options = ServerOptions(
             protocol="http",
             workers_count=ask.workers_count if ask.model in WITH_WORKERS else None,
             work_cpu_ns=ask.cpu_ns,
             backend_port=backend.port if backend else None,
-            backend_timeout_ns=_BACKEND_TIMEOUT_NS if backend else None,
+            backend_timeout_ns=_timeout_ns(ask) if backend else None,
         )
         server = stack.enter_context(REFERENCE_MODELS[ask.model].start(options))
         for count in concurrencies:
             yield _step(ask, backend, server, count)
+
+
+def _backend(ask: Ask) -> Backend:
+    return Backend(
+        ask.delay_ns, ask.delay_kind, seed=ask.seed, fault=ask.fault, fault_after_count=ask.fault_after_count
+    )
+
+
+def _timeout_ns(ask: Ask) -> int:
+    """When a server gives its backend up and says so."""
+    return min(_MOST_TIMEOUT_NS, max(_LEAST_TIMEOUT_NS, _PATIENT_DELAYS * ask.delay_ns))
 
 
 def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samples:
@@ -122,7 +137,7 @@ def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samp
     places_count = places(ask.model, ask.workers_count, count)
     cycle_s = (ask.delay_ns + ask.cpu_ns) / S
     warmup_s = max(0.1, 2 * cycle_s)
-    timeout_s = min(600.0, 10 + 3 * cycle_s * (count / places_count + 1))
+    timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * cycle_s * (count / places_count + 1))
     before, asked_before = server.status()["work"], backend.status().asked_count if backend else 0
     work = Work()
     with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
@@ -146,6 +161,7 @@ def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samp
         "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * places_count)),
         "backend_asked_count": asked_count,
         "server_asked_count": _change(before, after, "backend_asked_count") if backend else None,
+        "backend_failed_count": _failed(before, after) if backend else None,
         "backend_wait_ns": _mean(before, after, "backend_wait_ns", "backend_asked_count") if backend else None,
     }
     key = {**ask.cell.key, "concurrency_count": count}
@@ -179,6 +195,11 @@ def _line_per_s(ask: Ask, places_count: int, cpus_count: int) -> float | None:
 
 def _change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> int:
     return int(after[name]) - int(before[name])
+
+
+def _failed(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """Requests that the server gave up because of its backend: it failed, or was too slow."""
+    return sum(_change(before, after, f"backend_{how}_count") for how in ("failed", "timed_out"))
 
 
 def _mean(before: Mapping[str, Any], after: Mapping[str, Any], total: str, count: str) -> float | None:

@@ -56,6 +56,7 @@ class BlockingRow(Row):
     after_ns: stats.Interval | None = estimate("after_ns", "how long after the other end's act it returned")
     backend_asked_count: int | None = column("questions, by the backend's own count")
     server_asked_count: int | None = column("questions, by the server's count")
+    backend_failed_count: int | None = column("requests that failed for the backend, warm-up and end included")
     failed_count: int | None = column("requests without a right answer, in the window; of calls: that ended otherwise")
     client_cpu_pct: float | None = column("the client's CPU time, of one CPU, median")
     launches_count: int | None = column("fresh servers")
@@ -143,6 +144,7 @@ def _row(launches: Sequence[Samples], samples: Sequence[Samples], seed: int) -> 
         latency_p50_ns=stats.median_of_known(map(_fact("latency_p50_ns"), launches)),
         backend_asked_count=_sum(launches, "backend_asked_count"),
         server_asked_count=_sum(launches, "server_asked_count"),
+        backend_failed_count=_sum(launches, "backend_failed_count"),
         failed_count=_sum(launches, "failed_count"),
         client_cpu_pct=stats.median_of_known(map(_fact("client_cpu_pct"), launches)),
         launches_count=len(launches),
@@ -180,6 +182,9 @@ def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | No
     failed = _sum(launches, "failed_count") or 0
     if failed:
         grade = grade.worse("shaky", f"{failed:,} failed")
+    by_backend = _sum(launches, "backend_failed_count") or 0
+    if by_backend:
+        grade = grade.worse("shaky", f"the backend failed {by_backend:,} requests, or was too slow for them")
     asked, by_server = _sum(launches, "backend_asked_count"), _sum(launches, "server_asked_count")
     if asked != by_server:
         grade = grade.worse("void", f"the backend counted {asked or 0:,} questions, the server {by_server or 0:,}")

@@ -12,14 +12,14 @@ other on one CPU (the server's half of two). calls: blocking calls alone.
 
 Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock. The server times
 itself: ``queue_ns`` from the kernel's stamp on the request's arrival to the return of recv, ``in_worker_ns`` from there
-to the answer's send (of ``epoll-pool`` the wait for a thread is in the queue). Both are means over all requests of the load,
-its warm-up and its end included. CPU: of all the server's tasks, also those that have ended, over the same time.
+to the answer's send (of ``epoll-pool`` the wait for a thread is in the queue). Both are means over all requests of the
+load, its warm-up and its end included. CPU: of all the server's tasks, also those that have ended, over the same time.
 ``waiting_pct``: 50 looks a second at no more than 32 tasks. Not timed: starting the server and the backend.
 Clock: CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with it.
 
 The backend is a real TCP service, one event loop on the client's CPU, that answers each question by itself after its
 delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions is compared with the server's,
-and a row where they differ is void.
+and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504.
 
 Known bias: a closed loop hides how long clients on a schedule of their own would wait. Client, backend and server share
 the machine. Little's line counts the delay that was asked for, so the time that a request takes besides (connecting,
@@ -37,7 +37,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from c10k_probe.experiment import Bench, Cell, Experiment, Row, Samples
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
 from ._blocking_calls import call
 from ._blocking_design import (
@@ -55,6 +55,7 @@ from ._blocking_design import (
     check,
     window_s,
 )
+from ._blocking_findings import findings
 from ._blocking_judges import JUDGES
 from ._blocking_measure import Ask, steps
 from ._blocking_rows import CHARTS, VIEWS, BlockingRow, rows
@@ -100,6 +101,10 @@ class Blocking(Experiment[BlockingParameters]):
         """See ``_blocking_rows.rows``."""
         return list(rows(samples, seed))
 
+    def fit(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """From how many requests on each pool answers no more."""
+        return findings(samples, seed)
+
 
 def _ask(parameters: BlockingParameters, cell: Cell, workers_count: int, seed: int) -> Ask:
     part, delay_ns = str(cell.key["part"]), int(cell.key["delay_ns"])
@@ -113,6 +118,8 @@ def _ask(parameters: BlockingParameters, cell: Cell, workers_count: int, seed: i
         is_kept_alive=parameters.keep_alive == "on" if is_plateau else part != LIMIT,
         window_s=window_s(delay_ns, parameters.cycles),
         seed=seed,
+        fault=parameters.fault if is_plateau else "none",
+        fault_after_count=parameters.fault_after,
     )
 
 

@@ -130,6 +130,7 @@ int main(int argc, char **argv)
     helper_start("reference_server");
     open_listener();
     work_prepare(server.listener_fd);
+    backend_hear(STDIN_FILENO, server_read_commands);
     server.self_status_fd = (int)CHECK(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
     server.model->prepare();
     emit("{\"type\":\"ready\",\"port\":%u,\"backlog\":%" PRId64 ",\"pid\":%d,\"model\":\"%s\"}", server.port,

@@ -2,11 +2,12 @@
  * server_backend.c - asks a backend with blocking calls. The contract is in server_work.h. A question is one byte, its
  * answer one byte (backend.c). Sources: tcp(7), socket(7) (SO_RCVTIMEO), shutdown(2).
  */
-#include "helper.h"
+#include "server.h"
 #include "server_work.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -14,6 +15,18 @@
 static _Thread_local int own_fd = -1;
 static atomic_int highest_fd;
 static atomic_bool is_ending;
+static struct {
+    pid_t task; /* a process's first thread */
+    int fd;
+    void (*on_told)(void);
+} hearing;
+
+void backend_hear(int fd, void (*on_told)(void))
+{
+    hearing.task = getpid();
+    hearing.fd = fd;
+    hearing.on_told = on_told;
+}
 
 static void note_highest(int fd)
 {
@@ -53,6 +66,28 @@ static int open_connection(struct backend_totals *totals)
     return fd;
 }
 
+/* Until the answer is there, or it is too late: recv then says so. A task that is told to end by a descriptor
+ * goes on listening to it. */
+static void wait_for_answer(int fd)
+{
+    const int64_t until_ns = now_ns() + work_options.backend_timeout_ns;
+    struct pollfd watched[] = {{.fd = fd, .events = POLLIN}, {.fd = hearing.fd, .events = POLLIN}};
+    while (getpid() == hearing.task && gettid() == hearing.task && !server.is_quitting && now_ns() < until_ns) {
+        (void)poll(watched, ARRAY_COUNT(watched), (int)((until_ns - now_ns()) / 1000000) + 1);
+        if (watched[0].revents != 0) {
+            return;
+        }
+        if (watched[1].revents != 0) {
+            hearing.on_told();
+        }
+    }
+}
+
+static bool is_over(void)
+{
+    return atomic_load(&is_ending) || server.is_quitting;
+}
+
 /* One byte there, one byte back; 0 or the error. */
 static int exchange(int fd)
 {
@@ -60,10 +95,11 @@ static int exchange(int fd)
     ssize_t count;
     while ((count = send(fd, &byte, 1, MSG_NOSIGNAL)) < 0 && errno == EINTR) {
     }
-    while (count == 1 && !atomic_load(&is_ending) && (count = recv(fd, &byte, 1, 0)) < 0 && errno == EINTR) {
+    wait_for_answer(fd);
+    while (count == 1 && !is_over() && (count = recv(fd, &byte, 1, 0)) < 0 && errno == EINTR) {
         count = 1;
     }
-    return count < 0 ? errno : count == 0 || atomic_load(&is_ending) ? ECONNRESET : 0;
+    return count < 0 ? errno : count == 0 || is_over() ? ECONNRESET : 0;
 }
 
 int backend_ask(struct backend_totals *totals)

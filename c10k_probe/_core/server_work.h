@@ -74,6 +74,9 @@ struct backend_totals {
     _Atomic int64_t asked_count, failed_count, timed_out_count, connections_count, wait_ns;
 };
 
+/* The first thread of this process calls on_told when fd is readable also while it waits for the backend. */
+void backend_hear(int fd, void (*on_told)(void));
+
 /* 200, 502 or 504. Over a connection that the calling thread keeps, which is opened when there is none. */
 int backend_ask(struct backend_totals *totals);
 
