@@ -23,7 +23,6 @@ WARMUP_NS: Final = 100 * NS_PER_MS
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
 SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to fill a queue; at 100 % nothing settles
 DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
-BASE: Final = "epoll"
 HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
 SMALL_PAGE: Final = "200us"
 WORKS: Final[Mapping[str, tuple[int | None, int | None]]] = {
@@ -33,6 +32,7 @@ WORKS: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "5ms-sleep": (None, 5 * NS_PER_MS),
 }
 """Work of a request by its name: CPU time and sleep, in nanoseconds."""
+EVENT_LOOP, AWAITING_LOOP = "epoll", "epoll-await"
 _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 
 
@@ -92,6 +92,11 @@ class GoodputParameters(Parameters):
     connections: int = parameter(
         2000, "Connections open at a time, at most; with --keep-alive on 256.", minimum=1, maximum=50_000
     )
+
+
+def base_of(work: str) -> str:
+    """The event loop that others are compared with: one that does not stand still while a handler sleeps."""
+    return AWAITING_LOOP if WORKS[work][1] else EVENT_LOOP
 
 
 def check(parameters: GoodputParameters) -> None:

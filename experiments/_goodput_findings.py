@@ -9,7 +9,7 @@ from c10k_probe import stats
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Samples, Verdict
 from c10k_probe.units import format_column
 
-from ._goodput_design import BASE, CLOSED, FULL_PCT, OPEN
+from ._goodput_design import CLOSED, FULL_PCT, OPEN, base_of
 from ._goodput_rows import Key, by_block, by_load, grade_of, known
 
 KNEE_SHARE: Final = 0.9  # of what is offered, answered in time
@@ -88,7 +88,7 @@ def _kept(block: Sequence[Samples]) -> float | None:
     """Goodput at the highest load over the best at any; None below the capacity, where nothing is beyond a knee."""
     goodput = {int(item.key["load_pct"]): values[0] for item in block if (values := known("goodput_per_s", [item]))}
     highest, best = max(goodput, default=0), max(goodput.values(), default=0.0)
-    return goodput[highest] / best if highest > FULL_PCT and best else None
+    return goodput[highest] / best if highest > FULL_PCT and len(goodput) > 1 and best else None
 
 
 def _beyond(value: stats.Interval) -> str:
@@ -103,8 +103,8 @@ def _by_clients(groups: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[
     """Each model over the event loop with the same work and the same number of clients."""
     for key, launches in sorted(groups.items()):
         model, work, keep_alive, loop, _, clients_count = key
-        base = groups.get((BASE, *key[1:]))
-        if model == BASE or base is None or loop != CLOSED:
+        base = groups.get((base_of(work), *key[1:]))
+        if model == base_of(work) or base is None or loop != CLOSED:
             continue
         value = stats.paired_ratio(by_block("goodput_per_s", launches), by_block("goodput_per_s", base), seed)
         if value is not None:
@@ -114,7 +114,7 @@ def _by_clients(groups: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[
 def ratio_subject(model: str, work: str, keep_alive: str, clients_count: int) -> str:
     """The name under which a comparison is found."""
     clients = "1 client" if clients_count == 1 else f"{clients_count:,} clients"
-    return f"{model} over {BASE}, {clients}, {way_text(work, keep_alive)}"
+    return f"{model} over {base_of(work)}, {clients}, {way_text(work, keep_alive)}"
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
@@ -124,9 +124,9 @@ def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     """C03: is a process for each connection good for small loads and terrible for large ones?"""
     restated = "a process for each connection does well with few clients and badly with many"
     rule = (
-        f"CONFIRMED when goodput of {PER_CONNECTION} over {BASE} with the same work is ≥{GOOD_RATIO} (low end) with "
-        f"{FEW_CLIENTS} clients and <{BAD_RATIO} (high end) with some other number, REFUTED when it is <{GOOD_RATIO} "
-        f"(high end) with {FEW_CLIENTS} or never <{BAD_RATIO}, PARTLY when arms differ; closed loops"
+        f"CONFIRMED when goodput of {PER_CONNECTION} over an event loop with the same work is ≥{GOOD_RATIO} (low end) "
+        f"with {FEW_CLIENTS} clients and <{BAD_RATIO} (high end) with some other number, REFUTED when it is "
+        f"<{GOOD_RATIO} (high end) with {FEW_CLIENTS} or never <{BAD_RATIO}, PARTLY when arms differ; closed loops"
     )
     parts, words = [], []
     arms = sorted({(str(row["work"]), str(row["keep_alive"])) for row in rows})
@@ -137,7 +137,8 @@ def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
             shown = ", ".join(f"{count:,}: {_shown(value)}" for count, value in sorted(ratios.items()))
             words.append(f"{way_text(work, keep_alive)}, by clients: {shown}")
     if not parts:
-        why = f"needs {PER_CONNECTION} and {BASE}, valid, --clients {FEW_CLIENTS} and others, --repeats 5 or more"
+        models = f"{PER_CONNECTION} and epoll (for a sleep epoll-await)"
+        why = f"needs {models}, valid, --clients {FEW_CLIENTS} and others, --repeats 5 or more"
         return Verdict("C03", restated, rule, NOT_MEASURED, why)
     verdict = "PARTLY" if {True, False} <= {*parts} else "INCONCLUSIVE" if None in parts else "CONFIRMED"
     if {*parts} == {False}:

@@ -259,6 +259,17 @@ def test_c03_by_its_rule(fork: dict[int, float], verdict: str) -> None:
     assert "keep-alive off, by clients: 8: " in found.evidence
 
 
+def test_c03_compares_a_handler_that_sleeps_with_a_loop_that_awaits_and_arms_that_differ_are_partly() -> None:
+    def sleeping(samples: list[Samples]) -> list[Samples]:
+        return [dataclasses.replace(item, key={**item.key, "work": "5ms-sleep"}) for item in samples]
+
+    good, bad = {8: 980.0, 64: 300.0}, {8: 500.0, 64: 300.0}
+    asleep = sleeping([*clients("epoll-await", BASE), *clients("epoll", {8: 10.0, 64: 10.0}), *clients("fork", good)])
+    assert verdict_on(asleep).verdict == "CONFIRMED"
+    assert ("fork over epoll-await, 8 clients, work 5ms-sleep, keep-alive off", "goodput_ratio") in findings_of(asleep)
+    assert verdict_on([*asleep, *clients("epoll", BASE), *clients("fork", bad)]).verdict == "PARTLY"
+
+
 def test_c03_needs_both_models_and_several_numbers_of_clients() -> None:
     for samples in (clients("fork", BASE), [*clients("epoll", {8: 1.0}), *clients("fork", {8: 1.0})]):
         assert verdict_on(samples).verdict == NOT_MEASURED
