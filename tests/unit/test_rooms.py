@@ -83,6 +83,7 @@ PRIVATE: dict[str, str] = {
     "_blocking_": "blocking",
     "_trace_": "trace_overhead",
     "_short_": "short_connections",
+    "_goodput_": "goodput",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late
