@@ -15,6 +15,8 @@
 #define C10K_SERVER_WORK_H
 
 #include <stdatomic.h>
+#include "helper.h" /* first: it says which functions the system's headers declare */
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
