@@ -17,6 +17,8 @@
 #include "helper.h"
 
 #include <stdatomic.h>
+#include "helper.h" /* first: it says which functions the system's headers declare */
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
