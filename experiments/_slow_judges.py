@@ -21,9 +21,9 @@ _RESTATED = (
 _RULE = (
     "F1: W + 8 or more clients with slow headers leave <10 % of others served within 5 s by a pool of W without "
     "time-out, and ≥99 % by event loops; F2: such a pool dies of it; F3: under as many, with a header time-out, pools "
-    "and event loops serve ≥90 % and live; F4: one request with 2 s of CPU has others wait ≥2 s (≥1.9 s from the first due) at an "
-    "event loop, and none over 1 s at a pool; CONFIRMED when all hold, REFUTED when none, PARTLY between; F1 and F2 "
-    "are needed"
+    "and event loops serve ≥90 % and live; F4: one request with 2 s of CPU has others wait ≥2 s (≥1.9 s from the first "
+    "due) at an event loop, and none over 1 s at a pool; CONFIRMED when all hold, REFUTED when none, PARTLY between; "
+    "F1 and F2 are needed"
 )
 Part = tuple[bool | None, list[str]]
 
