@@ -12,7 +12,7 @@ from ._slow_design import CPU, NONE, OFF, ON
 PER_CONNECTION = ("apache-prefork-php", "prefork", "thread-pool")  # a pool, one connection for each worker
 EVENT_LOOPS = ("nginx", "node", "tornado", "epoll", "poll", "select", "io_uring", "asyncio", "uvloop")
 SINGLE_LOOPS = ("node", "tornado")
-STARVED_PCT, SERVED_PCT, HEADROOM_COUNT = 10.0, 99.0, 8
+STARVED_PCT, SERVED_PCT, FED_PCT, HEADROOM_COUNT = 10.0, 99.0, 90.0, 8
 WORK_NS, NEAR_NS = 2e9, 1.9e9  # an innocent due at once waits for all of the work, but for the first few ms
 SOON_NS, SERVED_WITHIN_NS = 1e9, 5e9
 _RESTATED = (
@@ -20,10 +20,10 @@ _RESTATED = (
 )
 _RULE = (
     "F1: W + 8 or more clients with slow headers leave <10 % of others served within 5 s by a pool of W without "
-    "time-out, and ≥99 % by event loops; F2: such a pool dies of it; F3: with a header time-out pools and event loops "
-    "serve ≥90 % and live; F4: one request with 2 s of CPU has others wait ≥2 s (≥1.9 s from the first due) at an "
-    "event loop, and none over 1 s at a pool; CONFIRMED when all hold, REFUTED when none, PARTLY between; F1 and F2 "
-    "are needed"
+    "time-out, and ≥99 % by event loops; F2: such a pool dies of it; F3: under as many, with a header time-out, pools "
+    "and event loops serve ≥90 % and live; F4: one request with 2 s of CPU has others wait ≥2 s (≥1.9 s from the first "
+    "due) at an event loop, and none over 1 s at a pool; CONFIRMED when all hold, REFUTED when none, PARTLY between; "
+    "F1 and F2 are needed"
 )
 Part = tuple[bool | None, list[str]]
 
@@ -100,13 +100,16 @@ def _crashed(heads: Sequence[FlatRow]) -> Part:
 
 def _defended(heads: Sequence[FlatRow]) -> Part:
     pools, loops = (_at_least(heads, names, (ON,)) for names in (PER_CONNECTION, EVENT_LOOPS))
-    most = {row["server"]: _number(row, "died_count") for row in (*pools, *loops)}
     hold = [
-        _all(group, lambda row: _number(row, "served_pct") >= 90.0 and not most[row["server"]])
+        _all(group, lambda row: _number(row, "served_pct") >= FED_PCT and not _number(row, "died_count"))
         for group in (pools, loops)
     ]
-    texts = [_served_text(row) for row in (*pools, *loops)]
-    return _both(*hold), texts or ["needs a pool and an event loop that have time-outs"]
+    judged = [*pools, *loops]
+    overrun = [
+        row for row in heads if row["defence"] == ON and _number(row, "served_pct") < FED_PCT and row not in judged
+    ]
+    texts = [_served_text(row) for row in judged] + [f"yet {_served_text(row)}" for row in overrun]
+    return _both(*hold), texts if judged else ["needs a pool and an event loop that have time-outs"]
 
 
 def _worked(rows: Sequence[FlatRow]) -> Part:

@@ -3,7 +3,8 @@
  * connects to 127.0.0.1 and nowhere else: there is no option for an address.
  *
  * Kinds (--kind), each with one connection a client, kept as long as the server keeps it:
- *   head   a request whose header comes a byte at a time, and is not whole before --request-bytes
+ *   head   a request whose header comes a byte at a time, the first at once, and is not whole before
+ *          --request-bytes
  *   body   a whole header that announces a body, which comes a byte at a time; --request-bytes in all
  *   read   --request-bytes of whole requests at once, without a pause, whose answers are read a byte at a
  *          time with the smallest receive buffer and segments of 536 bytes, so that the server cannot get rid

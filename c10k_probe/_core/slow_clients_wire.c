@@ -60,6 +60,7 @@ void wire_start(void)
     case SLOW_HEAD:
         memcpy(request, HEAD_START, start_bytes);
         memcpy(request + request_bytes - end_bytes, HEAD_END, end_bytes);
+        swift_bytes = 1; /* a connection that has said nothing may be kept from the server (TCP_DEFER_ACCEPT) */
         break;
     case SLOW_BODY:
         swift_bytes = write_body_request();

@@ -134,6 +134,9 @@ def test_all_parts_confirm_and_none_refutes() -> None:
     assert found.verdict == "PARTLY"
     words = ["F1 holds", "F2 does not hold: 0 of 1 launches", "F3 holds", "F4 holds"]
     assert all(word in found.evidence for word in words), found.evidence
+    overrun = verdict_of(STARVED, FED, *DEFENDED, launch(POOL, 5000, 0, defence="on"))
+    assert f"F3 holds: {POOL} 100 % at 24 (defence on)" in overrun.evidence
+    assert f"yet {POOL} 0.00 % at 5,000 (defence on)" in overrun.evidence
     unharmed = (launch(POOL, 24, 100), launch(LOOP, 24, 50))
     harmed = (launch(POOL, 24, 0, defence="on"), launch(LOOP, 24, 0, defence="on"))
     assert verdict_of(*unharmed, *harmed).verdict == "REFUTED"
