@@ -70,7 +70,7 @@ def test_rows_are_those_of_a_model(tmp_path: Path, temporary: Path, monkeypatch:
             assert row["open_count"] == row["target_count"] == row["established_count"]
         assert (own[-1]["echo_asked_count"], own[-1]["echo_failed_count"]) == ("130", "0")
         assert (own[-1]["probe_sent_count"], own[-1]["probe_failed_count"]) == ("20", "0")
-        assert float(own[-1]["server_slab_bytes_per_connection"]) > 0
+        assert own[-1]["server_slab_bytes_per_connection"] and own[-1]["server_private_bytes_per_connection"]
     assert "worker_connections=" in of_server(rows, "nginx")[0]["server_settings"]
     if not is_there:
         [missing] = of_server(rows, "cherokee")
