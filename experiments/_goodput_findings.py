@@ -124,9 +124,9 @@ def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     """C03: is a process for each connection good for small loads and terrible for large ones?"""
     restated = "a process for each connection does well with few clients and badly with many"
     rule = (
-        f"CONFIRMED when goodput of {PER_CONNECTION} over an event loop with the same work is ≥{GOOD_RATIO} (low end) with "
-        f"{FEW_CLIENTS} clients and <{BAD_RATIO} (high end) with some other number, REFUTED when it is <{GOOD_RATIO} "
-        f"(high end) with {FEW_CLIENTS} or never <{BAD_RATIO}, PARTLY when arms differ; closed loops"
+        f"CONFIRMED when goodput of {PER_CONNECTION} over an event loop with the same work is ≥{GOOD_RATIO} (low end) "
+        f"with {FEW_CLIENTS} clients and <{BAD_RATIO} (high end) with some other number, REFUTED when it is "
+        f"<{GOOD_RATIO} (high end) with {FEW_CLIENTS} or never <{BAD_RATIO}, PARTLY when arms differ; closed loops"
     )
     parts, words = [], []
     arms = sorted({(str(row["work"]), str(row["keep_alive"])) for row in rows})
@@ -137,7 +137,8 @@ def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
             shown = ", ".join(f"{count:,}: {_shown(value)}" for count, value in sorted(ratios.items()))
             words.append(f"{way_text(work, keep_alive)}, by clients: {shown}")
     if not parts:
-        why = f"needs {PER_CONNECTION} and epoll (for a sleep epoll-await), valid, --clients {FEW_CLIENTS} and others, --repeats 5 or more"
+        models = f"{PER_CONNECTION} and epoll (for a sleep epoll-await)"
+        why = f"needs {models}, valid, --clients {FEW_CLIENTS} and others, --repeats 5 or more"
         return Verdict("C03", restated, rule, NOT_MEASURED, why)
     verdict = "PARTLY" if {True, False} <= {*parts} else "INCONCLUSIVE" if None in parts else "CONFIRMED"
     if {*parts} == {False}:
