@@ -153,13 +153,18 @@ def test_backend_and_server_count_the_same_and_obey_little(model: str) -> None:
 
 
 def test_a_blocking_pool_reaches_the_line_within_5_pct() -> None:
-    """With delays so wide that this is no question of speed: a window of whole delays, every worker always busy."""
-    delay_ns = 250 * MS
+    """12 requests at once, 4 workers: three delays, so wide that this is no question of speed."""
+    delay_ns, count, workers_count = 400 * MS, 12, 4
     with Backend(delay_ns) as backend, REFERENCE_MODELS["thread-pool"].start(options(backend)) as server:
-        with Sender(server.port, 8, keep_alive=False, timeout_s=20) as sender:
-            report = sender.pump(1.0, 0.35)  # it begins and ends amid a delay
-    assert report.failed_count == 0
-    assert report.rate_per_s == pytest.approx(4 * 1e9 / delay_ns, rel=0.05)
+        connections = [connect(server.port) for _ in range(count)]
+        began_ns = time.monotonic_ns()
+        for connection in connections:
+            connection.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        for connection in connections:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            connection.close()
+        taken_ns = time.monotonic_ns() - began_ns
+    assert count * 1e9 / taken_ns == pytest.approx(workers_count * 1e9 / delay_ns, rel=0.05)
 
 
 def test_a_request_for_plain_needs_no_backend(model: str) -> None:

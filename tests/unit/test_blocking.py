@@ -1,0 +1,223 @@
+"""``blocking``: its cells, its rows, its findings, and each verdict by its rule, from made samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import pytest
+from c10k_probe.experiments import _blocking_design as design
+from c10k_probe.experiments import _blocking_judges as judges
+from c10k_probe.experiments._blocking_findings import findings
+from c10k_probe.experiments._blocking_rows import BlockingRow, rows
+
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import FlatRow, Samples, Scalar, columns, flatten
+from c10k_probe.parameters import build_parameters
+
+MS = 10**6
+SEED = 1
+LAUNCHES = 5
+
+
+def made(
+    key: Mapping[str, str | int], facts: Mapping[str, Scalar], values: Mapping[str, Sequence[int]] | None = None
+) -> list[Samples]:
+    """Five launches that are nearly alike."""
+    whole = {"delay_ns": 50 * MS, "cpu_ns": 0, "concurrency_count": 8, **key}
+    key = {name: whole[name] for name in ("part", "model", "workers", "delay_ns", "cpu_ns", "concurrency_count")}
+    scaled = lambda value, block: value * (1 + block / 1000) if isinstance(value, float) else value  # noqa: E731
+    return [
+        Samples(key, block, values or {}, {name: scaled(value, block) for name, value in facts.items()})
+        for block in range(LAUNCHES)
+    ]
+
+
+def flat(samples: Sequence[Samples]) -> list[FlatRow]:
+    """The rows as judges get them."""
+    return [flatten(row) for row in rows(samples, SEED)]
+
+
+def plateau(model: str, workers: int, concurrency: int, ratio: float, cpu_pct: float = 5.0) -> list[Samples]:
+    line_per_s = min(workers, concurrency) * 20.0
+    facts = {
+        "requests_per_s": ratio * line_per_s,
+        "of_line_ratio": ratio,
+        "server_cpu_pct": cpu_pct,
+        "line_per_s": line_per_s,
+    }
+    key = {"part": "plateau", "model": model, "workers": str(workers), "concurrency_count": concurrency}
+    return made(key, {**facts, "client_cpu_pct": 3.0, "backend_asked_count": 9, "server_asked_count": 9})
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def parameters(**given: str) -> design.BlockingParameters:
+    """As the command line makes them."""
+    return build_parameters(design.BlockingParameters, given, quick=False)
+
+
+def test_every_part_has_cells_and_no_two_are_alike() -> None:
+    cells = list(design.cells(parameters(part="all", model="all")))
+    assert {cell.key["part"] for cell in cells} == set(design.PARTS)
+    assert len({cell.name for cell in cells}) == len(cells)
+    by_part = {part: [cell for cell in cells if cell.key["part"] == part] for part in design.PARTS}
+    assert len(by_part["surface"]) == 4 * 3
+    assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 2 + 4
+    assert all(cell.needs.tasks_count >= 1 for cell in by_part["plateau"])
+
+
+def test_places_are_w_of_littles_law() -> None:
+    found = {model: design.places(model, 4, 100) for model in design.SHOWN}
+    assert found == {
+        **dict.fromkeys(("epoll-pool", "prefork", "thread-pool"), 4),
+        **dict.fromkeys(("epoll-await", "thread", "fork"), 100),
+        "epoll": 1,
+    }
+
+
+def test_a_pool_whose_clients_would_starve_is_refused() -> None:
+    design.check(parameters(keep_alive="on", workers="8", concurrency="8"))
+    with pytest.raises(UsageError, match=r"--keep-alive on: with 8 workers, 2 of 10 connections"):
+        design.check(parameters(keep_alive="on", workers="8", concurrency="10"))
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_has_what_was_measured_and_nothing_else() -> None:
+    (row,) = flat(plateau("prefork", 8, 64, 1.0))
+    assert set(row) == {column.name for column in columns(BlockingRow)}
+    assert row["of_line_ratio"] == pytest.approx(1.002)
+    assert (row["launches_count"], row["grade"], row["backend_asked_count"]) == (5, "ok", 45)
+    assert [row[name] for name in ("added_ns", "memory_bytes", "in_worker_over_full_ratio", "failed_count")] == [
+        None
+    ] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "grade", "reason"),
+    [
+        ({"server_asked_count": 8}, "void", "the backend counted 45 questions, the server 40"),
+        ({"failed_count": 2}, "shaky", "10 failed"),
+        ({"backend_failed_count": 3}, "shaky", "the backend failed 15 requests"),
+        ({"client_cpu_pct": 90.0}, "shaky", "the client used 90 % of its CPU"),
+        (
+            {"own_failure": "bind: EADDRINUSE", "served_connections_count": 63},
+            "void",
+            "could not open a connection: bind",
+        ),
+        (
+            {"own_failure": "bind: EADDRINUSE", "served_connections_count": 64},
+            "shaky",
+            "could not open a connection: bind",
+        ),
+    ],
+)
+def test_what_makes_a_row_worse(change: dict[str, Scalar], grade: str, reason: str) -> None:
+    samples = plateau("prefork", 8, 64, 1.0)
+    changed = [Samples(item.key, item.block, item.values, {**item.facts, **change}) for item in samples]
+    (row,) = flat(changed)
+    assert row["grade"] == grade
+    assert reason in str(row["grade_reason"])
+
+
+def test_where_the_plateau_begins() -> None:
+    steps = {8: 0.5, 16: 0.97, 32: 1.0}
+    samples = [
+        item
+        for count, share in steps.items()
+        for item in made(
+            {"part": "plateau", "model": "prefork", "workers": "16", "concurrency_count": count},
+            {"requests_per_s": share * 16 * 20.0},
+        )
+    ]
+    (found,) = findings(samples, SEED)
+    assert (found.subject, found.column) == ("prefork, workers 16", "plateau_from_count")
+    assert found.value is not None
+    assert found.value.middle == 16
+    (missed,) = findings([item for item in samples if item.key["concurrency_count"] == 8], SEED)
+    assert missed.value is None
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("above", "enough", "cpu_pct", "verdict"),
+    [
+        (1.0, 0.99, 5.0, "CONFIRMED"),
+        (0.7, 0.5, 5.0, "REFUTED"),
+        (1.0, 0.5, 5.0, "PARTLY"),
+        (1.0, 0.99, 80.0, "PARTLY"),
+        (0.951, 0.99, 5.0, "CONFIRMED"),
+        (0.9495, 0.99, 5.0, "INCONCLUSIVE"),
+    ],
+)
+def test_c25(above: float, enough: float, cpu_pct: float, verdict: str) -> None:
+    samples = plateau("prefork", 8, 64, above, cpu_pct) + plateau("prefork", 64, 64, enough)
+    assert judges.judge_c25(flat(samples), ()).verdict == verdict
+    assert judges.judge_c25(flat(plateau("prefork", 8, 64, 1.0)), ()).verdict == "NOT-MEASURED"
+
+
+@pytest.mark.parametrize(
+    ("added_ms", "verdict"), [((1.0,), "REFUTED"), ((900.0,), "CONFIRMED"), ((1.0, 900.0), "PARTLY")]
+)
+def test_c02(added_ms: tuple[float, ...], verdict: str) -> None:
+    samples = made({"part": "second-user", "model": "prefork", "workers": "1"}, {}, {"added": [10**9] * 10})
+    for workers, added in enumerate(added_ms, 2):
+        key = {"part": "second-user", "model": "prefork", "workers": str(workers)}
+        samples += made(key, {}, {"added": [round(added * MS)] * 10})
+    found = judges.judge_c02(flat(samples), ())
+    assert found.verdict == verdict
+    assert "prefork with 1:" in found.evidence  # shown, and not judged: no worker is free there
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"), [((1.0, 1.1), "REFUTED"), ((1.3, 1.5), "CONFIRMED"), ((1.0, 1.5), "PARTLY")]
+)
+def test_c04(ratios: tuple[float, float], verdict: str) -> None:
+    base = {"part": "limit", "model": "prefork", "workers": "16", "delay_ns": 20 * MS}
+    samples = made({**base, "concurrency_count": 16}, {"in_worker_ns": 20.0 * MS})
+    for count, ratio in zip((32, 256), ratios, strict=True):
+        samples += made({**base, "concurrency_count": count}, {"in_worker_ns": ratio * 20.0 * MS, "queue_ns": 1.0 * MS})
+    assert judges.judge_c04(flat(samples), ()).verdict == verdict
+    assert judges.judge_c04([], ()).verdict == "NOT-MEASURED"
+
+
+@pytest.mark.parametrize(
+    ("off_cpu", "asleep", "verdict"), [(95.0, 80.0, "CONFIRMED"), (95.0, 20.0, "REFUTED"), (50.0, 80.0, "REFUTED")]
+)
+def test_c35(off_cpu: float, asleep: float, verdict: str) -> None:
+    samples: list[Samples] = []
+    for delay, work in product((0, 10 * MS), (MS, 10 * MS)):
+        key = {"part": "surface", "model": "prefork", "workers": "8", "delay_ns": delay, "cpu_ns": work}
+        waits = {"off_cpu_pct": off_cpu, "waiting_pct": asleep} if delay else {"off_cpu_pct": 1.0, "waiting_pct": 1.0}
+        samples += made(key, waits)
+    found = judges.judge_c35(flat(samples), ())
+    assert found.verdict == verdict  # cells without a backend do not count
+    assert "S/(S+CPU) 0.91" in found.evidence
+
+
+@pytest.mark.parametrize(("others", "verdict"), [(900.0, "INCONCLUSIVE"), (1500.0, "REFUTED")])
+def test_c52_judges_its_half(others: float, verdict: str) -> None:
+    samples: list[Samples] = []
+    for model, rate in (("epoll", 1000.0), ("prefork", others)):
+        key = {"part": "one-cpu", "model": model, "workers": "1", "delay_ns": 0, "cpu_ns": 100_000}
+        samples += made(key, {"requests_per_cpu_s": rate})
+    assert judges.judge_c52(flat(samples), ()).verdict == verdict
+    assert judges.judge_c52([], ()).verdict == "NOT-MEASURED"
+
+
+@pytest.mark.parametrize(
+    ("small_ns", "failed", "verdict"), [(9_000, 0, "PARTLY"), (60 * MS, 0, "CONFIRMED"), (9_000, 1, "REFUTED")]
+)
+def test_c58(small_ns: int, failed: int, verdict: str) -> None:
+    samples: list[Samples] = []
+    for name in design.CALL_NAMES:
+        values = {"blocked": [small_ns]} if "fits" in name else {"blocked": [51 * MS], "after": [MS]}
+        key = {"part": "calls", "model": name, "workers": "1", "concurrency_count": 1}
+        samples += made(key, {"failed_count": failed}, values)
+    assert judges.judge_c58(flat(samples), ()).verdict == verdict
+    assert judges.judge_c58(flat(samples[:LAUNCHES]), ()).verdict == "NOT-MEASURED"
