@@ -14,6 +14,7 @@ EFFICIENT: Final = 0.8
 EVEN: Final = 1.25
 NO_WORSE: Final = 1.5
 IDLE_DOUBT: Final = 0.1
+FULL: Final = 0.9  # of one CPU: with less the loop was not at full load
 
 
 def _number(row: FlatRow, name: str) -> float | None:
@@ -97,7 +98,7 @@ def judge_c54(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     restated = "one thread suits one cloud instance"
     rule = (
         "CONFIRMED when this run may use one CPU; REFUTED when it may use n, and one event loop at full load leaves "
-        "(n-1)/n of their time or more to others, less 10 %"
+        "(n-1)/n of their time or more to others, less 10 %; INCONCLUSIVE when the loop had under 0.9 of a CPU"
     )
     row = next((row for row in rows if row["arm"] == "epoll" and row["throughput_per_s"] is not None), None)
     if row is None or row["cpu_per_request_ns"] is None:
@@ -106,6 +107,8 @@ def judge_c54(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     if cpus_count <= 1:
         return Verdict("C54", restated, rule, "CONFIRMED", "this run may use one CPU")
     used = float(row["throughput_per_s"] or 0) * float(row["cpu_per_request_ns"] or 0) / 1e9
+    if used < FULL:
+        return Verdict("C54", restated, rule, "INCONCLUSIVE", f"the event loop had {used:.2f} of a CPU: no full load")
     idle = 1 - used / cpus_count
     is_idle = idle >= (cpus_count - 1) / cpus_count - IDLE_DOUBT
     evidence = f"one event loop at full load used {used:.2f} of {cpus_count} CPUs, and left {100 * idle:.0f} % of them"

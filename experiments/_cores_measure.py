@@ -21,6 +21,7 @@ from ._cores_design import ARMS, LONG, Arm, CoresParameters
 
 _TIMEOUT_S: Final = 10.0
 _WARM_UP_S: Final = 0.1
+_WARM_UPS_COUNT: Final = 50
 _SPARSE_PER_S: Final = 100.0  # at most: each connection is to find every worker asleep
 _SPARSE_UTILISATION: Final = 0.1  # of one CPU, at most
 _SPARSE_S: Final = 0.3  # or ten connections
@@ -114,7 +115,7 @@ def _check_alive(ask: Ask, server: Server) -> None:
 def _closed(ask: Ask, server: Server) -> dict[str, Scalar]:
     """What it can do."""
     with ask.sender(server, ask.parameters.concurrency) as sender:
-        sender.pump(_WARM_UP_S)
+        _warm_up(ask, sender)
         before = tree.read_tree(server.session, memory=False).cpu_run_s
         report = sender.pump(ask.duration_s)
         after = tree.read_tree(server.session, memory=False).cpu_run_s
@@ -128,6 +129,14 @@ def _closed(ask: Ask, server: Server) -> dict[str, Scalar]:
         "closed_client_pct": 100 * report.client_busy_ratio,
         "cpu_per_request_ns": used_ns,
     }
+
+
+def _warm_up(ask: Ask, sender: Sender) -> None:
+    """For 100 ms, and until something was answered: a program that was just started may take longer."""
+    for _ in range(_WARM_UPS_COUNT):
+        if sender.pump(_WARM_UP_S).requests_count:
+            return
+    raise native.HelperError(f"{ask.name} answered nothing within {_WARM_UPS_COUNT * _WARM_UP_S:g} s")
 
 
 def _open(ask: Ask, server: Server, connections_count: int, rate_per_s: float) -> tuple[OpenLoop, _Reading, _Reading]:

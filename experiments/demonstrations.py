@@ -10,6 +10,7 @@ interval of 1 ms. starved-pool: four opens of a FIFO hold a pool of four threads
 ``localhost`` takes beside them. Every deadlock and lost update is made once with care too (one order, a lock): it has
 to get through, or the demonstration shows nothing.
 
+Timed: ``--patience`` after a program has settled; a timer from its due moment, a look-up from its call to its answer.
 Not timed: starting the program, and its CPU time before it has settled. Clock: the program's own monotonic one; CPU
 time from the scheduler's account (schedstat). Known bias: a delay is at least its cause, and longer on a busy machine.
 

@@ -24,25 +24,25 @@ MS = 1_000_000
 def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
     if missing := {arm.model.missing for arm in ARMS.values()} - {""}:
         cannot_run("; ".join(sorted(missing)))
-    small = ("--repeats", 1, "--workers", W, "--duration", "200ms", "--connections", 60, "--concurrency", 16)
+    small = ("--repeats", 1, "--workers", W, "--duration", "200ms", "--concurrency", 16, "--load", "short")
     finished = run("cores", *small, "--csv", "-", cwd=tmp_path)
 
     assert finished.code == 0, finished.stderr
     rows = rows_of(finished.stdout)
-    assert len(rows) == 2 * len(ARMS)
+    assert len(rows) == len(ARMS)
     for row in rows:
         shares = [int(word) for word in row["worker_shares"].split()]
         assert (row["status"], row["failed_count"]) == ("ok", "0")
         assert len(shares) == int(row["workers_count"]) == (1 if row["arm"] in ("epoll", "node") else W)
         assert sum(shares) == int(row["intended_count"]), "every request is some worker's"
         assert (row["max_to_mean_ratio"] == "") == (len(shares) == 1)
-        assert int(row["accepted_count"]) == (sum(shares) if row["load"] == "short" else 60)
-        assert (row["wakeups_per_accept_ratio"] == "") == (row["load"] == "long")
+        assert int(row["accepted_count"]) == sum(shares), "a connection for each"
+        assert int(row["sparse_count"]) == 30
         assert (row["binomial_ratio"] != "") <= (row["arm"] == "reuseport")
         if len(os.sched_getaffinity(0)) < 4 and len(shares) > 1:
             assert (row["speed_up_ratio"], row["speed_up_grade"]) == ("", "void")
             assert "CPUs" in row["speed_up_reason"]
-    short = {row["arm"]: row for row in rows if row["load"] == "short"}
+    short = {row["arm"]: row for row in rows}
     woken = {name: float(row["wakeups_per_accept_ratio"]) for name, row in short.items()}
     assert woken["inherited"] > 2 > woken["exclusive"], "all that wait are woken, or one"
     assert max(woken["reuseport"], woken["passed"]) < 2
@@ -51,7 +51,15 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
         assert max(shares) - min(shares) <= 1, "in turn"
 
 
-@pytest.mark.parametrize("name", ["passed", "reuseport", "node-cluster", "nginx-node"])
+def test_kept_connections_are_shared_too() -> None:
+    ask = subject.Ask(CoresParameters(duration=100 * MS, concurrency=8, connections=60), "passed", W, "long", 1)
+    launch = subject.measure(ask)
+    assert launch.facts["accepted_count"] == 60
+    assert (len(launch.worker_requests), sum(launch.worker_requests)) == (W, launch.facts["intended_count"])
+    assert "wakeups" not in launch.facts, "no connection comes alone"
+
+
+@pytest.mark.parametrize("name", ["passed", "node-cluster", "nginx-node"])
 def test_a_worker_that_dies_fails_the_launch_and_nothing_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if ARMS[name].model.missing:
         cannot_run(ARMS[name].model.missing)

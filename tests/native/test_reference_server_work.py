@@ -16,7 +16,8 @@ REQUESTS_COUNT = 4
 CPU_NS, SLEEP_NS = 100_000, 2_000_000
 HELD_NS = 200_000_000
 CANNOT_TELL_QUEUE = {"io_uring"}  # the kernel receives
-ALONE = {"epoll-reuseport": 1, "epoll-exclusive": 1}  # workers: two of them would not block each other
+# Workers: two of them would not block each other.
+ALONE = {"epoll-reuseport": 1, "epoll-exclusive": 1, "epoll-inherited": 1, "epoll-passed": 1}
 SERVES_SEVERAL = {"thread", "fork", "prefork", "thread-pool", "epoll-await", "epoll-pool"}
 
 

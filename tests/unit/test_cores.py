@@ -133,7 +133,8 @@ def test_requests_without_an_answer_make_a_row_void() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus_count", "cpu_ns", "expected"), [(1, 1e6, "CONFIRMED"), (4, 1e6, "REFUTED"), (4, 3e6, "INCONCLUSIVE")]
+    ("cpus_count", "cpu_ns", "expected"),
+    [(1, 1e6, "CONFIRMED"), (4, 1e6, "REFUTED"), (4, 3e6, "INCONCLUSIVE"), (4, 5e5, "INCONCLUSIVE")],
 )
 def test_c54_asks_what_one_loop_leaves(cpus_count: int, cpu_ns: float, expected: str) -> None:
     launches = [
