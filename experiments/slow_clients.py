@@ -13,7 +13,7 @@ Then the slow ones leave, all at once, and innocents go on for a while: the time
 moment from which on each innocent was answered within 1 s. The time to starvation runs from the first slow client to
 the moment from which on no innocent was served. A launch is a fresh server. Clock: CLOCK_MONOTONIC.
 
-Kinds. head: the header of a request; body: the body of one; read: the answers, of 1,771 requests at once, with the
+Kinds. head: the header of a request; body: the body of one; read: the answers, of 664 requests at once, with the
 smallest receive buffer; idle: nothing is said. A byte each ``--interval``; whom the server throws out comes again at
 its next turn. cpu: no slow client at all, but one request that takes ``--work`` of CPU time, where a server has a page
 that does: the counter-arm. Innocents that were due while it worked are judged.
@@ -27,10 +27,11 @@ own 60 s, which no launch lasts, and with Node.js's time-outs at 0; so it is not
 Slow clients are let loose on servers of this run only: there is no option for an address or a port, the helper knows
 127.0.0.1 alone, and before it opens connections it is checked that processes started here hold the port.
 
-Known bias: client and server share the machine, and innocents and slow clients a CPU. The accept queue adds to the
-apparent room of a pool. A body is answered before it is whole by nginx, Node.js and the project's own servers. On Linux
-Apache has the kernel hold connections that have said nothing (TCP_DEFER_ACCEPT). Slow clients leave with a reset.
-ListenOverflows and TCP's time-outs are the whole network namespace's.
+Known bias: client and server share the machine, and innocents and slow clients a CPU. A slow reader costs the server
+the work for all its requests when it comes, besides what it holds. The accept queue adds to the apparent room of a
+pool. A body is answered before it is whole by nginx, Node.js and the project's own servers. On Linux Apache has the
+kernel hold connections that have said nothing (TCP_DEFER_ACCEPT). Slow clients leave with a reset. ListenOverflows and
+TCP's time-outs are the whole network namespace's.
 
 Sources: httpd's documentation of mod_reqtimeout, core and mpm_common; nginx's of ngx_http_core_module; Node.js's of
 http; tcp(7), sock_diag(7), proc_net(5).

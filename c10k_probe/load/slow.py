@@ -22,7 +22,7 @@ from c10k_probe.observe import processes, tree
 KINDS: Final = ("head", "body", "read", "idle")
 MOST_COUNT: Final = 20_000  # SLOW_CLIENTS_MAX in slow_clients.h
 CLIENT_BYTES: Final = 12  # of user memory: struct slow_client
-_REQUEST_BYTES: Final = {"head": 4096, "body": 65_536, "read": 65_536, "idle": 4096}
+_REQUEST_BYTES: Final = {"head": 4096, "body": 65_536, "read": 24_576, "idle": 4096}
 _POLL_S: Final = 0.01
 _ANSWER_BYTES: Final = 4096
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from c10k_probe.cli.app import COMMON_OPTIONS, COMMON_SWITCHES
 from c10k_probe.exits import ExitCode, UsageError, UserError
+from c10k_probe.parameters import options_of
 from c10k_probe.registry import documentation, find_experiments, load, outline
 
 GOOD = '''"""Does it work?
@@ -61,6 +63,13 @@ def test_packaged_experiments_are_sorted_by_name() -> None:
     found = find_experiments()
     assert list(found) == sorted(found)
     assert all(experiment.name == name for name, experiment in found.items())
+
+
+def test_no_parameter_is_hidden_by_what_every_run_takes() -> None:
+    taken = {name for name, *_ in (*COMMON_OPTIONS, *COMMON_SWITCHES)}
+    for name, experiment in find_experiments().items():
+        own = {option for option, _, _ in options_of(experiment.parameters_type)}
+        assert not own & taken, name
 
 
 def test_a_users_folder_is_added(tmp_path: Path) -> None:
