@@ -33,6 +33,7 @@ HELPERS: Final = (
     "reference_server",
     "connection_holder",
     "http_sender",
+    "backend",
     "readiness",
     "scheduling",
 )

@@ -35,11 +35,12 @@
  *
  * Known bias:
  *   - one thread: with client_cpu_ns near duration_ns it is the limit, and not the server.
+ *   - a server that closes a kept connection just as a request comes on it has reset that request: none is sent again.
  *   - a closed loop hides what clients on a schedule of their own would meet (coordinated omission).
  *   - client and server share the machine; the loopback's soft interrupts run in whoever sends.
  *
- * The parts: http_sender_answer.c (reading), http_sender_connections.c, http_sender_open.c, http_sender_closed.c,
- * holder_random.c.
+ * The parts: http_sender_answer.c (reading), http_sender_connections.c, http_sender_places.c (who is free, who is busy),
+ * http_sender_open.c, http_sender_closed.c, holder_random.c.
  */
 #include "http_sender.h"
 

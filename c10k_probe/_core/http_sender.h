@@ -85,18 +85,11 @@ extern struct own_failure {
     int number;
 } own_failure;
 
-/* Before the first request of a load, and after its last. */
+/* Before the first request of a load. What is kept alive stays for the next. */
 void places_begin(ended *on_ended);
-void places_end(void);
 
 /* With keep-alive: opens the connections that are not, and waits for them, no longer than the time-out. */
 void places_open(void);
-
-/* The place that has been free for longest, or -1; taken: it is not free any more. */
-int32_t places_take(void);
-
-/* One that was taken and is not to be used. */
-void places_give_back(int32_t place);
 
 /* Sends; how it ends is told by `ended`, perhaps before this returns. */
 void place_send(int32_t place, int64_t request, int64_t due_ns);
@@ -104,9 +97,26 @@ void place_send(int32_t place, int64_t request, int64_t due_ns);
 /* Waits for what comes, until that moment at most, and ends what is then too old. */
 void places_wait(int64_t until_ns);
 
+int64_t places_opened_count(void); /* connect(2) calls of this load */
+
+/* ---- http_sender_places.c ---- */
+
+/* All of them, closed and free. */
+void places_new(void);
+
+/* The place that has been free for longest, or -1; taken: it is not free any more. */
+int32_t places_take(void);
+
+/* One that was taken and is used no more. */
+void places_give_back(int32_t place);
+
+/* Those that have a request, in the order of the requests. */
+void places_join_busy(int32_t number);
+void places_leave_busy(int32_t number);
+int32_t places_oldest(void); /* -1: none */
+
 int64_t places_busy_count(void);
 int64_t places_connected_count(void);
-int64_t places_opened_count(void); /* connect(2) calls of this load */
 
 /* ---- http_sender_open.c, http_sender_closed.c: each answers with one line ---- */
 

@@ -2,9 +2,6 @@
  * http_sender_connections.c - the connections of http_sender: opening, sending, receiving, and what is too old. The
  * contract is in http_sender.h.
  *
- * Requests are given to connections in their order, so those that wait for an answer stand in the order of their
- * moments: the oldest is the first of a list, and time-outs cost nothing until they happen.
- *
  * Sources: epoll(7) (edge-triggered: read until EAGAIN), connect(2) (EINPROGRESS), socket(7) (SO_LINGER), ip(7)
  * (IP_BIND_ADDRESS_NO_PORT), RFC 9112.
  */
@@ -12,10 +9,8 @@
 
 #include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,16 +26,13 @@ enum {
     BIND_TRIES_MAX = 1000,
 };
 
-struct place *places;
 struct own_failure own_failure;
 
 static char request[REQUEST_BYTES_MAX];
 static int32_t request_bytes;
 static int epoll_fd = -1;
 static ended *on_ended;
-static int32_t oldest = -1, newest = -1;            /* of those that are busy */
-static int32_t *free_places, free_first;            /* a ring: who has been free for longest is the next */
-static int64_t free_count, busy_count, opened_count, next_source;
+static int64_t opened_count, next_source;
 
 void request_build(void)
 {
@@ -63,12 +55,13 @@ static bool note_own_failure(const char *call, int number)
     return false;
 }
 
-/* 127.(16+K).a.b, one after the other: no port comes back before all others were used. */
+/* 127.(16+K).a.b, one after the other: no port comes back before all others were used. Where to begin is the process's
+ * own, so that two senders that run at once do not pass over each other's ports. */
 static bool bind_source(int fd)
 {
     for (int tries = 0; tries < BIND_TRIES_MAX; tries++) {
         const int64_t serial = next_source++;
-        const uint32_t row = (uint32_t)(serial / PORTS_COUNT % ((int64_t)256 * SOURCES_IN_ROW));
+        const uint32_t row = (uint32_t)((getpid() + serial / PORTS_COUNT) % ((int64_t)256 * SOURCES_IN_ROW));
         const uint32_t host = (uint32_t)SOURCE_NET << 24 | (uint32_t)(SOURCE_BASE_FIRST + asked.source_base) << 16 |
                               row / SOURCES_IN_ROW << 8 | (row % SOURCES_IN_ROW + 1);
         const uint16_t port = (uint16_t)(PORT_FIRST + serial % PORTS_COUNT);
@@ -139,43 +132,7 @@ static void place_close(struct place *place)
     }
 }
 
-/* ---- who is free, who is busy ---- */
-
-void places_give_back(int32_t place)
-{
-    free_places[(free_first + free_count++) % asked.connections_count] = place;
-}
-
-int32_t places_take(void)
-{
-    if (free_count == 0) {
-        return -1;
-    }
-    const int32_t place = free_places[free_first];
-    free_first = (int32_t)((free_first + 1) % asked.connections_count);
-    free_count--;
-    return place;
-}
-
-static void join_busy(int32_t number)
-{
-    struct place *place = &places[number];
-    place->is_busy = true;
-    place->earlier = newest;
-    place->later = -1;
-    *(newest < 0 ? &oldest : &places[newest].later) = number;
-    newest = number;
-    busy_count++;
-}
-
-static void leave_busy(int32_t number)
-{
-    struct place *place = &places[number];
-    place->is_busy = false;
-    *(place->earlier < 0 ? &oldest : &places[place->earlier].later) = place->later;
-    *(place->later < 0 ? &newest : &places[place->later].earlier) = place->earlier;
-    busy_count--;
-}
+/* ---- a request's end ---- */
 
 /* The request is over; the connection goes on only after a good answer on a connection that is to be kept. */
 static void end_request(int32_t number, enum outcome outcome, int64_t at_ns)
@@ -183,7 +140,7 @@ static void end_request(int32_t number, enum outcome outcome, int64_t at_ns)
     struct place *place = &places[number];
     const bool is_kept = asked.keeps_alive && !place->answer.is_last && (outcome == ANSWERED || outcome == WRONG) &&
                          place->answer.status != 0;
-    leave_busy(number);
+    places_leave_busy(number);
     if (!is_kept) {
         place_close(place);
     }
@@ -225,7 +182,7 @@ void place_send(int32_t number, int64_t request_number, int64_t due_ns)
     place->due_ns = due_ns;
     place->sent_bytes = 0;
     place->answer = (struct answer){0};
-    join_busy(number);
+    places_join_busy(number);
     const int result = place->fd >= 0 ? 0 : place_open(number);
     if (result != 0) {
         end_request(number, result < 0 ? UNSENT : outcome_of(result), now_ns());
@@ -315,8 +272,10 @@ static void take_event(const struct epoll_event *event)
 /* What has come is taken first: this process may have been stopped. */
 static void end_old(int64_t at_ns)
 {
-    while (oldest >= 0 && at_ns - places[oldest].due_ns >= asked.timeout_ms * NS_PER_MS) {
-        const int32_t number = oldest;
+    for (int32_t number; (number = places_oldest()) >= 0;) {
+        if (at_ns - places[number].due_ns < asked.timeout_ms * NS_PER_MS) {
+            return;
+        }
         const uint32_t generation = places[number].generation;
         const int64_t request_number = places[number].request;
         if (places[number].is_connected && places[number].sent_bytes == request_bytes) {
@@ -331,6 +290,7 @@ static void end_old(int64_t at_ns)
 
 static int64_t first_end_ns(int64_t until_ns)
 {
+    const int32_t oldest = places_oldest();
     if (oldest < 0) {
         return until_ns;
     }
@@ -365,43 +325,12 @@ void places_begin(ended *when_ended)
         return;
     }
     epoll_fd = (int)CHECK(epoll_create1(EPOLL_CLOEXEC));
-    places = CHECK_POINTER(calloc((size_t)asked.connections_count, sizeof *places));
-    free_places = CHECK_POINTER(calloc((size_t)asked.connections_count, sizeof *free_places));
-    for (int32_t i = 0; i < asked.connections_count; i++) {
-        places[i].fd = -1;
-        places_give_back(i);
-    }
-}
-
-/* Those that were given up half-way; what is kept alive stays for the next load. */
-void places_end(void)
-{
-    for (int32_t i = 0; i < asked.connections_count; i++) {
-        if (places[i].is_busy) {
-            leave_busy(i);
-            place_close(&places[i]);
-            places_give_back(i);
-        }
-    }
-}
-
-int64_t places_busy_count(void)
-{
-    return busy_count;
+    places_new();
 }
 
 int64_t places_opened_count(void)
 {
     return opened_count;
-}
-
-int64_t places_connected_count(void)
-{
-    int64_t count = 0;
-    for (int32_t i = 0; i < asked.connections_count; i++) {
-        count += places[i].is_connected;
-    }
-    return count;
 }
 
 void places_open(void)

@@ -110,7 +110,9 @@ static void turn(void)
             loop.longest_late_ns = late_ns > loop.longest_late_ns ? late_ns : loop.longest_late_ns;
         }
         head = send_waiting(head, next);
-        places_wait(next_moment_ns(head, next));
+        if (head < loop.intended_count || places_busy_count() > 0) { /* a request may have ended as it was sent */
+            places_wait(next_moment_ns(head, next));
+        }
     }
 }
 

@@ -135,6 +135,10 @@ void server_forget(int fd);
  * Closing with unread bytes would send a reset, which may overtake the answer (RFC 9112, 9.6). */
 void server_say_goodbye(int fd);
 
+/* The two ends of a step. What came, as recv has it; false: the connection is over, for whatever reason. */
+ssize_t server_receive(int fd, char buffer[static SERVER_BUFFER_BYTES]);
+bool server_send_answer(int fd, const char *buffer, struct server_answer answer, server_keep_rest keep_rest);
+
 /* One step of the handler: receive, answer. False when the connection is over. */
 bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest);
 

@@ -3,6 +3,7 @@
  * Source: proc(5) (/proc/PID/status).
  */
 #include "server.h"
+#include "server_work.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@ static void print_status(void)
     if (server.model->emit_status != NULL) {
         server.model->emit_status();
     }
+    work_emit_status();
     emit_finish("}");
 }
 

@@ -5,6 +5,7 @@
 #include "server.h"
 #include "server_http.h"
 #include "server_stalled.h"
+#include "server_work.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -35,6 +36,7 @@ struct server_answer server_answer(int fd, char buffer[static SERVER_BUFFER_BYTE
     if (server.protocol == SERVER_HTTP) {
         return http_answer(fd, buffer, received);
     }
+    (void)work_do(); /* an echo has no backend */
     return (struct server_answer){.count = received}; /* the echo: as it came */
 }
 
@@ -58,11 +60,10 @@ void server_say_goodbye(int fd)
     }
 }
 
-/* False when the connection is over, for whatever reason. */
-static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct server_answer answer,
-                        server_keep_rest keep_rest)
+bool server_send_answer(int fd, const char *buffer, struct server_answer answer, server_keep_rest keep_rest)
 {
     const ssize_t sent = server_send_what_fits(fd, buffer, answer.count);
+    work_finish();
     if (sent < 0) {
         return false;
     }
@@ -82,13 +83,19 @@ static bool send_answer(int fd, char buffer[static SERVER_BUFFER_BYTES], struct 
     return !answer.is_last;
 }
 
+ssize_t server_receive(int fd, char buffer[static SERVER_BUFFER_BYTES])
+{
+    const size_t bytes = server_receive_bytes();
+    return work_is_timed() ? work_receive(fd, buffer, bytes) : recv(fd, buffer, bytes, 0);
+}
+
 bool server_step(int fd, char buffer[static SERVER_BUFFER_BYTES], server_keep_rest keep_rest)
 {
-    const ssize_t received = recv(fd, buffer, server_receive_bytes(), 0);
+    const ssize_t received = server_receive(fd, buffer);
     if (received < 0 && (errno == EINTR || errno == EAGAIN)) {
         return true;
     }
-    if (received > 0 && send_answer(fd, buffer, server_answer(fd, buffer, (size_t)received), keep_rest)) {
+    if (received > 0 && server_send_answer(fd, buffer, server_answer(fd, buffer, (size_t)received), keep_rest)) {
         return true;
     }
     server_forget(fd);

@@ -5,6 +5,7 @@
 #include "server_http.h"
 
 #include "server_kept.h"
+#include "server_work.h"
 
 #include <string.h>
 
@@ -55,8 +56,12 @@ static const char *status_line(int status)
         return "HTTP/1.1 431 Request Header Fields Too Large\r\n";
     case 501:
         return "HTTP/1.1 501 Not Implemented\r\n";
+    case 502:
+        return "HTTP/1.1 502 Bad Gateway\r\n";
     case 503:
         return "HTTP/1.1 503 Service Unavailable\r\n";
+    case 504:
+        return "HTTP/1.1 504 Gateway Timeout\r\n";
     case 505:
         return "HTTP/1.1 505 HTTP Version Not Supported\r\n";
     default:
@@ -98,6 +103,12 @@ static char *put_answer(char *at, const struct http_request *request)
     at = stpcpy(at, connection_line(request));
     at = stpcpy(at, "\r\n");
     return is_ok && !request->is_head ? stpcpy(at, BODY) : at;
+}
+
+size_t http_failure(char buffer[static SERVER_BUFFER_BYTES], int status)
+{
+    const struct http_request request = {.status = status};
+    return (size_t)(put_answer(buffer, &request) - buffer);
 }
 
 /* ---- cutting ---- */
@@ -209,6 +220,9 @@ struct server_answer http_answer(int fd, char buffer[static SERVER_BUFFER_BYTES]
     while (next_request(fd, &input, &request)) {
         if (request.status == 0) {
             continue;
+        }
+        if (request.status == 200 && !request.is_plain && (request.status = work_do()) != 200) {
+            request.is_kept_alive = false;
         }
         at = put_answer(at, &request);
         if (!request.is_kept_alive) {

@@ -165,6 +165,7 @@ static int read_request_line(struct http_request *request, struct span line)
     }
     request->is_old = version.at[7] == '0';
     request->is_head = is_same(method, "HEAD");
+    request->is_plain = is_same(target, "/plain");
     return is_known_method(method) ? 0 : 501;
 }
 

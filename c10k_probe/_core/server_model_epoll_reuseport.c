@@ -6,6 +6,7 @@
  * The listeners are opened before the workers are started, so that all are there when the server is ready.
  * Sources: socket(7), net/core/sock_reuseport.c.
  */
+#include "server_work.h"
 #include "server_workers.h"
 
 #include <stdlib.h>
@@ -37,6 +38,7 @@ static void prepare(void)
     listener_fds = CHECK_POINTER(calloc((size_t)server.workers_count, sizeof listener_fds[0]));
     for (int64_t i = 0; i < server.workers_count; i++) {
         listener_fds[i] = server_bind(server.port, true);
+        work_stamp_arrivals(listener_fds[i]);
         CHECK(listen(listener_fds[i], (int)server.backlog_asked_count));
     }
     workers_prepare();

@@ -13,6 +13,7 @@
  */
 #include "server.h"
 #include "server_uring_buffers.h"
+#include "server_work.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -170,7 +171,9 @@ static void go_on(int fd)
 static void answer(int fd, uint16_t number, size_t received)
 {
     struct connection *connection = &connections[fd];
+    work_begin();
     const struct server_answer answer = server_answer(fd, buffer_memory(number), received);
+    work_finish();
     connection->is_ending = connection->has_last = answer.is_last;
     if (answer.count == 0) {
         buffer_free(number);

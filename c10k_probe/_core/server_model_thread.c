@@ -3,6 +3,7 @@
  * attributes unless --stack is given. Sources: pthread_create(3), eventfd(2).
  */
 #include "server.h"
+#include "server_work.h"
 
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -29,6 +30,7 @@ static void loop(void)
 static void *thread_main(void *argument)
 {
     server_serve_until_closed((int)(intptr_t)argument);
+    backend_leave();
     server_count_closed();
     if (server_is_paused()) {
         (void)eventfd_write(wake_fd, 1);

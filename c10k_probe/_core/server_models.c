@@ -14,7 +14,9 @@
     ROW(poll)            \
     ROW(epoll_reuseport) \
     ROW(epoll_exclusive) \
-    ROW(io_uring)
+    ROW(io_uring)        \
+    ROW(epoll_await)     \
+    ROW(epoll_pool)
 
 #define DECLARATION(name) extern const struct server_model server_model_##name;
 #define ADDRESS(name) &server_model_##name,

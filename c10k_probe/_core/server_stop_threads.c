@@ -3,6 +3,7 @@
  * Source: shutdown(2).
  */
 #include "server.h"
+#include "server_work.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,6 +44,7 @@ bool server_wait_until(bool (*is_reached)(void))
 bool server_stop_threads(void)
 {
     server_stop_connections(shut_receiving);
+    backend_abandon_all();
     if (server_wait_until(is_nothing_open)) {
         return true;
     }

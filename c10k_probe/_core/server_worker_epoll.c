@@ -4,6 +4,7 @@
  * epoll_ctl(2) (EPOLLEXCLUSIVE), signalfd(2).
  */
 #include "server_stalled.h"
+#include "server_work.h"
 #include "server_workers.h"
 
 #include <sched.h>
@@ -65,12 +66,17 @@ static void serve_event(int fd)
     }
 }
 
+static void quit(void)
+{
+    server.is_quitting = true;
+}
+
 static void dispatch(int fd)
 {
     if (fd == server.listener_fd) {
         server_accept_batch();
     } else if (fd == stop_fd) {
-        server.is_quitting = true;
+        quit();
     } else {
         serve_event(fd);
     }
@@ -99,6 +105,7 @@ void worker_epoll_run(uint32_t listener_flags)
     sigaddset(&stop, SIGTERM);
     CHECK(sigprocmask(SIG_BLOCK, &stop, NULL));
     stop_fd = (int)CHECK(signalfd(-1, &stop, SFD_NONBLOCK | SFD_CLOEXEC));
+    backend_hear(stop_fd, quit);
     epoll_fd = (int)CHECK(epoll_create1(EPOLL_CLOEXEC));
     watch(EPOLL_CTL_ADD, stop_fd, EPOLLIN);
     listener_events = EPOLLIN | listener_flags;

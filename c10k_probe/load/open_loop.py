@@ -3,8 +3,8 @@ or as fast as the answers come (a closed loop), on kept connections or on a new 
 
 In the open loop every planned request ends in exactly one way, and its latency runs from the moment at which it was
 due: a server that stalls is charged with all that would have been asked of it meanwhile (coordinated omission;
-Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006). What fails on this side (descriptors, source ports, a sender
-that was late) is told apart, in ``own_failure`` and ``longest_late_ns``, and is never the server's.
+Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006). What fails on this side (descriptors, source
+ports, a sender that was late) is told apart, in ``own_failure`` and ``longest_late_ns``, and is never the server's.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ClosedLoopReport:
 class Sender(native.Helpers):
     """A sender of HTTP requests; a context manager that leaves no process behind. Raises ``native.HelperError``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- how it sends, each by its name
         self,
         port: int,
         connections_count: int,

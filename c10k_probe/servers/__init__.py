@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from c10k_probe.servers.apache import EVENT, PREFORK_PHP
+from c10k_probe.servers.backend import Backend, BackendStatus
 from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOptions
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
@@ -39,6 +40,8 @@ __all__ = [
     "PYTHON_MODELS",
     "REAL_SERVERS",
     "REFERENCE_MODELS",
+    "Backend",
+    "BackendStatus",
     "PythonModel",
     "PythonServer",
     "RealModel",

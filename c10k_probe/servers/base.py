@@ -19,6 +19,9 @@ class ServerOptions:
     ``capacity_count``: connections that it must be able to hold; a model that can then spreads its descriptors over as
     many tables as the limit demands. ``workers_count``: of a pool, None for the model's own choice.
     ``protocol``: what a client may speak to it, one of ``PROTOCOLS``.
+    ``work_cpu_ns`` and ``work_sleep_ns``: what the handler does for each request besides answering it; None, not 0, for
+    neither working nor timing (0: it only times). ``backend_port``: of a backend that it asks for each request
+    (``servers.backend``), waiting ``backend_timeout_ns`` at most; needs the protocol http.
     ``is_as_installed``: with what a default installation does for each request, such as a line in a log.
     """
 
@@ -29,6 +32,10 @@ class ServerOptions:
     capacity_count: int | None = None
     protocol: str = "echo"
     is_as_installed: bool = False
+    work_cpu_ns: int | None = None
+    work_sleep_ns: int | None = None
+    backend_port: int | None = None
+    backend_timeout_ns: int | None = None
 
 
 class Server(Protocol):

@@ -36,6 +36,7 @@ class ReferenceModel(HelperModel):
 
 
 _POOL_COUNT: Final = 256  # SERVER_POOL_COUNT in server.h
+_BEHIND_LOOP_COUNT: Final = 4  # DEFAULT_WORKERS_COUNT in server_model_epoll_pool.c
 _CPUS_COUNT: Final = len(os.sched_getaffinity(0))
 _ONE_END: Final = Needs(descriptors_count=1, system_descriptors_count=1, memory_bytes=_KERNEL_END_BYTES)
 _THREAD: Final = Needs(
@@ -98,6 +99,19 @@ def _models() -> Iterator[ReferenceModel]:
         _ONE_END.plus(Needs(memory_bytes=_REQUEST_BYTES)),
         _ONE_TASK,
     )
+    yield ReferenceModel(
+        "epoll-await",
+        "one thread, an event loop that also waits for what requests wait for",
+        _ONE_END.plus(Needs(watches_count=1)),
+        _ONE_TASK.plus(Needs(descriptors_count=2, system_descriptors_count=2)),
+    )
+    yield ReferenceModel(
+        "epoll-pool",
+        "an event loop, and a pool of threads that do the work of requests",
+        _ONE_END.plus(Needs(watches_count=1)),
+        _ONE_TASK.plus(Needs(mappings_count=40)).plus(_THREAD.times(_BEHIND_LOOP_COUNT)),
+        frozenset({"stack", "workers"}),
+    )
     for name, summary in (
         ("epoll-reuseport", "a process per CPU, each with its own listener and event loop"),
         ("epoll-exclusive", "a process per CPU with an event loop, one listener for all"),
@@ -149,4 +163,12 @@ def _arguments(model: str, options: ServerOptions) -> list[object]:
         arguments += ["--edge", "on"]
     if options.capacity_count is not None and "capacity" in takes:
         arguments += ["--capacity", options.capacity_count]
+    if options.work_cpu_ns is not None:
+        arguments += ["--work-cpu-ns", options.work_cpu_ns]
+    if options.backend_port is not None:
+        arguments += ["--backend-port", options.backend_port]
+    if options.backend_timeout_ns is not None:
+        arguments += ["--backend-timeout-ns", options.backend_timeout_ns]
+    if options.work_sleep_ns is not None:
+        arguments += ["--work-sleep-ns", options.work_sleep_ns]
     return arguments

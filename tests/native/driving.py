@@ -26,7 +26,7 @@ from native.kernel_view import living_members, session_members, wait_until
 RECEIVE_TIMEOUT_S = 10.0  # patience, not expectation
 DEATH_DEADLINE_S = 2.0
 ANOTHER_UID = 64_917  # belongs to nobody, so that RLIMIT_NPROC counts our processes only
-FEW_WORKERS = {"prefork": 40, "thread-pool": 40, "epoll-reuseport": 2, "epoll-exclusive": 2}
+FEW_WORKERS = {"prefork": 40, "thread-pool": 40, "epoll-pool": 2, "epoll-reuseport": 2, "epoll-exclusive": 2}
 Message = dict[str, Any]
 
 # Copies the helper's stdout to its own; the helper's stdin is the one it was given, so that the helper sees no end of

@@ -62,6 +62,15 @@ BAD_ARGUMENTS = {
         "--port 80 --source-base 201",
         "--port 80 --timeout-ms 0",
     ],
+    "http_sender": [
+        "",
+        "--port 0",
+        "--port 80 --connections 0",
+        "--port 80 --keep-alive 2",
+        "--port 80 --timeout-ms 0",
+        "--port 80 --samples 1",
+        "--port 80 --path here",
+    ],
     "readiness": [
         "",
         "--mechanism poll",

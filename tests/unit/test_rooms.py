@@ -80,8 +80,10 @@ PRIVATE: dict[str, str] = {
     "_readiness_": "readiness",
     "_scheduling_": "scheduling",
     "_servers_": "servers",
+    "_blocking_": "blocking",
     "_trace_": "trace_overhead",
     "_short_": "short_connections",
+    "_goodput_": "goodput",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late

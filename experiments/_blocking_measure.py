@@ -1,0 +1,210 @@
+"""One launch of ``blocking``: a backend, a fresh server, a closed loop, and what the server's tasks do meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from c10k_probe.experiment import Cell, Samples, Scalar
+from c10k_probe.load import ClosedLoopReport, Sender
+from c10k_probe.observe import processes, tree
+from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
+from c10k_probe.observe.work import Work, read_work
+from c10k_probe.servers import REFERENCE_MODELS, Backend, Server, ServerOptions
+
+from ._blocking_design import WITH_WORKERS, S, places
+
+_SAMPLE_S: Final = 0.02
+_SAMPLED_TASKS: Final = 32
+_WAITING_STATES: Final = (b"S", b"D")
+_PATIENT_DELAYS: Final = 150  # more than the longest delay that a backend draws
+_LEAST_TIMEOUT_NS: Final = 2 * S
+_MOST_TIMEOUT_NS: Final = 60 * S
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One load: ``delay_ns`` 0 stands for no backend."""
+
+    cell: Cell
+    workers_count: int
+    delay_ns: int
+    delay_kind: str
+    cpu_ns: int
+    is_kept_alive: bool
+    window_s: float
+    seed: int
+    fault: str = "none"
+    fault_after_count: int = 0
+
+    @property
+    def model(self) -> str:
+        """How requests are served."""
+        return str(self.cell.key["model"])
+
+
+@dataclass
+class Watched:
+    """What the server's tasks were seen to do: how many of them, in how many samples, waited; memory at the end."""
+
+    seen_count: int = 0
+    waiting_count: int = 0
+    tasks_count: int | None = None
+    memory_bytes: int | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, session: int, begins_s: float, ends_s: float, seed: int) -> None:
+        """Look 50 times a second at no more than 32 tasks drawn at random; then at the memory."""
+        draws = random.Random(seed)
+        self._stop.wait(max(0.0, begins_s - time.monotonic()))
+        while time.monotonic() < ends_s and not self._stop.wait(_SAMPLE_S):
+            tasks = _workers_of(session)
+            for pid, tid in draws.sample(tasks, min(len(tasks), _SAMPLED_TASKS)):
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    self.waiting_count += processes.stat_fields(pid, tid=tid)[0] in _WAITING_STATES
+                    self.seen_count += 1
+        self._read_memory(session)
+
+    def stop(self) -> None:
+        """No further look."""
+        self._stop.set()
+
+    def _read_memory(self, session: int) -> None:
+        reading = tree.read_tree(session)
+        self.tasks_count = reading.tasks_count
+        parts = (reading.pss_bytes, reading.page_table_bytes)
+        if reading.is_complete and None not in parts:
+            self.memory_bytes = sum(part or 0 for part in parts) + KERNEL_STACK_BYTES * reading.tasks_count
+
+
+def _workers_of(session: int) -> list[tuple[int, int]]:
+    """(pid, tid) of all tasks but the first one, which only accepts; of that one where it is alone."""
+    pids = tree.session_pids(session)
+    tasks = [(pid, tid) for pid in pids for tid in processes.threads_of(pid)]
+    return [task for task in tasks if task != (session, session)] or tasks
+
+
+@contextlib.contextmanager
+def _watching(server: Server, warmup_s: float, window_s: float, seed: int) -> Iterator[Watched]:
+    watched = Watched()
+    begins_s = time.monotonic() + warmup_s
+    thread = threading.Thread(target=watched.run, args=(server.session, begins_s, begins_s + window_s, seed))
+    thread.start()
+    try:
+        yield watched
+    except BaseException:
+        watched.stop()
+        raise
+    finally:
+        thread.join()
+
+
+def steps(ask: Ask, concurrencies: tuple[int, ...]) -> Iterator[Samples]:
+    """A fresh backend and server; each concurrency in turn."""
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(_backend(ask)) if ask.delay_ns else None
+        options = ServerOptions(
+            protocol="http",
+            workers_count=ask.workers_count if ask.model in WITH_WORKERS else None,
+            work_cpu_ns=ask.cpu_ns,
+            backend_port=backend.port if backend else None,
+            backend_timeout_ns=_timeout_ns(ask) if backend else None,
+        )
+        server = stack.enter_context(REFERENCE_MODELS[ask.model].start(options))
+        for count in concurrencies:
+            yield _step(ask, backend, server, count)
+
+
+def _backend(ask: Ask) -> Backend:
+    return Backend(
+        ask.delay_ns, ask.delay_kind, seed=ask.seed, fault=ask.fault, fault_after_count=ask.fault_after_count
+    )
+
+
+def _timeout_ns(ask: Ask) -> int:
+    """When a server gives its backend up and says so."""
+    return min(_MOST_TIMEOUT_NS, max(_LEAST_TIMEOUT_NS, _PATIENT_DELAYS * ask.delay_ns))
+
+
+def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samples:
+    """One closed loop, and the differences of all counts over it."""
+    places_count = places(ask.model, ask.workers_count, count)
+    cycle_s = (ask.delay_ns + ask.cpu_ns) / S
+    warmup_s = max(0.1, 2 * cycle_s)
+    timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * cycle_s * (count / places_count + 1))
+    before, asked_before = server.status()["work"], backend.status().asked_count if backend else 0
+    work = Work()
+    with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
+        work.add(read_work(tree.session_pids(server.session)))
+        began_s = time.monotonic()
+        with _watching(server, warmup_s, ask.window_s, ask.seed) as watched:
+            report = sender.pump(ask.window_s, warmup_s)
+        wall_s = time.monotonic() - began_s
+        work.add(read_work(tree.session_pids(server.session)))
+    server.wait_until_idle()
+    after = server.status()["work"]
+    asked_count = backend.status().asked_count - asked_before if backend else None
+    facts = _facts(report, watched, before, after)
+    line_per_s = _line_per_s(ask, min(count, places_count), len(server.cpus))
+    facts |= {
+        "places_count": places_count,
+        "line_per_s": line_per_s,
+        "of_line_ratio": report.rate_per_s / line_per_s if line_per_s else None,
+        "server_cpu_pct": 100 * work.cpu_s / wall_s,
+        "requests_per_cpu_s": _ratio(after["requests_count"] - before["requests_count"], work.cpu_s),
+        "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * places_count)),
+        "backend_asked_count": asked_count,
+        "server_asked_count": _change(before, after, "backend_asked_count") if backend else None,
+        "backend_failed_count": _failed(before, after) if backend else None,
+        "backend_wait_ns": _mean(before, after, "backend_wait_ns", "backend_asked_count") if backend else None,
+    }
+    key = {**ask.cell.key, "concurrency_count": count}
+    return Samples(key, 0, {"latency": list(report.latency_ns)}, facts)
+
+
+def _facts(
+    report: ClosedLoopReport, watched: Watched, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, Scalar]:
+    return {
+        "requests_per_s": report.rate_per_s,
+        "failed_count": report.failed_count,
+        "own_failure": report.own_failure,
+        "served_connections_count": report.served_connections_count,
+        "client_cpu_pct": 100 * report.client_busy_ratio,
+        "latency_p50_ns": statistics.median(report.latency_ns) if len(report.latency_ns) else None,
+        "queue_ns": _mean(before, after, "queue_ns", "queue_count"),
+        "in_worker_ns": _mean(before, after, "handler_ns", "handler_count"),
+        "waiting_pct": 100 * watched.waiting_count / watched.seen_count if watched.seen_count else None,
+        "tasks_count": watched.tasks_count,
+        "memory_bytes": watched.memory_bytes,
+    }
+
+
+def _line_per_s(ask: Ask, places_count: int, cpus_count: int) -> float | None:
+    """Little's law, and what the CPUs can do; None where nothing is waited for or worked on."""
+    lines = [places_count * S / (ask.delay_ns + ask.cpu_ns)] if ask.delay_ns + ask.cpu_ns else []
+    lines += [cpus_count * S / ask.cpu_ns] if ask.cpu_ns else []
+    return min(lines, default=None)
+
+
+def _change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> int:
+    return int(after[name]) - int(before[name])
+
+
+def _failed(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """Requests that the server gave up because of its backend: it failed, or was too slow."""
+    return sum(_change(before, after, f"backend_{how}_count") for how in ("failed", "timed_out"))
+
+
+def _mean(before: Mapping[str, Any], after: Mapping[str, Any], total: str, count: str) -> float | None:
+    return _ratio(_change(before, after, total), _change(before, after, count))
+
+
+def _ratio(value: float, base: float) -> float | None:
+    return value / base if base > 0 else None

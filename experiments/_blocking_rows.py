@@ -1,0 +1,211 @@
+"""The rows of ``blocking``, and what is shown of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from c10k_probe import stats
+from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
+
+from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, SECOND
+
+BUSY_CLIENT_PCT: Final = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockingRow(Row):
+    """One load on one server, or one call alone. What a part does not measure is empty."""
+
+    part: str = column("what was asked: plateau, second-user, limit, surface, one-cpu, calls", key=True)
+    model: str = column("how requests are served; of calls: which call, and what ends it", key=True)
+    workers: str = column("workers that requests share, or per request", key=True)
+    delay_ns: int = column("the backend's delay, or its mean; of calls: when the other end acts", key=True)
+    cpu_ns: int = column("CPU time that the handler spends on each request", key=True)
+    concurrency_count: int = column("requests under way at a time", key=True, ramp=True)
+    places_count: int | None = column("requests that the server can have under way, W of Little's law")
+    requests_per_s: stats.Interval | None = estimate("requests_per_s", "answers a second, median of launches")
+    line_per_s: float | None = column(
+        "Little's law: the fewer of requests and places over delay and CPU time; no more than the CPUs can do"
+    )
+    of_line_ratio: stats.Interval | None = estimate("of_line_ratio", "answers a second over the line")
+    queue_ns: stats.Interval | None = estimate(
+        "queue_ns", "from the kernel's reception of a request to its worker, mean"
+    )
+    in_worker_ns: stats.Interval | None = estimate("in_worker_ns", "from its worker's first byte to the answer, mean")
+    in_worker_over_full_ratio: stats.Interval | None = estimate(
+        "in_worker_over_full_ratio", "in_worker_ns over that with as many requests as workers, in the same launch"
+    )
+    backend_wait_ns: stats.Interval | None = estimate("backend_wait_ns", "what a worker waited for the backend, mean")
+    latency_p50_ns: float | None = column("the client's: from connecting to the answer, median of launches' medians")
+    waiting_pct: stats.Interval | None = estimate(
+        "waiting_pct", "of the workers asleep (state S or D) at a random look"
+    )
+    off_cpu_pct: stats.Interval | None = estimate("off_cpu_pct", "of the places' wall time that no CPU was used")
+    server_cpu_pct: stats.Interval | None = estimate("server_cpu_pct", "CPU time of all the server's tasks, of one CPU")
+    requests_per_cpu_s: stats.Interval | None = estimate(
+        "requests_per_cpu_s", "answers for a second of the server's CPU"
+    )
+    memory_bytes: int | None = column("PSS, page tables and kernel stacks of the server when the window ends, median")
+    tasks_count: int | None = column("processes and threads of the server when the window ends, median")
+    alone_ns: stats.Interval | None = estimate("alone_ns", "a second user's request while nobody else is there")
+    beside_ns: stats.Interval | None = estimate("beside_ns", "the same while the first user's request waits")
+    added_ns: stats.Interval | None = estimate("added_ns", "by how much the first user's request delays it, in pairs")
+    blocked_ns: stats.Interval | None = estimate("blocked_ns", "how long the call blocked")
+    after_ns: stats.Interval | None = estimate("after_ns", "how long after the other end's act it returned")
+    backend_asked_count: int | None = column("questions, by the backend's own count")
+    server_asked_count: int | None = column("questions, by the server's count")
+    backend_failed_count: int | None = column("requests that failed for the backend, warm-up and end included")
+    failed_count: int | None = column("requests without a right answer, in the window; of calls: that ended otherwise")
+    client_cpu_pct: float | None = column("the client's CPU time, of one CPU, median")
+    launches_count: int | None = column("fresh servers")
+
+
+def _view(header: str, name: str, unit: str, group: str = "", priority: int = 1) -> View:
+    return View(header, name + unit, f"{name}_lo{unit}", f"{name}_hi{unit}", group=group, priority=priority)
+
+
+_WAITING, _SECOND, _COST, _CALLS = "where the time goes", "a second user", "what it takes", "calls alone"
+VIEWS: Final = (
+    _view("requests/s", "requests", "_per_s"),
+    View("W/S", "line_per_s", priority=2),
+    _view("of W/S", "of_line", "_ratio"),
+    _view("CPU", "server_cpu", "_pct", priority=2),
+    _view("in queue", "queue", "_ns", _WAITING),
+    _view("in worker", "in_worker", "_ns", _WAITING),
+    _view("over full", "in_worker_over_full", "_ratio", _WAITING, 2),
+    _view("asleep", "waiting", "_pct", _WAITING, 2),
+    _view("off CPU", "off_cpu", "_pct", _WAITING, 3),
+    _view("alone", "alone", "_ns", _SECOND, 2),
+    _view("beside", "beside", "_ns", _SECOND),
+    _view("added", "added", "_ns", _SECOND),
+    _view("requests/CPU s", "requests", "_per_cpu_s", _COST),
+    View("memory", "memory_bytes", group=_COST),
+    View("tasks", "tasks_count", group=_COST, priority=2),
+    _view("blocked", "blocked", "_ns", _CALLS),
+    _view("after the act", "after", "_ns", _CALLS),
+)
+
+
+def _chart(name: str, title: str, stem: str, unit: str) -> Chart:
+    y, low, high = f"{stem}{unit}", f"{stem}_lo{unit}", f"{stem}_hi{unit}"
+    series = ("part", "model", "workers", "delay_ns", "cpu_ns")
+    return Chart(name, title, "concurrency_count", y, low, high, series, log_x=True, log_y=True)
+
+
+CHARTS: Final = (
+    _chart("throughput", "Answers a second by requests under way", "requests", "_per_s"),
+    _chart("queue", "Time in the queue by requests under way", "queue", "_ns"),
+    _chart("in-worker", "Time in the worker by requests under way", "in_worker", "_ns"),
+)
+
+_ESTIMATES: Final = (
+    "requests_per_s",
+    "of_line_ratio",
+    "queue_ns",
+    "in_worker_ns",
+    "backend_wait_ns",
+    "waiting_pct",
+    "off_cpu_pct",
+    "server_cpu_pct",
+    "requests_per_cpu_s",
+)
+_OF_TRIALS: Final = ("alone", "beside", "added", "blocked", "after")
+
+
+def rows(samples: Sequence[Samples], seed: int) -> list[BlockingRow]:
+    """One row for each load that has launches."""
+    by_key: dict[tuple[str | int, ...], list[Samples]] = {}
+    for item in samples:
+        by_key.setdefault(tuple(item.key.values()), []).append(item)
+    return [_row(launches, samples, seed) for _, launches in sorted(by_key.items(), key=lambda pair: str(pair[0]))]
+
+
+def _fact(name: str) -> Callable[[Samples], float | None]:
+    return lambda item: None if item.facts.get(name) is None else float(item.facts[name] or 0)
+
+
+def _row(launches: Sequence[Samples], samples: Sequence[Samples], seed: int) -> BlockingRow:
+    key = dict(launches[0].key)
+    estimates = {name: stats.interval_of_all(map(_fact(name), launches), seed) for name in _ESTIMATES}
+    estimates |= {f"{name}_ns": _of_trials(launches, name, seed) for name in _OF_TRIALS}
+    if key["part"] == LIMIT:
+        estimates["in_worker_over_full_ratio"] = _over_full(launches, samples, seed)
+    grade = _grade(launches, estimates)
+    values: dict[str, Any] = {**key, **estimates}
+    for name in ("memory_bytes", "tasks_count"):
+        middle = stats.median_of_known(map(_fact(name), launches))
+        values[name] = None if middle is None else round(middle)
+    return BlockingRow(
+        **values,
+        places_count=_whole(launches[0].facts.get("places_count")),
+        line_per_s=_fact("line_per_s")(launches[0]),
+        latency_p50_ns=stats.median_of_known(map(_fact("latency_p50_ns"), launches)),
+        backend_asked_count=_sum(launches, "backend_asked_count"),
+        server_asked_count=_sum(launches, "server_asked_count"),
+        backend_failed_count=_sum(launches, "backend_failed_count"),
+        failed_count=_sum(launches, "failed_count"),
+        client_cpu_pct=stats.median_of_known(map(_fact("client_cpu_pct"), launches)),
+        launches_count=len(launches),
+        grade=grade.level,
+        grade_reason=grade.reason,
+    )
+
+
+def _of_trials(launches: Sequence[Samples], name: str, seed: int) -> stats.Interval | None:
+    medians = [stats.median(item.values[name]) for item in launches if len(item.values.get(name, ()))]
+    return stats.interval_of_all(medians, seed) if medians else None
+
+
+def _over_full(launches: Sequence[Samples], samples: Sequence[Samples], seed: int) -> stats.Interval | None:
+    """Over the step of the same launch in which every worker is busy and nobody waits."""
+    full = {
+        item.block: [value]
+        for item in samples
+        if item.key["part"] == LIMIT
+        and item.key["concurrency_count"] == LIMIT_WORKERS
+        and (value := _fact("in_worker_ns")(item)) is not None
+    }
+    arm = {item.block: [value] for item in launches if (value := _fact("in_worker_ns")(item)) is not None}
+    return stats.paired_ratio(arm, full, seed)
+
+
+def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | None]) -> stats.Grade:
+    part = launches[0].key["part"]
+    grade = stats.Grade()
+    if part not in (CALLS, SECOND):
+        grade = stats.grade_interval(estimates["requests_per_s"], "requests/s")
+        client_pct = stats.median_of_known(map(_fact("client_cpu_pct"), launches)) or 0
+        if client_pct > BUSY_CLIENT_PCT:
+            grade = grade.worse("shaky", f"the client used {client_pct:.0f} % of its CPU: the server could do more")
+    failed = _sum(launches, "failed_count") or 0
+    if failed:
+        grade = grade.worse("shaky", f"{failed:,} failed")
+    by_backend = _sum(launches, "backend_failed_count") or 0
+    if by_backend:
+        grade = grade.worse("shaky", f"the backend failed {by_backend:,} requests, or was too slow for them")
+    asked, by_server = _sum(launches, "backend_asked_count"), _sum(launches, "server_asked_count")
+    if asked != by_server:
+        grade = grade.worse("void", f"the backend counted {asked or 0:,} questions, the server {by_server or 0:,}")
+    return _with_own_failures(grade, launches)
+
+
+def _with_own_failures(grade: stats.Grade, launches: Sequence[Samples]) -> stats.Grade:
+    """What failed on the client's side: void where fewer connections were served than asked for."""
+    for item in launches:
+        if not item.facts.get("own_failure"):
+            continue
+        served_count, asked_count = item.facts["served_connections_count"], item.key["concurrency_count"]
+        level = "void" if int(served_count or 0) < int(asked_count) else "shaky"
+        grade = grade.worse(level, f"the client could not open a connection: {item.facts['own_failure']}")
+    return grade
+
+
+def _sum(launches: Sequence[Samples], name: str) -> int | None:
+    values = [item.facts.get(name) for item in launches]
+    return None if None in values else sum(int(value or 0) for value in values)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None

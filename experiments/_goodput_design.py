@@ -1,0 +1,136 @@
+"""What goodput varies: models, work, connections, loads and numbers of clients; and how long each step takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import Cell
+from c10k_probe.limits import Needs
+from c10k_probe.parameters import Parameters, parameter
+from c10k_probe.servers import CLIENT_END, MODELS, ServerOptions
+from c10k_probe.servers.reference import REFERENCE_MODELS
+
+NS_PER_S: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+OPEN, CLOSED = "open", "closed"
+FULL_PCT: Final = 100  # a closed loop offers as much as is taken
+CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, few enough to be served at once
+KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
+WARMUP_NS: Final = 100 * NS_PER_MS
+PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
+SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to fill a queue; at 100 % nothing settles
+DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
+HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
+SMALL_PAGE: Final = "200us"
+WORKS: Final[Mapping[str, tuple[int | None, int | None]]] = {
+    "0": (None, None),
+    "50us": (50_000, None),
+    SMALL_PAGE: (200_000, None),
+    "5ms-sleep": (None, 5 * NS_PER_MS),
+}
+"""Work of a request by its name: CPU time and sleep, in nanoseconds."""
+EVENT_LOOP, AWAITING_LOOP = "epoll", "epoll-await"
+_OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
+
+
+@dataclass(frozen=True)
+class GoodputParameters(Parameters):
+    """What may be chosen on the command line."""
+
+    model: tuple[str, ...] = parameter(
+        DEFAULT_MODELS,
+        "Ways to serve a connection, comma-separated, or all.",
+        choices=HTTP_MODELS,
+        many=True,
+        quick=("epoll", "fork"),
+    )
+    keep_alive: tuple[str, ...] = parameter(
+        ("off",),
+        "A new connection for each request (off), kept ones (on), or off,on.",
+        choices=("off", "on"),
+        many=True,
+    )
+    work: tuple[str, ...] = parameter(
+        (SMALL_PAGE,),
+        "What the handler does for each request: CPU time, or a sleep, which blocks an event loop as a whole.",
+        choices=tuple(WORKS),
+        many=True,
+    )
+    load: tuple[int, ...] = parameter(
+        (10, 50, 80, 100, 120, 150, 200, 300),
+        "Offered loads, in percent of the capacity of each launch.",
+        minimum=1,
+        maximum=10_000,
+        many=True,
+        quick=(50, 150),
+    )
+    clients: tuple[int, ...] = parameter(
+        (1, 8, 64, 256),
+        "Numbers of clients in a closed loop, each with one request under way.",
+        minimum=1,
+        maximum=20_000,
+        many=True,
+        quick=(8, 64),
+    )
+    bound: int = parameter(
+        100 * NS_PER_MS,
+        "An answer later than this is of no use, in whole milliseconds.",
+        dimension="duration",
+        minimum=NS_PER_MS,
+        maximum=60 * NS_PER_S,
+    )
+    window: int = parameter(
+        250 * NS_PER_MS,
+        "How long a load is counted after its queue has settled, in whole milliseconds.",
+        dimension="duration",
+        minimum=10 * NS_PER_MS,
+        maximum=600 * NS_PER_S,
+    )
+    connections: int = parameter(
+        2000, "Connections open at a time, at most; with --keep-alive on 256.", minimum=1, maximum=50_000
+    )
+
+
+def base_of(work: str) -> str:
+    """The event loop that others are compared with: one that does not stand still while a handler sleeps."""
+    return AWAITING_LOOP if WORKS[work][1] else EVENT_LOOP
+
+
+def check(parameters: GoodputParameters) -> None:
+    """Raise ``UsageError`` for what cannot be measured."""
+    for name in ("bound", "window"):
+        if getattr(parameters, name) % NS_PER_MS:
+            raise UsageError(f"--{name}: only whole milliseconds can be measured, such as 100ms")
+
+
+def settling_ns(load_pct: int, bound_ns: int) -> int:
+    """How long a load runs before it is counted: until a queue that is served in order has grown to the bound."""
+    bounds = 1.0 if load_pct <= FULL_PCT else 100 / (load_pct - FULL_PCT)
+    return round(min(bounds, SETTLED_BOUNDS) * bound_ns / NS_PER_MS) * NS_PER_MS
+
+
+def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
+    """How many an open loop may have at a time."""
+    return parameters.connections if keep_alive == "off" else min(parameters.connections, KEPT_MOST)
+
+
+def cells(parameters: GoodputParameters) -> Iterator[Cell]:
+    """Each model with each work and kind of connection; the most that is open at once must fit."""
+    steps_ns = sum(settling_ns(load, parameters.bound) + parameters.window for load in parameters.load)
+    steps_ns += (len(parameters.clients) + 1) * (parameters.window + WARMUP_NS)
+    for keep_alive in parameters.keep_alive:
+        for work in parameters.work:
+            for name in parameters.model:
+                model = MODELS[name]
+                count = max(connections_of(parameters, keep_alive), *parameters.clients, CAPACITY_CLIENTS)
+                needs = model.fixed.plus(model.per_connection.plus(CLIENT_END).times(count)).plus(_OWN_NEEDS)
+                yield Cell({"model": name, "work": work, "keep_alive": keep_alive}, needs, steps_ns / NS_PER_S)
+
+
+def server_options(work: str) -> ServerOptions:
+    """How a server is started."""
+    cpu_ns, sleep_ns = WORKS[work]
+    return ServerOptions(protocol="http", work_cpu_ns=cpu_ns, work_sleep_ns=sleep_ns)

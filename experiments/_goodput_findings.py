@@ -1,0 +1,178 @@
+"""What no single row of goodput shows: the knees, what is left beyond them, models by clients; and the judge of C03."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from c10k_probe import stats
+from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Samples, Verdict
+from c10k_probe.units import format_column
+
+from ._goodput_design import CLOSED, FULL_PCT, OPEN, base_of
+from ._goodput_rows import Key, by_block, by_load, grade_of, known
+
+KNEE_SHARE: Final = 0.9  # of what is offered, answered in time
+KEPT_SHARE: Final = 0.9  # of the best goodput, at the highest load
+FEW_CLIENTS, GOOD_RATIO, BAD_RATIO = 8, 0.9, 0.8
+PER_CONNECTION: Final = "fork"  # a process for each connection
+KNEE, KNEE_RATE, KEPT, BY_CLIENTS = "knee_pct", "knee_per_s", "goodput_kept_ratio", "goodput_ratio"
+Way = tuple[str, str, str]  # model, work, keep_alive
+Curve = Sequence[tuple[float, float, float]]  # offered load in percent, offered rate, share in time
+
+
+def findings(samples: Sequence[Samples], seed: int, bound_ns: int) -> Iterator[Finding]:
+    """All of them; a void load has no part in any."""
+    groups = {
+        key: launches
+        for key, launches in by_load(samples).items()
+        if grade_of(launches, bound_ns, seed).level != "void"
+    }
+    loads: dict[Way, list[Samples]] = {}
+    for (model, work, keep_alive, loop, *_), launches in groups.items():
+        if loop == OPEN:
+            loads.setdefault((model, work, keep_alive), []).extend(launches)
+    for way, launches in sorted(loads.items()):
+        yield from _of_curve(way, launches, seed)
+    yield from _by_clients(groups, seed)
+
+
+def way_text(work: str, keep_alive: str) -> str:
+    """The arm in words."""
+    return f"work {work}, keep-alive {keep_alive}"
+
+
+def knee(curve: Curve) -> tuple[float, float] | None:
+    """Where the share in time falls below 0.9, in percent of capacity and as a rate; between the last load that is
+    above and the first that is below, on a straight line. None where no load is below, or none above it."""
+    ordered = sorted(curve)
+    below = next((place for place, point in enumerate(ordered) if point[2] < KNEE_SHARE), None)
+    if below is None or below == 0:
+        return None
+    (pct, rate, share), (next_pct, next_rate, next_share) = ordered[below - 1 : below + 1]
+    part = (share - KNEE_SHARE) / (share - next_share)
+    return pct + part * (next_pct - pct), rate + part * (next_rate - rate)
+
+
+def _of_curve(way: Way, launches: Sequence[Samples], seed: int) -> Iterator[Finding]:
+    """Knee and what is kept, each an interval over launches."""
+    subject = f"{way[0]}, {way_text(way[1], way[2])}"
+    blocks: dict[int, list[Samples]] = {}
+    for item in launches:
+        blocks.setdefault(item.block, []).append(item)
+    curves = [_curve(block) for block in blocks.values()]
+    knees = [found for curve in curves if (found := knee(curve)) is not None]
+    if len(knees) < len(curves) or not knees:
+        note = f"{len(knees)} of {len(curves)} launches have a knee among the loads that were measured"
+        yield Finding(subject, KNEE, None, note)
+    else:
+        yield Finding(subject, KNEE, stats.median_interval([pct for pct, _ in knees], seed), "of capacity")
+        yield Finding(subject, KNEE_RATE, stats.median_interval([rate for _, rate in knees], seed), "offered")
+    kept = [ratio for block in blocks.values() if (ratio := _kept(block)) is not None]
+    if kept:
+        most = max(int(item.key["load_pct"]) for item in launches)
+        value = stats.median_interval(kept, seed)
+        yield Finding(subject, KEPT, value, f"at {most} % of capacity, of its best: {_beyond(value)}")
+
+
+def _curve(block: Sequence[Samples]) -> Curve:
+    points = []
+    for item in block:
+        rate, good = item.facts.get("offered_per_s"), item.facts.get("good_pct")
+        if isinstance(rate, (int, float)) and isinstance(good, (int, float)):
+            points.append((float(item.key["load_pct"]), float(rate), good / 100))
+    return points
+
+
+def _kept(block: Sequence[Samples]) -> float | None:
+    """Goodput at the highest load over the best at any; None below the capacity, where nothing is beyond a knee."""
+    goodput = {int(item.key["load_pct"]): values[0] for item in block if (values := known("goodput_per_s", [item]))}
+    highest, best = max(goodput, default=0), max(goodput.values(), default=0.0)
+    return goodput[highest] / best if highest > FULL_PCT and len(goodput) > 1 and best else None
+
+
+def _beyond(value: stats.Interval) -> str:
+    if value.low is None or value.high is None:
+        return "too few launches to say whether it collapses"
+    if value.low >= KEPT_SHARE:
+        return "it saturates"
+    return "it collapses" if value.high < KEPT_SHARE else "whether it collapses is within the noise"
+
+
+def _by_clients(groups: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:
+    """Each model over the event loop with the same work and the same number of clients."""
+    for key, launches in sorted(groups.items()):
+        model, work, keep_alive, loop, _, clients_count = key
+        base = groups.get((base_of(work), *key[1:]))
+        if model == base_of(work) or base is None or loop != CLOSED:
+            continue
+        value = stats.paired_ratio(by_block("goodput_per_s", launches), by_block("goodput_per_s", base), seed)
+        if value is not None:
+            yield Finding(ratio_subject(model, work, keep_alive, clients_count), BY_CLIENTS, value)
+
+
+def ratio_subject(model: str, work: str, keep_alive: str, clients_count: int) -> str:
+    """The name under which a comparison is found."""
+    clients = "1 client" if clients_count == 1 else f"{clients_count:,} clients"
+    return f"{model} over {base_of(work)}, {clients}, {way_text(work, keep_alive)}"
+
+
+# --- the judge --------------------------------------------------------------------------------------------------------
+
+
+def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
+    """C03: is a process for each connection good for small loads and terrible for large ones?"""
+    restated = "a process for each connection does well with few clients and badly with many"
+    rule = (
+        f"CONFIRMED when goodput of {PER_CONNECTION} over an event loop with the same work is ≥{GOOD_RATIO} (low end) "
+        f"with {FEW_CLIENTS} clients and <{BAD_RATIO} (high end) with some other number, REFUTED when it is "
+        f"<{GOOD_RATIO} (high end) with {FEW_CLIENTS} or never <{BAD_RATIO}, PARTLY when arms differ; closed loops"
+    )
+    parts, words = [], []
+    arms = sorted({(str(row["work"]), str(row["keep_alive"])) for row in rows})
+    for work, keep_alive in arms:
+        ratios = _ratios(made, rows, work, keep_alive)
+        if FEW_CLIENTS in ratios and len(ratios) > 1:
+            parts.append(_is_confirmed(ratios))
+            shown = ", ".join(f"{count:,}: {_shown(value)}" for count, value in sorted(ratios.items()))
+            words.append(f"{way_text(work, keep_alive)}, by clients: {shown}")
+    if not parts:
+        models = f"{PER_CONNECTION} and epoll (for a sleep epoll-await)"
+        why = f"needs {models}, valid, --clients {FEW_CLIENTS} and others, --repeats 5 or more"
+        return Verdict("C03", restated, rule, NOT_MEASURED, why)
+    verdict = "PARTLY" if {True, False} <= {*parts} else "INCONCLUSIVE" if None in parts else "CONFIRMED"
+    if {*parts} == {False}:
+        verdict = "REFUTED"
+    return Verdict("C03", restated, rule, verdict, "; ".join(words))
+
+
+def _ratios(made: Sequence[Made], rows: Sequence[FlatRow], work: str, keep_alive: str) -> dict[int, stats.Interval]:
+    """By number of clients, where there is an interval."""
+    values = {item.subject: item.value for item in made if isinstance(item, Finding) and item.column == BY_CLIENTS}
+    found = {}
+    for row in rows:
+        if (row["model"], row["work"], row["keep_alive"], row["loop"]) != (PER_CONNECTION, work, keep_alive, CLOSED):
+            continue
+        value = values.get(ratio_subject(PER_CONNECTION, work, keep_alive, int(row["clients_count"] or 0)))
+        if value is not None and value.low is not None and value.high is not None:
+            found[int(row["clients_count"] or 0)] = value
+    return found
+
+
+def _is_confirmed(ratios: Mapping[int, stats.Interval]) -> bool | None:
+    few = ratios[FEW_CLIENTS]
+    assert few.low is not None
+    assert few.high is not None
+    lows = [value.low for value in ratios.values() if value.low is not None]
+    highs = [value.high for value in ratios.values() if value.high is not None]
+    if few.high < GOOD_RATIO or min(lows) >= BAD_RATIO:
+        return False
+    return True if few.low >= GOOD_RATIO and min(highs) < BAD_RATIO else None
+
+
+def _shown(value: stats.Interval) -> str:
+    low, high = (format_column("x_ratio", end) for end in (value.low, value.high))
+    return f"{format_column('x_ratio', value.middle)} [{low}, {high}]"
+
+
+JUDGES: tuple[Judge, ...] = (judge_c03,)

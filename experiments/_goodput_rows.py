@@ -1,0 +1,210 @@
+"""Rows, views and charts of goodput."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from c10k_probe import stats
+from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
+
+from ._goodput_design import CLOSED, OPEN
+
+CLIENT_FULL_PCT: Final = 90  # of a CPU: the sender was the limit
+LATE_SHAKY_SHARE: Final = 0.25  # of the bound, by which the sender itself was late
+Key = tuple[str, str, str, str, int, int]  # model, work, keep_alive, loop, load, clients
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodputRow(Row):
+    """One model under one load; medians of launches, sums of counts."""
+
+    model: str = column("how a connection is served", key=True)
+    work: str = column("what the handler does for each request", key=True)
+    keep_alive: str = column("whether connections stay (on), or each request has a new one (off)", key=True)
+    loop: str = column("open: requests on a schedule; closed: each client asks again when it has its answer", key=True)
+    load_pct: int = column(
+        "offered load, of the capacity of the launch; of a closed loop, which offers itself, 100", key=True
+    )
+    clients_count: int = column("clients of a closed loop; connections at a time, at most, of an open one", key=True)
+    launches_count: int | None = column("fresh servers that were measured")
+    bound_ns: int | None = column("the latency up to which an answer is good")
+    capacity_per_s: stats.Interval | None = estimate("capacity_per_s", "answers of 64 clients in a closed loop")
+    offered_per_s: float | None = column("requests that were due; empty in a closed loop")
+    goodput_per_s: stats.Interval | None = estimate("goodput_per_s", "requests answered within the bound")
+    good_pct: stats.Interval | None = estimate("good_pct", "of the requests that were due, those answered in time")
+    due_count: int | None = column("requests that were due in the counted window, over all launches")
+    good_count: int | None = column("of these: answered within the bound")
+    late_count: int | None = column("of these: answered later")
+    timed_out_count: int | None = column("of these: given up by the client, twice the bound after they were due")
+    unsent_count: int | None = column("of these: found no free connection until they were given up")
+    refused_count: int | None = column("of these: their connection was refused")
+    reset_count: int | None = column("of these: their connection broke")
+    wrong_count: int | None = column("of these: answered with another status than 2xx")
+    failed_count: int | None = column("of these: had no right answer; of a closed loop, where kinds are not told apart")
+    request_p50_ns: float | None = column("median latency of what was due, median of launches; empty: never answered")
+    request_p99_ns: float | None = column("99th percentile of latency, median of launches; empty: never answered")
+    served_clients_count: int | None = column("clients that had an answer in the window, the fewest of a launch")
+    opened_connections_count: int | None = column("connections that the sender opened, over all launches")
+    walls_count: int | None = column("calls of the server that failed for a limit, over all launches")
+    client_cpu_pct: float | None = column("CPU of the sender, of one CPU, the most of a launch")
+    longest_late_ns: int | None = column("how late the sender itself was at most, of all launches")
+
+
+_COUNTS = ("due", "good", "late", "timed_out", "unsent", "refused", "reset", "wrong", "failed")
+VIEWS = (
+    View("in time", "good_pct", "good_lo_pct", "good_hi_pct"),
+    View("goodput", "goodput_per_s", "goodput_lo_per_s", "goodput_hi_per_s"),
+    View("offered", "offered_per_s"),
+    View("p99", "request_p99_ns", priority=2),
+    View("client CPU", "client_cpu_pct", priority=3),
+    View("p50", "request_p50_ns", priority=4),
+)
+_SERIES = ("model", "work", "keep_alive")
+CHARTS = (
+    Chart(
+        "goodput",
+        "Requests answered in time, by the load that was offered",
+        "load_pct",
+        "goodput_per_s",
+        "goodput_lo_per_s",
+        "goodput_hi_per_s",
+        series=_SERIES,
+        where=(("loop", OPEN),),
+        at_end=True,
+    ),
+    Chart(
+        "in-time",
+        "Share of requests answered in time, by the load that was offered",
+        "load_pct",
+        "good_pct",
+        "good_lo_pct",
+        "good_hi_pct",
+        series=_SERIES,
+        where=(("loop", OPEN),),
+    ),
+    Chart(
+        "clients",
+        "Requests answered in time, by clients in a closed loop",
+        "clients_count",
+        "goodput_per_s",
+        "goodput_lo_per_s",
+        "goodput_hi_per_s",
+        series=_SERIES,
+        where=(("loop", CLOSED),),
+        log_x=True,
+    ),
+    Chart(
+        "latency",
+        "99th percentile of latency, by the load that was offered",
+        "load_pct",
+        "request_p99_ns",
+        series=_SERIES,
+        where=(("loop", OPEN),),
+        log_y=True,
+    ),
+)
+
+
+def rows(samples: Sequence[Samples], seed: int, bound_ns: int) -> list[GoodputRow]:
+    """One row for each load of each cell, by model and then by load."""
+    groups = by_load(samples)
+    return [_row(key, groups[key], seed, bound_ns) for key in sorted(groups, key=_place)]
+
+
+def by_load(samples: Sequence[Samples]) -> dict[Key, list[Samples]]:
+    """Launches by the row they belong to."""
+    groups: dict[Key, list[Samples]] = {}
+    for item in samples:
+        model, work, keep_alive, loop = (str(item.key[name]) for name in ("model", "work", "keep_alive", "loop"))
+        key = (model, work, keep_alive, loop, int(item.key["load_pct"]), int(item.key["clients_count"]))
+        groups.setdefault(key, []).append(item)
+    return groups
+
+
+def known(name: str, launches: Sequence[Samples]) -> list[float]:
+    """A fact of the launches that have it."""
+    return [float(value) for item in launches if isinstance(value := item.facts.get(name), (int, float))]
+
+
+def by_block(name: str, launches: Sequence[Samples]) -> dict[int, list[float]]:
+    """A fact by the block it was measured in."""
+    return {item.block: values for item in launches if (values := known(name, [item]))}
+
+
+def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Grade:
+    """How far a row may be trusted: void where the sender was the limit."""
+    grade = stats.grade_interval(_interval("goodput_per_s", launches, seed), "goodput")
+    failures = [str(item.facts["own_failure"]) for item in launches if item.facts.get("own_failure")]
+    if failures:
+        grade = grade.worse("void", f"the sender could not open connections: {failures[0]}")
+    if not sum(known("due_count", launches)):
+        grade = grade.worse("void", "no request was due")
+    for name, what in (("client_cpu_pct", "the sender"), ("capacity_client_pct", "the sender, for the capacity,")):
+        if (most := max(known(name, launches), default=0.0)) > CLIENT_FULL_PCT:
+            grade = grade.worse("void", f"{what} used {most:.0f} % of its CPU: it was the limit")
+    if wall := next((str(item.facts["first_wall"]) for item in launches if item.facts.get("first_wall")), ""):
+        grade = grade.worse("shaky", f"the server ran into a limit ({wall})")
+    late_ns = max(known("longest_late_ns", launches), default=0.0)
+    if late_ns > LATE_SHAKY_SHARE * bound_ns:
+        level = "void" if late_ns > bound_ns else "shaky"
+        grade = grade.worse(
+            level, f"the sender was late by {late_ns / 1e6:.1f} ms itself, at a bound of {bound_ns / 1e6:g} ms"
+        )
+    return grade
+
+
+def _place(key: Key) -> tuple[object, ...]:
+    """Where a row stands: open loops before closed ones, each by its amount."""
+    model, work, keep_alive, loop, load_pct, clients_count = key
+    return work, keep_alive, loop == CLOSED, model, load_pct, clients_count
+
+
+def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> GoodputRow:
+    model, work, keep_alive, loop, load_pct, clients_count = key
+    grade = grade_of(launches, bound_ns, seed)
+    counts: Mapping[str, Any] = {f"{name}_count": _sum(f"{name}_count", launches) for name in _COUNTS}
+    return GoodputRow(
+        model=model,
+        work=work,
+        keep_alive=keep_alive,
+        loop=loop,
+        load_pct=load_pct,
+        clients_count=clients_count,
+        launches_count=len(launches),
+        bound_ns=bound_ns,
+        capacity_per_s=_interval("capacity_per_s", launches, seed),
+        offered_per_s=stats.median(known("offered_per_s", launches)),
+        goodput_per_s=_interval("goodput_per_s", launches, seed),
+        good_pct=_interval("good_pct", launches, seed),
+        request_p50_ns=_median_of_all("p50_ns", launches),
+        request_p99_ns=_median_of_all("p99_ns", launches),
+        served_clients_count=_whole(min(known("served_count", launches), default=None)),
+        walls_count=_sum("walls_count", launches),
+        opened_connections_count=_sum("opened_count", launches),
+        client_cpu_pct=max(known("client_cpu_pct", launches), default=None),
+        longest_late_ns=_whole(max(known("longest_late_ns", launches), default=None)),
+        grade=grade.level,
+        grade_reason=grade.reason,
+        **counts,
+    )
+
+
+def _interval(name: str, launches: Sequence[Samples], seed: int) -> stats.Interval | None:
+    return stats.interval_of_all([item.facts.get(name) for item in launches], seed)  # type: ignore[misc]
+
+
+def _median_of_all(name: str, launches: Sequence[Samples]) -> float | None:
+    """None unless every launch has it: the others' quantile was never answered."""
+    values = known(name, launches)
+    return stats.median(values) if len(values) == len(launches) else None
+
+
+def _sum(name: str, launches: Sequence[Samples]) -> int | None:
+    values = known(name, launches)
+    return round(sum(values)) if values and len(values) == len(launches) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)

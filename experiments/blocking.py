@@ -1,0 +1,126 @@
+"""What does it cost to wait for a database: in throughput, in memory, and for the next user?
+
+Question: every request waits for a backend. How much does a server of each model then answer, against Little's law:
+with W places and a delay of S no more than W/S, however idle the CPU is? Where is the time spent, in the queue or in
+the worker? Does a worker get slower when all are busy? How much of a worker's life is waiting? What does a second user
+feel while the first one waits? And, per second of CPU, who answers most?
+
+Parts (``--part``). plateau: requests under way against the places of each model, in a closed loop. second-user: one
+request waits 1 s for its backend, another needs none; ten pairs in each launch. limit: prefork with 16 workers below,
+at and above its limit. surface: prefork, its workers all busy, by delay and CPU time. one-cpu: models against each
+other on one CPU (the server's half of two). calls: blocking calls alone.
+
+Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock. The server times
+itself: ``queue_ns`` from the kernel's stamp on the request's arrival to the return of recv, ``in_worker_ns`` from there
+to the answer's send (of ``epoll-pool`` the wait for a thread is in the queue). Both are means over all requests of the
+load, its warm-up and its end included. CPU: of all the server's tasks, also those that have ended, over the same time.
+``waiting_pct``: 50 looks a second at no more than 32 tasks. Not timed: starting the server and the backend.
+Clock: CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with it.
+
+The backend is a real TCP service, one event loop on the client's CPU, that answers each question by itself after its
+delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions is compared with the server's,
+and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504.
+
+Known bias: a closed loop hides how long clients on a schedule of their own would wait. Client, backend and server share
+the machine. Little's line counts the delay that was asked for, so the time that a request takes besides (connecting,
+switching) shows as a ratio under 1. Without keep-alive each request opens a connection, which is what a pool of
+workers with one connection each needs in order not to starve anybody. off_cpu_pct counts a place that nobody uses as
+waiting: it is judged only with as many requests as places. A worker may be off the CPU because it waits for the CPU:
+``waiting_pct`` leaves those out.
+
+Sources: J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961; proc(5), socket(7) (SO_TIMESTAMPNS), read(2),
+write(2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+
+from ._blocking_calls import call
+from ._blocking_design import (
+    CALLS,
+    LIMIT,
+    LIMIT_CONCURRENCIES,
+    ONE_CPU,
+    ONE_CPU_CONCURRENCY,
+    PLATEAU,
+    SECOND,
+    SURFACE,
+    SURFACE_WORKERS,
+    BlockingParameters,
+    cells,
+    check,
+    window_s,
+)
+from ._blocking_findings import findings
+from ._blocking_judges import JUDGES
+from ._blocking_measure import Ask, steps
+from ._blocking_rows import CHARTS, VIEWS, BlockingRow, rows
+from ._blocking_second import trials
+
+_FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,), ONE_CPU: (ONE_CPU_CONCURRENCY,)}
+
+
+class Blocking(Experiment[BlockingParameters]):
+    """See the module."""
+
+    version = 1
+    parameters_type = BlockingParameters
+    row_type = BlockingRow
+    views = VIEWS
+    charts = CHARTS
+    judges = JUDGES
+    repeats = 5
+    quick_repeats = 1
+
+    def check(self, parameters: BlockingParameters) -> None:
+        """See ``_blocking_design.check``."""
+        check(parameters)
+
+    def cells(self, parameters: BlockingParameters) -> list[Cell]:
+        """Each server of each part; concurrencies are steps of it."""
+        return list(cells(parameters))
+
+    def measure(self, parameters: BlockingParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """A fresh server and backend, or ten, or one call."""
+        part, workers = str(cell.key["part"]), str(cell.key["workers"])
+        workers_count = int(workers) if workers.isdigit() else 0
+        if part == CALLS:
+            yield call(cell, bench.block)
+        elif part == SECOND:
+            yield trials(cell, workers_count, bench.block)
+        else:
+            ask = _ask(parameters, cell, workers_count, bench.seed)
+            for item in steps(ask, _FIXED_CONCURRENCIES.get(part, parameters.concurrency)):
+                yield dataclasses.replace(item, block=bench.block)
+
+    def summarise(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
+        """See ``_blocking_rows.rows``."""
+        return list(rows(samples, seed))
+
+    def fit(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """From how many requests on each pool answers no more."""
+        return findings(samples, seed)
+
+
+def _ask(parameters: BlockingParameters, cell: Cell, workers_count: int, seed: int) -> Ask:
+    part, delay_ns = str(cell.key["part"]), int(cell.key["delay_ns"])
+    is_plateau = part == PLATEAU
+    return Ask(
+        cell=cell,
+        workers_count=workers_count,
+        delay_ns=delay_ns,
+        delay_kind=parameters.delay_kind if is_plateau else "fixed",
+        cpu_ns=int(cell.key["cpu_ns"]),
+        is_kept_alive=parameters.keep_alive == "on" if is_plateau else part != LIMIT,
+        window_s=window_s(delay_ns, parameters.cycles),
+        seed=seed,
+        fault=parameters.fault if is_plateau else "none",
+        fault_after_count=parameters.fault_after,
+    )
+
+
+EXPERIMENT = Blocking()

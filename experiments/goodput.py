@@ -1,0 +1,83 @@
+"""What do users get of a server that is asked for more than it can do: does it collapse, or only saturate?
+
+Question: requests arrive on a schedule, at 10 % to 300 % of what each server can do. How many are answered within a
+bound of the moment at which they were due, where does that share fall below 0.9 (the knee), and what is left of the
+best goodput beyond it? Also in a closed loop, with more and more clients: is a process for each connection good for few
+clients and bad for many?
+
+Timed: the latency of each request, from its intended moment to its whole answer (coordinated omission is in it), by the
+sender. A launch is first the capacity (64 clients in a closed loop, after a warm-up), then each load and each number of
+clients once, in an order shuffled by the seed, each on a fresh server: a flooded one goes on for seconds with what
+nobody waits for any more. Counted are the requests that were due in the last ``--window`` of a load. Before it the load
+runs for bound / (load - 1), and for 10 bounds at most: a queue that is served in order has then grown to the bound.
+Up to capacity it runs for one bound.
+Not timed: starting the server, the warm-up, what comes before the counted window. Clock: CLOCK_MONOTONIC.
+
+Arms: the models of the reference server over HTTP, with the same work for each request. With ``--keep-alive off`` each
+request comes on a new connection, so that what a model makes for a connection (thread, process) is made for each
+request; with ``on`` over connections that stay. A client gives up after twice the bound, and resets its connection (in
+a closed loop, which only measures what the server can do, after 5 s). At most ``--connections`` are open at a time;
+requests beyond wait at the client, their clock running.
+
+Void: where the sender used more than 90 % of its CPU, could open no connection, or was late by a bound: what it found
+is then its own limit. Shaky where it was late by a quarter of the bound.
+
+Known bias: the bound is 100 ms unless told otherwise, which is short: in proportion to a bound of 1 s every load takes
+ten times as long (``--bound 1s``). What a queue does depends on the order in which it is served and on who gives up
+when; the accept queue holds 4,096, and each model serves as it was written. The server has the CPUs that the client has
+not; the loopback's soft interrupts run in whoever sends. The default work stands for a small page: without any work the
+sender is the limit long before 300 %. C03 is judged by the closed loops alone: at shares of its own capacity each
+model is offered something else. It is compared with epoll, and with epoll-await where the handler sleeps; there 64
+clients do not reach what a model can do, and its knee lies higher.
+
+Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006; Welsh, Culler, Brewer,
+"SEDA", SOSP 2001 (load conditioning); Mogul, Ramakrishnan, "Eliminating receive livelock", TOCS 1997 (the shape of
+throughput beyond saturation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
+
+from ._goodput_design import GoodputParameters, cells, check
+from ._goodput_findings import JUDGES, findings
+from ._goodput_measure import Launch
+from ._goodput_rows import CHARTS, VIEWS, GoodputRow, rows
+
+
+class Goodput(Experiment[GoodputParameters]):
+    """See the module."""
+
+    version = 1
+    parameters_type = GoodputParameters
+    row_type = GoodputRow
+    views = VIEWS
+    charts = CHARTS
+    judges = JUDGES
+    repeats = 5
+    quick_repeats = 1
+
+    def check(self, parameters: GoodputParameters) -> None:
+        """See ``_goodput_design.check``."""
+        check(parameters)
+
+    def cells(self, parameters: GoodputParameters) -> list[Cell]:
+        """Each model with each work and each kind of connection; all loads are steps of one launch."""
+        return list(cells(parameters))
+
+    def measure(self, parameters: GoodputParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
+        """A fresh server, its capacity, then every load."""
+        yield from Launch(parameters, cell, bench).steps()
+
+    def summarise(self, parameters: GoodputParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
+        """One row for each load of each cell."""
+        return list(rows(samples, seed, parameters.bound))
+
+    def fit(self, parameters: GoodputParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """The knees, what is left beyond them, and how the models compare by the number of clients."""
+        return list(findings(samples, seed, parameters.bound))
+
+
+EXPERIMENT = Goodput()

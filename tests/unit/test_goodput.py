@@ -1,0 +1,277 @@
+"""Goodput from made samples: what is counted of a load, grades, knees, what is kept beyond them, the verdict on C03."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from c10k_probe.experiments._goodput_design import settling_ns
+from c10k_probe.experiments._goodput_findings import knee
+from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
+
+from c10k_probe.exits import UsageError
+from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
+from c10k_probe.load import ClosedLoopReport, OpenLoop
+from c10k_probe.parameters import build_parameters
+from c10k_probe.registry import find_experiments
+
+GOODPUT: Experiment = find_experiments()["goodput"]  # type: ignore[type-arg]
+PARAMETERS = GOODPUT.parameters_type()
+NS_PER_MS = 1_000_000
+BOUND_NS = 100 * NS_PER_MS
+CAPACITY_PER_S = 1000.0
+NOISE = [1.0, 1.01, 0.99, 1.005, 0.995, 1.002]
+Loads = dict[int, float]  # offered load in percent -> share that is answered in time
+
+
+def launch(model: str, block: int, loop: str, amount: int, goodput_per_s: float, **facts: Scalar) -> Samples:
+    """A step of a launch in which nothing was in doubt, unless named."""
+    load_pct, clients_count = (amount, 2000) if loop == "open" else (100, amount)
+    step = {"work": "200us", "keep_alive": "off", "loop": loop, "load_pct": load_pct, "clients_count": clients_count}
+    offered_per_s = CAPACITY_PER_S * load_pct / 100
+    usual: dict[str, Scalar] = {
+        "capacity_per_s": CAPACITY_PER_S,
+        "capacity_client_pct": 30.0,
+        "due_count": 250,
+        "good_count": 200,
+        "late_count": 50,
+        "goodput_per_s": goodput_per_s * NOISE[block],
+        "good_pct": 100 * goodput_per_s / offered_per_s if loop == "open" else 100.0,
+        "offered_per_s": offered_per_s if loop == "open" else None,
+        "p50_ns": 1e6,
+        "p99_ns": 2e6,
+        "client_cpu_pct": 30.0,
+        "longest_late_ns": 1_000_000 if loop == "open" else None,
+        "own_failure": "",
+        "walls_count": 0,
+        "first_wall": "",
+    }
+    return Samples({"model": model, **step}, block, {}, usual | facts)
+
+
+def curve(model: str, shares: Loads, **facts: Scalar) -> list[Samples]:
+    """Six launches, each with these loads."""
+    return [
+        launch(model, block, "open", load, CAPACITY_PER_S * load / 100 * share, **facts)
+        for block in range(len(NOISE))
+        for load, share in shares.items()
+    ]
+
+
+def clients(model: str, goodput_per_s: dict[int, float]) -> list[Samples]:
+    """Six launches, each with these numbers of clients."""
+    return [
+        launch(model, block, "closed", count, rate)
+        for block in range(len(NOISE))
+        for count, rate in goodput_per_s.items()
+    ]
+
+
+def rows_of(samples: list[Samples]) -> list[dict[str, Scalar]]:
+    return [flatten(row) for row in GOODPUT.summarise(PARAMETERS, samples, 1)]
+
+
+def findings_of(samples: list[Samples]) -> dict[tuple[str, str], Finding]:
+    made = GOODPUT.fit(PARAMETERS, samples, 1)
+    return {(item.subject, item.column): item for item in made if isinstance(item, Finding)}
+
+
+def verdict_on(samples: list[Samples]) -> Verdict:
+    rows = [row for row in rows_of(samples) if row["grade"] != "void"]
+    (judge,) = GOODPUT.judges
+    return judge(rows, GOODPUT.fit(PARAMETERS, samples, 1))
+
+
+# --- what is counted --------------------------------------------------------------------------------------------------
+
+
+def open_loop() -> OpenLoop:
+    """Ten requests, one each 10 ms; the first five before the counted window."""
+    outcomes = ["answered"] * 5 + ["answered", "answered", "timed_out", "unsent", "reset"]
+    return OpenLoop(
+        intended_count=10,
+        sent_count=9,
+        answered_count=7,
+        wrong_count=0,
+        refused_count=0,
+        reset_count=1,
+        timed_out_count=1,
+        unsent_count=1,
+        due_ns=[10 * NS_PER_MS * place for place in range(10)],
+        latency_ns=[1, 1, 1, 1, 1, BOUND_NS, BOUND_NS + 1, -1, -1, -1],
+        outcomes=outcomes,
+        samples_every=1,
+        longest_late_ns=7,
+        start_ns=0,
+        duration_ns=100 * NS_PER_MS,
+        taken_ns=200 * NS_PER_MS,
+        client_cpu_ns=20 * NS_PER_MS,
+        opened_connections_count=9,
+    )
+
+
+def test_only_what_was_due_in_the_window_is_counted_and_each_once() -> None:
+    facts = open_facts(open_loop(), 50 * NS_PER_MS, BOUND_NS)
+    kinds = ("good", "late", "timed_out", "unsent", "reset", "refused", "wrong")
+    assert [facts[f"{kind}_count"] for kind in kinds] == [1, 1, 1, 1, 1, 0, 0]
+    assert (facts["due_count"], facts["good_pct"], facts["client_cpu_pct"]) == (5, 20.0, 10.0)
+    assert (facts["offered_per_s"], facts["goodput_per_s"]) == (100.0, 20.0)
+    assert (facts["p50_ns"], facts["p99_ns"]) == (None, None)  # the median was never answered
+
+
+def test_a_load_of_which_one_in_ten_was_kept_is_ten_times_as_much() -> None:
+    loop = dataclasses.replace(open_loop(), samples_every=10)
+    facts = open_facts(loop, 50 * NS_PER_MS, BOUND_NS)
+    assert (facts["offered_per_s"], facts["goodput_per_s"], facts["good_pct"]) == (1000.0, 200.0, 20.0)
+
+
+def test_late_answers_of_a_closed_loop_are_no_goodput() -> None:
+    report = ClosedLoopReport(
+        duration_ns=500 * NS_PER_MS,
+        requests_count=100,
+        failed_count=25,
+        wrong_count=5,
+        warmup_count=9,
+        drained_count=9,
+        latency_ns=[BOUND_NS] * 60 + [BOUND_NS + 1] * 40,
+        samples_every=1,
+        client_cpu_ns=50 * NS_PER_MS,
+        connections_count=8,
+        served_connections_count=7,
+        opened_connections_count=8,
+    )
+    facts = closed_facts(report, BOUND_NS)
+    assert [facts[f"{kind}_count"] for kind in ("due", "good", "late", "failed", "served")] == [125, 60, 40, 25, 7]
+    assert (facts["goodput_per_s"], facts["good_pct"], facts["client_cpu_pct"]) == (120.0, 48.0, 10.0)
+
+
+@pytest.mark.parametrize(("load_pct", "bounds"), [(10, 1), (100, 1), (101, 10), (120, 5), (200, 1), (300, 0.5)])
+def test_a_queue_has_grown_to_the_bound_before_it_counts(load_pct: int, bounds: float) -> None:
+    """Served in order, a request that is due at t waits t (load - 1)."""
+    assert settling_ns(load_pct, BOUND_NS) == bounds * BOUND_NS
+
+
+def test_parts_of_a_millisecond_are_refused() -> None:
+    with pytest.raises(UsageError, match="--bound: only whole milliseconds"):
+        GOODPUT.check(build_parameters(GOODPUT.parameters_type, {"bound": "1500us"}, quick=False))
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_sum_counts_and_stand_by_loop_model_and_load() -> None:
+    samples = [*clients("epoll", {8: 900.0}), *curve("fork", {150: 0.4, 50: 1.0}), *curve("epoll", {50: 1.0})]
+    random.Random(1).shuffle(samples)
+    rows = rows_of(samples)
+    keys = [(row["loop"], row["model"], row["load_pct"], row["clients_count"]) for row in rows]
+    opened = [("open", "epoll", 50, 2000), ("open", "fork", 50, 2000), ("open", "fork", 150, 2000)]
+    assert keys == [*opened, ("closed", "epoll", 100, 8)]
+    row = rows[2]
+    assert (row["launches_count"], row["due_count"], row["good_count"], row["late_count"]) == (6, 1500, 1200, 300)
+    assert (row["good_pct"], row["offered_per_s"], row["bound_ns"], row["grade"]) == (40.0, 1500.0, BOUND_NS, "ok")
+    assert (rows[3]["offered_per_s"], rows[3]["timed_out_count"]) == (None, None)  # not 0: nothing was offered
+
+
+@pytest.mark.parametrize(
+    ("facts", "grade", "words"),
+    [
+        ({"client_cpu_pct": 95.0}, "void", "the sender used 95 % of its CPU"),
+        ({"capacity_client_pct": 95.0}, "void", "for the capacity, used 95 %"),
+        ({"own_failure": "socket: EMFILE"}, "void", "could not open connections: socket: EMFILE"),
+        ({"longest_late_ns": 101 * NS_PER_MS}, "void", "late by 101.0 ms itself"),
+        ({"longest_late_ns": 30 * NS_PER_MS}, "shaky", "late by 30.0 ms itself"),
+        ({"walls_count": 3, "first_wall": "fork: EAGAIN"}, "shaky", "ran into a limit (fork: EAGAIN)"),
+        ({"due_count": 0, "good_pct": None}, "void", "no request was due"),
+    ],
+)
+def test_a_doubtful_row_is_graded_and_void_ones_have_no_findings(
+    facts: dict[str, Scalar], grade: str, words: str
+) -> None:
+    samples = curve("epoll", {50: 1.0, 200: 0.1}, **facts)
+    rows = rows_of(samples)
+    assert {row["grade"] for row in rows} == {grade}
+    assert words in str(rows[0]["grade_reason"])
+    assert bool(findings_of(samples)) == (grade != "void")
+
+
+def test_a_quantile_that_some_launch_never_answered_is_missing() -> None:
+    samples = curve("epoll", {50: 1.0})
+    (row,) = rows_of([*samples[:5], dataclasses.replace(samples[5], facts={**samples[5].facts, "p99_ns": None})])
+    assert (row["request_p50_ns"], row["request_p99_ns"]) == (1e6, None)
+
+
+# --- knees and what is beyond -----------------------------------------------------------------------------------------
+
+
+def test_the_knee_lies_between_the_last_load_above_and_the_first_below() -> None:
+    assert knee([(200, 2000, 0.4), (100, 1000, 1.0), (50, 500, 1.0)]) == pytest.approx((100 + 100 / 6, 1000 + 1000 / 6))
+    assert knee([(50, 500, 1.0), (100, 1000, 0.95)]) is None  # not reached
+    assert knee([(100, 1000, 0.5), (200, 2000, 0.2)]) is None  # below all that was offered
+
+
+@pytest.mark.parametrize(("beyond", "ratio", "words"), [(1 / 3, 1.0, "it saturates"), (1 / 30, 0.1, "it collapses")])
+def test_who_collapses_and_who_saturates(beyond: float, ratio: float, words: str) -> None:
+    found = findings_of(curve("fork", {50: 1.0, 100: 1.0, 300: beyond}))
+    subject = "fork, work 200us, keep-alive off"
+    kept, bend, rate = (found[subject, name] for name in ("goodput_kept_ratio", "knee_pct", "knee_per_s"))
+    assert kept.value is not None and bend.value is not None and rate.value is not None
+    assert kept.value.middle == pytest.approx(ratio, rel=0.03)
+    assert words in kept.note
+    assert "300 %" in kept.note
+    assert 100 < bend.value.middle < 200
+    assert rate.value.middle == pytest.approx(10 * bend.value.middle)
+    assert bend.value.low is not None
+
+
+def test_without_a_knee_there_is_no_number_and_the_reason() -> None:
+    found = findings_of(curve("epoll", {50: 1.0, 90: 1.0}))
+    assert [key[1] for key in found] == ["knee_pct"]
+    (finding,) = found.values()
+    assert finding.value is None
+    assert finding.note.startswith("0 of 6 launches have a knee")
+
+
+# --- C03 --------------------------------------------------------------------------------------------------------------
+
+BASE = {8: 1000.0, 64: 1000.0, 1000: 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("fork", "verdict"),
+    [
+        ({8: 980.0, 64: 900.0, 1000: 300.0}, "CONFIRMED"),
+        ({8: 500.0, 64: 400.0, 1000: 300.0}, "REFUTED"),  # bad with few already
+        ({8: 980.0, 64: 970.0, 1000: 960.0}, "REFUTED"),  # good with many too
+        ({8: 900.0, 64: 400.0, 1000: 300.0}, "INCONCLUSIVE"),  # the bound lies in the interval
+    ],
+)
+def test_c03_by_its_rule(fork: dict[int, float], verdict: str) -> None:
+    spread = clients("fork", fork)
+    if verdict == "INCONCLUSIVE":
+        spread = [
+            dataclasses.replace(item, facts={**item.facts, "goodput_per_s": rate * (1.1 if item.block % 2 else 0.9)})
+            for item in spread
+            if isinstance(rate := item.facts["goodput_per_s"], float)
+        ]
+    found = verdict_on([*clients("epoll", BASE), *spread])
+    assert (found.claim, found.verdict) == ("C03", verdict)
+    assert "keep-alive off, by clients: 8: " in found.evidence
+
+
+def test_c03_compares_a_handler_that_sleeps_with_a_loop_that_awaits_and_arms_that_differ_are_partly() -> None:
+    def sleeping(samples: list[Samples]) -> list[Samples]:
+        return [dataclasses.replace(item, key={**item.key, "work": "5ms-sleep"}) for item in samples]
+
+    good, bad = {8: 980.0, 64: 300.0}, {8: 500.0, 64: 300.0}
+    asleep = sleeping([*clients("epoll-await", BASE), *clients("epoll", {8: 10.0, 64: 10.0}), *clients("fork", good)])
+    assert verdict_on(asleep).verdict == "CONFIRMED"
+    assert ("fork over epoll-await, 8 clients, work 5ms-sleep, keep-alive off", "goodput_ratio") in findings_of(asleep)
+    assert verdict_on([*asleep, *clients("epoll", BASE), *clients("fork", bad)]).verdict == "PARTLY"
+
+
+def test_c03_needs_both_models_and_several_numbers_of_clients() -> None:
+    for samples in (clients("fork", BASE), [*clients("epoll", {8: 1.0}), *clients("fork", {8: 1.0})]):
+        assert verdict_on(samples).verdict == NOT_MEASURED
+    few = [item for item in [*clients("epoll", BASE), *clients("fork", BASE)] if item.block < 3]
+    assert verdict_on(few).verdict == NOT_MEASURED  # no interval
