@@ -24,7 +24,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DYING_S = 2.0
 HELPER_PROGRAMS = {*native.HELPERS, "ab", "perf", "strace", "wrk"}
 HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
+# Files whose tests may run beside others, two at a time: they read and load nothing that all of the machine shares. Of
+# tests/unit that is every file but those that compare with the kernel's own numbers, or need an idle machine.
+BESIDE = {
+    "tests/integration": ("bad_input", "cli", "display", "doctor_install", "full_disk", "pictures_at_end", "plot"),
+    "tests/native": ("build",),
+}
+ALONE_IN_UNIT = ("limits", "machine", "observe", "serving", "tracing_trees")
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what may run beside other tests; a file that is new in tests/unit may, any other not before it is named."""
+    for item in items:
+        folder = item.path.parent.relative_to(item.config.rootpath).as_posix()
+        name = item.path.stem.removeprefix("test_")
+        if name not in ALONE_IN_UNIT if folder == "tests/unit" else name in BESIDE.get(folder, ()):
+            item.add_marker("beside")
 
 
 def cannot_run(reason: str) -> None:
