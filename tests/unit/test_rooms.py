@@ -87,9 +87,6 @@ PRIVATE: dict[str, str] = {
     "_demonstration_": "demonstrations",
     "_cores_": "cores",
     "_slow_": "slow_clients",
-    "_demonstration_": "demonstrations",
-    "_cores_": "cores",
-    "_goodput_": "goodput",
 }
 HEAVY = ("numpy", "rich", "matplotlib", "plotext", "jinja2", "psutil")
 LATE = ("c10k_probe.sinks", "c10k_probe.cli", "c10k_probe.charts")  # rooms that are themselves imported late
