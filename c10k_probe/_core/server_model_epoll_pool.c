@@ -2,7 +2,7 @@
  * server_model_epoll_pool.c - an event loop for all connections, and a pool of threads that do the work of requests with
  * blocking calls: the way of libuv's file operations and of asyncio's run_in_executor. With more requests under way
  * than threads the next ones wait in the queue, and their connections cost no more than idle ones.
- * Sources: epoll(7), eventfd(2), pthread_cond_wait(3); libuv's documentation, "Thread pool work scheduling".
+ * Sources: epoll(7), eventfd(2), pthread_cond_wait(3), pthread_timedjoin_np(3); libuv's documentation, "Thread pool work scheduling".
  */
 #include "server_deferred.h"
 #include "server_work.h"
@@ -144,7 +144,21 @@ static void prepare(void)
     CHECK(deferred_watch(EPOLL_CTL_ADD, wake_fd, EPOLLIN) ? 0 : -1);
 }
 
-/* Threads that do not come back from their work end with the process. */
+/* Those that come back from their work soon; the others end with the process. */
+static void join_threads(void)
+{
+    struct timespec until;
+    CHECK(clock_gettime(CLOCK_REALTIME, &until));
+    until.tv_sec++; /* patience, not expectation */
+    for (int64_t i = 0; i < server.workers_count; i++) {
+        const int number = pthread_timedjoin_np(threads[i], NULL, &until);
+        if (number != ETIMEDOUT) {
+            CHECK_PTHREAD(number);
+        }
+    }
+    free(threads);
+}
+
 static void stop(void)
 {
     CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
@@ -152,6 +166,7 @@ static void stop(void)
     CHECK_PTHREAD(pthread_cond_broadcast(&pool.changed));
     CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
     backend_abandon_all();
+    join_threads();
     deferred_stop();
 }
 
