@@ -41,7 +41,10 @@ class Backend(native.Helpers):
         fault: str = "none",
         fault_after_count: int = 0,
     ) -> None:
-        """Start it on the CPUs for clients. ``delay_ns``: the delay, or its mean; ``kind``: of ``DELAYS``. From question number ``fault_after_count`` on it does what ``fault``, of ``FAULTS``, says."""
+        """Start it on the CPUs for clients. ``delay_ns``: the delay, or its mean; ``kind``: of ``DELAYS``.
+
+        From question number ``fault_after_count`` on it does what ``fault``, of ``FAULTS``, says.
+        """
         super().__init__()
         arguments: list[object] = ["--delay-ns", delay_ns, "--delay", kind, "--seed", seed]
         arguments += ["--fault", fault, "--fault-after", fault_after_count]
