@@ -237,11 +237,11 @@ def judge_c22(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
 
 
 _VIEWS = (
-    View("by", "by"),
+    View("by", "by", priority=2),
     View("seen", "is_seen"),
     View("hung", "watched_ns"),
     View("CPU", "cpu_ns"),
-    View("before", "before_ns", priority=2),
+    View("before", "before_ns", priority=3),
     View("delay", "delay_ns"),
     View("lost", "lost_count"),
     View("of", "updates_count", priority=3),
