@@ -69,7 +69,7 @@ def test_no_parameter_is_hidden_by_what_every_run_takes() -> None:
     taken = {name for name, *_ in (*COMMON_OPTIONS, *COMMON_SWITCHES)}
     for name, experiment in find_experiments().items():
         own = {option for option, _, _ in options_of(experiment.parameters_type)}
-        assert not own & taken, name
+        assert own & taken <= {"trace"}, name  # which an experiment may take in its own way
 
 
 def test_a_users_folder_is_added(tmp_path: Path) -> None:
