@@ -32,7 +32,7 @@ class BackendStatus:
 class Backend(native.Helpers):
     """A running backend; a context manager that leaves no process behind. Raises ``native.HelperError``."""
 
-    def __init__(  # noqa: PLR0913 -- what a backend does, of which little is said in any one place
+    def __init__(
         self,
         delay_ns: int,
         kind: str = "fixed",
