@@ -207,6 +207,7 @@ def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
             parts.append(is_within(value, float("-inf"), SLOW_RATIO))
             words.append(f"{subject}: {in_words('x_ratio', value)}")
     if not any(word.startswith(NODE_JITLESS) for word in words):
+        parts.append(None)
         words.append(f"{NODE_JITLESS} was not measured")
     return Verdict("C47", restated, rule, combined(parts), "; ".join(words))
 
