@@ -19,7 +19,7 @@ def ab_facts(report: AbReport) -> Facts:
     return {
         "requests_count": report.complete_count,
         "answered_count": report.answered_count,
-        "failed_count": report.failed_count + report.wrong_answers_count,
+        "failed_count": report.lost_count,
         "failed_connect_count": report.failed_connect_count,
         "failed_receive_count": report.failed_receive_count,
         "failed_length_count": report.failed_length_count,
@@ -33,16 +33,16 @@ def ab_facts(report: AbReport) -> Facts:
 
 
 def wrk_facts(report: ClosedLoop) -> Facts:
-    """Of wrk's report, which tells kinds of failure only together."""
+    """Of wrk's report, which tells kinds of failure only together; its rate counts wrong answers as well."""
     lost = dict.fromkeys(("failed_connect_count", "failed_receive_count", "failed_length_count"))
     return {
         "requests_count": report.requests_count,
-        "answered_count": report.requests_count,
+        "answered_count": report.answered_count,
         "failed_count": report.failed_count,
         **lost,
         "failed_exceptions_count": None,
-        "wrong_answers_count": None,
-        "throughput_per_s": report.requests_per_s,
+        "wrong_answers_count": report.wrong_answers_count,
+        "throughput_per_s": report.answers_per_s,
         "p50_ns": report.latency_p50_ns,
         "p99_ns": report.latency_p99_ns,
         "longest_ns": None,

@@ -173,7 +173,7 @@ def _left(ask: Ask) -> Found:
         with Wrk(server.url(), ask.connections_count, ask.duration_s) as load:
             report = load.finish()
         after = tree.read_tree(server.session, memory=False)
-        facts = wrk_facts(report) | cpu_facts(before, after, load.elapsed_s, load.cpu_s, report.requests_count)
+        facts = wrk_facts(report) | cpu_facts(before, after, load.elapsed_s, load.cpu_s, report.answered_count)
         pct = facts["server_cpu_pct"]
         left_pct = None if not isinstance(pct, float) else max(0.0, 100 - pct / cpus_count)
         more: Facts = {"server_version": server.version, "cpus_count": cpus_count, "left_pct": left_pct}

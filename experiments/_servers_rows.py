@@ -52,7 +52,9 @@ class ServersRow(Row):
     failed_receive_count: int | None = column("of these: broken while receiving (ab, open loop)")
     failed_length_count: int | None = column("of these: another length than the first answer (ab)")
     failed_exceptions_count: int | None = column("of these: exceptions (ab)")
-    wrong_answers_count: int | None = column("of these: answers that were neither 2xx nor 3xx (ab, open loop)")
+    wrong_answers_count: int | None = column(
+        "of these: answers that were no success (open loop: not 2xx; else neither 2xx nor 3xx)"
+    )
     timed_out_count: int | None = column("of these: not answered within 2 s of being sent (open loop)")
     unsent_count: int | None = column("of these: for which no connection was free for 2 s (open loop)")
     capacity_per_s: stats.Interval | None = estimate("capacity_per_s", "right answers of a closed loop just before")

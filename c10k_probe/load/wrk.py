@@ -28,8 +28,9 @@ _SAMPLES_BEYOND: Final = 5  # what a quantile needs
 class ClosedLoop:
     """What a run of a load generator came to. A quantile that too few requests support is None.
 
-    failed_count: connections refused or broken, time-outs, answers that were not 2xx or 3xx.
-    requests_per_s: over the time that the generator took, by its own clock.
+    requests_count: whole answers, wrong ones included. failed_count: connections refused or broken, time-outs, and
+    answers that were not 2xx or 3xx; wrong_answers_count: the last of these.
+    requests_per_s: ``requests_count`` over the time that the generator took, by its own clock.
     cpu_s: user and system time of the generator; elapsed_s: from its start to its end, by our clock.
     """
 
@@ -41,6 +42,17 @@ class ClosedLoop:
     latency_p99_ns: float | None
     cpu_s: float = 0.0
     elapsed_s: float = 0.0
+    wrong_answers_count: int = 0
+
+    @property
+    def answered_count(self) -> int:
+        """Whole answers that were right."""
+        return self.requests_count - self.wrong_answers_count
+
+    @property
+    def answers_per_s(self) -> float:
+        """Right answers a second, by the generator's clock."""
+        return self.requests_per_s * self.answered_count / self.requests_count if self.requests_count else 0.0
 
 
 def find_wrk() -> str:
@@ -68,7 +80,8 @@ def read_report(text: str, cpu_s: float = 0.0, elapsed_s: float = 0.0) -> Closed
     total, rate = _TOTAL.search(text), _RATE.search(text)
     if total is None or rate is None:
         raise native.HelperError("wrk printed no report")
-    failures = [match.groups() for match in (_SOCKET_ERRORS.search(text), _WRONG_ANSWERS.search(text)) if match]
+    errors, wrong = _SOCKET_ERRORS.search(text), _WRONG_ANSWERS.search(text)
+    wrong_count = int(wrong[1]) if wrong else 0
     requests_count = int(total[1])
     quantiles = {int(share): float(value) * _UNITS_NS[unit] for share, value, unit in _QUANTILE.findall(text)}
     known = {
@@ -76,11 +89,12 @@ def read_report(text: str, cpu_s: float = 0.0, elapsed_s: float = 0.0) -> Closed
     }
     return ClosedLoop(
         requests_count=requests_count,
-        failed_count=sum(int(number) for group in failures for number in group),
+        failed_count=sum(map(int, errors.groups() if errors else ())) + wrong_count,
         requests_per_s=float(rate[1]),
         latency_p50_ns=known.get(50),
         latency_p90_ns=known.get(90),
         latency_p99_ns=known.get(99),
         cpu_s=cpu_s,
         elapsed_s=elapsed_s,
+        wrong_answers_count=wrong_count,
     )

@@ -48,6 +48,16 @@ def test_errors_of_every_kind_are_failures() -> None:
     assert read_report(TROUBLED).failed_count == 54321
 
 
+def test_its_rate_counts_wrong_answers_and_ours_does_not() -> None:
+    """With 4,578 of 45,788 answers an error, nine in ten were right."""
+    told = read_report(TROUBLED.replace("responses: 50000", "responses: 4578"))
+    assert (told.requests_count, told.wrong_answers_count, told.answered_count) == (45788, 4578, 41210)
+    assert told.answers_per_s == pytest.approx(45115.24 * 41210 / 45788)
+    assert told.requests_per_s == 45115.24
+    assert read_report(USUAL).answers_per_s == 45115.24
+    assert read_report(few(0)).answers_per_s == 0.0
+
+
 @pytest.mark.parametrize(
     ("count", "known"),
     [(0, (False, False, False)), (9, (False, False, False)), (10, (True, False, False)), (49, (True, False, False))],
