@@ -64,9 +64,19 @@ class AbReport:
     elapsed_s: float = 0.0
 
     @property
+    def lost_count(self) -> int:
+        """Failures and wrong answers; the most, as ab counts what breaks on receiving by its length, too.
+
+        An error page mostly has another length than the page, or the page than an error page that came first: what is
+        wrong in both ways is counted once.
+        """
+        twice_count = min(self.failed_length_count, self.wrong_answers_count)
+        return self.failed_count + self.wrong_answers_count - twice_count
+
+    @property
     def answered_count(self) -> int:
-        """Requests that were answered as they should; the least, as a failure may be counted twice."""
-        return max(0, self.complete_count - self.failed_count - self.wrong_answers_count)
+        """Requests that were answered as they should; the least."""
+        return max(0, self.complete_count - self.lost_count)
 
 
 class Ab(Generator):

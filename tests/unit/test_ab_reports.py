@@ -52,7 +52,13 @@ def test_failures_are_told_apart() -> None:
     assert kinds == (1, 2, 50, 7)
     assert told.failed_count == sum(kinds)
     assert (told.wrong_answers_count, told.write_errors_count, told.kept_alive_count) == (40, 3, 99_000)
-    assert told.answered_count == 100_000 - 60 - 40
+    assert told.lost_count == 60  # the 40 are among the 50 of another length
+    assert told.answered_count == 100_000 - 60
+
+
+def test_a_wrong_answer_of_the_same_length_is_lost_as_well() -> None:
+    told = read_report(TROUBLED.replace("responses:      40", "responses:      90"), TABLE)
+    assert (told.lost_count, told.answered_count) == (100, 100_000 - 100)
 
 
 def test_a_quantile_needs_requests_beyond_it() -> None:
