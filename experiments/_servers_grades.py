@@ -44,10 +44,9 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
         grade = grade.worse("shaky", text)
     if failed := found["failed_count"]:
         requests = found["requests_count"] or 0
-        is_share = failed <= requests  # wrk counts one that broke or came too late beside the requests
-        text = (
-            f"{failed:,} of {requests:,} requests failed" if is_share else f"{failed:,} failures, {requests:,} answers"
-        )
+        is_share = failed <= requests  # wrk counts what breaks beside the requests, ab a request by each thing amiss
+        told = f"{failed:,} of {requests:,} requests failed"
+        text = told if is_share else f"{failed:,} failures in {requests:,} requests, as the load generator counts them"
         grade = grade.worse("shaky", text)
     if load == OPEN:
         grade = _grade_open(grade, found)
