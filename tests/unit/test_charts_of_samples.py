@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def test_lines_are_the_samples_of_the_first_block() -> None:
     points = {line.name: [(point.x, point.y) for point in line.points] for line in drawing.lines}
     assert points["node"] == [(100.0, 4096.0), (200.0, 8192.0)]
     assert sorted(map(len, points.values())) == [1, 2]
+
+
+def test_of_a_run_that_tells_tracing_apart_it_is_the_untraced_samples() -> None:
+    """Samples of untraced launches have no such key, and are there to be drawn all the same."""
+    traced = sample("node", 0, {"at_ns": [100, 200], "pss_bytes": [1, 2]})
+    traced["key"]["traced_by"] = "bcc"
+    untraced = sample("node", 0, {"at_ns": [100, 200], "pss_bytes": [4096, 8192]})
+    for samples in ((traced, untraced), (untraced,)):
+        run = stored(*samples)
+        run = dataclasses.replace(run, facts={**run.facts, "keys": ["server", "traced_by"]})
+        drawing = draw(run, CHART)
+        assert isinstance(drawing, Drawing)
+        assert [[point.y for point in line.points] for line in drawing.lines] == [[4096.0, 8192.0]]
 
 
 def test_without_samples_there_is_nothing_to_draw() -> None:
