@@ -58,6 +58,10 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
 
 def _grade_open(grade: stats.Grade, found: Mapping[str, Any]) -> stats.Grade:
     """An open loop is one only as far as the sender was in time."""
+    closed_pct = found["capacity_load_cpu_pct"]
+    if closed_pct is not None and closed_pct > BUSY_PCT:
+        text = f"the sender used {closed_pct:.0f} % of its CPU for the capacity, which the server's may exceed"
+        grade = grade.worse("shaky", text)
     late, p99 = found["sender_late_ns"], found["request_p99_ns"]
     if late is not None and p99 is not None and late > LATE_SHARE * p99.middle:
         text = format_column("sender_late_ns", late)

@@ -228,7 +228,7 @@ JUDGES: tuple[Judge, ...] = (
         "C34",
         "these four solve C10K, and only event-driven servers do",
         "CONFIRMED when each holds 10,000 connections with p99 <1 s at 1,000 requests a second, and no other does",
-        "needs 10,000 held connections at a fixed rate",
+        "connections judges it: --server nginx,cherokee,node,tornado --model thread,fork --to 10k --probe-rate 1k",
     ),
     judge_c36,
     judge_c41,

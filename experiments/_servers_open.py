@@ -53,6 +53,7 @@ def measure_open(
             elapsed_s, load_s = report.taken_ns / NS_PER_S, report.client_cpu_ns / NS_PER_S
             facts = open_facts(report) | cpu_facts(before, after, elapsed_s, load_s, report.answered_count)
             asked: Facts = {"capacity_per_s": capacity_per_s, "intended_per_s": rate_per_s, **told}
+            asked["capacity_load_cpu_pct"] = 100 * pumped.client_busy_ratio
             yield rate_pct, {**ready.facts, **facts, **asked}, latencies_by_share(report)
 
 

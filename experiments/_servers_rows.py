@@ -58,6 +58,7 @@ class ServersRow(Row):
     timed_out_count: int | None = column("of these: not answered within 2 s of being sent (open loop)")
     unsent_count: int | None = column("of these: for which no connection was free for 2 s (open loop)")
     capacity_per_s: stats.Interval | None = estimate("capacity_per_s", "right answers of a closed loop just before")
+    capacity_load_cpu_pct: float | None = column("CPU of the load generator in that closed loop, of one CPU")
     intended_per_s: float | None = column("rate that was asked for, median of launches (open loop)")
     throughput_per_s: stats.Interval | None = estimate("throughput_per_s", "right answers, by the generator's clock")
     of_null_ratio: float | None = column("throughput over that of the null server under the same load")
@@ -229,6 +230,7 @@ SUMS = (
     "idle_forks_count",
 )
 _MEDIANS = {
+    "capacity_load_cpu_pct": "capacity_load_cpu_pct",
     "intended_per_s": "intended_per_s",
     "requests_per_cpu_s": "requests_per_cpu_s",
     "server_user_pct": "server_user_pct",

@@ -109,6 +109,14 @@ def test_an_open_loop_has_a_row_for_each_rate_and_is_void_when_the_sender_was_th
     assert SERVERS.fit(SERVERS.parameters_type(), made, 1) == []  # a rate is compared with no closed loop
 
 
+@pytest.mark.parametrize(("load_pct", "grade"), [(81.0, "shaky"), (79.0, "ok")])
+def test_a_share_of_what_the_sender_could_do_is_none_of_the_servers(load_pct: float, grade: str) -> None:
+    made = [open_launch("nginx", block, 30, capacity_load_cpu_pct=load_pct) for block in range(5)]
+    (row,) = rows_of(made).values()
+    assert (row["grade"], "of its CPU for the capacity" in str(row["grade_reason"])) == (grade, grade == "shaky")
+    assert row["capacity_load_cpu_pct"] == load_pct
+
+
 def test_without_answers_the_open_loop_has_no_tail() -> None:
     (row,) = rows_of([open_launch("node", 0, 70, p99_ns=None)]).values()
     assert (row["request_p99_ns"], row["grade_reason"]) == (None, "p99 latency: could not be measured")
