@@ -68,10 +68,10 @@ class BlockingParameters(Parameters):
         choices=tuple(kind for kind in DELAYS if kind != "never"),
     )
     workers: tuple[int, ...] = parameter(
-        (8, 256), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
+        (8, 128), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
     )
     concurrency: tuple[int, ...] = parameter(
-        (8, 64, 256), "Requests under way.", minimum=1, maximum=10_000, many=True, ranges=True, quick=(4, 64)
+        (8, 32, 128), "Requests under way.", minimum=1, maximum=10_000, many=True, ranges=True, quick=(4, 64)
     )
     keep_alive: str = parameter(
         "off",

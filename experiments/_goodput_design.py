@@ -20,6 +20,7 @@ FULL_PCT: Final = 100  # a closed loop offers as much as is taken
 CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, few enough to be served at once
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
 WARMUP_NS: Final = 100 * NS_PER_MS
+CLOSED_LEAST_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
 SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to fill a queue; at 100 % nothing settles
 DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
@@ -84,7 +85,7 @@ class GoodputParameters(Parameters):
     )
     window: int = parameter(
         250 * NS_PER_MS,
-        "How long a load is counted after its queue has settled, in whole milliseconds.",
+        "How long a load is counted after its queue has settled, in whole milliseconds; a closed loop 250 ms at least.",
         dimension="duration",
         minimum=10 * NS_PER_MS,
         maximum=600 * NS_PER_S,
@@ -120,7 +121,7 @@ def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
 def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     """Each model with each work and kind of connection; the most that is open at once must fit."""
     steps_ns = sum(settling_ns(load, parameters.bound) + parameters.window for load in parameters.load)
-    steps_ns += (len(parameters.clients) + 1) * (parameters.window + WARMUP_NS)
+    steps_ns += (len(parameters.clients) + 1) * (max(parameters.window, CLOSED_LEAST_NS) + WARMUP_NS)
     for keep_alive in parameters.keep_alive:
         for work in parameters.work:
             for name in parameters.model:

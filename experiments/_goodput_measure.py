@@ -16,6 +16,7 @@ from c10k_probe.servers import MODELS
 from ._goodput_design import (
     CAPACITY_CLIENTS,
     CLOSED,
+    CLOSED_LEAST_NS,
     FULL_PCT,
     NS_PER_S,
     OPEN,
@@ -87,7 +88,7 @@ class Launch:
             return report, {"walls_count": len(walls), "first_wall": first}
 
     def _pump(self, clients_count: int) -> tuple[ClosedLoopReport, Facts]:
-        window_s = self._parameters.window / NS_PER_S
+        window_s = max(self._parameters.window, CLOSED_LEAST_NS) / NS_PER_S
         return self._loaded(
             clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(window_s, WARMUP_NS / NS_PER_S)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,14 +40,15 @@ class Backend(native.Helpers):
         seed: int = 0,
         fault: str = "none",
         fault_after_count: int = 0,
-        cpus: Collection[int] | None = None,
     ) -> None:
-        """Start it on ``cpus``, or else on those for clients. ``delay_ns``: the delay, or its mean; ``kind``: of
-        ``DELAYS``. From question number ``fault_after_count`` on it does what ``fault``, of ``FAULTS``, says."""
+        """Start it on the CPUs for clients. ``delay_ns``: the delay, or its mean; ``kind``: of ``DELAYS``.
+
+        From question number ``fault_after_count`` on it does what ``fault``, of ``FAULTS``, says.
+        """
         super().__init__()
         arguments: list[object] = ["--delay-ns", delay_ns, "--delay", kind, "--seed", seed]
         arguments += ["--fault", fault, "--fault-after", fault_after_count]
-        ready = self._start("backend", arguments, native.split_cpus()[1] if cpus is None else cpus, "ready")
+        ready = self._start("backend", arguments, native.split_cpus()[1], "ready")
         self._helper = self._helpers[0]
         self.port = int(ready["port"])
 
