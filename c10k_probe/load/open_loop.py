@@ -123,8 +123,7 @@ class ClosedLoopReport:
 
     @property
     def steady_rate_per_s(self) -> float:
-        """The same, over the time that they took: where answers come in batches, ``duration_ns`` holds one batch more or
-        less by chance."""
+        """The same, over the time that they took: ``duration_ns`` holds one batch of answers more or less by chance."""
         return self.requests_count * 1e9 / self.spanned_ns
 
     @property

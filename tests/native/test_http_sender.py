@@ -218,15 +218,18 @@ def test_answers_that_come_in_batches_are_counted_over_the_time_that_they_took()
 
     Where the server then hangs, the silence is in the rate.
     """
-    with HttpServer(Way(delay_s=0.1)) as server, Sender(server.port, 1, keep_alive=True, timeout_s=PATIENCE_S) as sender:
+    slow = HttpServer(Way(delay_s=0.1))
+    with slow, Sender(slow.port, 1, keep_alive=True, timeout_s=PATIENCE_S) as sender:
         report = sender.pump(0.23, 0.19)
     assert report.requests_count >= 1
     assert report.steady_rate_per_s <= 10
     with Backend(20 * NS_PER_MS, fault="hang", fault_after_count=5) as backend:
         options = ServerOptions(protocol="http", backend_port=backend.port)
-        with REFERENCE_MODELS["thread"].start(options) as hanging:
-            with Sender(hanging.port, 1, keep_alive=True, timeout_s=0.2) as sender:
-                report = sender.pump(0.5)
+        with (
+            REFERENCE_MODELS["thread"].start(options) as hanging,
+            Sender(hanging.port, 1, keep_alive=True, timeout_s=0.2) as sender,
+        ):
+            report = sender.pump(0.5)
     assert (report.requests_count, report.failed_count > 0) == (5, True)
     assert report.spanned_ns == report.duration_ns
 
