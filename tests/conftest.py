@@ -27,8 +27,11 @@ HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0",
 # Files whose tests may run beside others, two at a time: they read and load nothing that all of the machine shares. Of
 # tests/unit that is every file but those that compare with the kernel's own numbers, or need an idle machine.
 BESIDE = {
-    "tests/integration": ("bad_input", "cli", "display", "doctor_install", "full_disk", "pictures_at_end", "plot"),
-    "tests/native": ("build",),
+    "tests/integration": (
+        *("bad_input", "cli", "display", "doctor_install", "failures", "full_disk", "interrupted_runs"),
+        *("pictures_at_end", "plot"),
+    ),
+    "tests/native": ("build", "protocol"),
 }
 ALONE_IN_UNIT = ("limits", "machine", "observe", "serving", "tracing_trees")
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
