@@ -243,8 +243,8 @@ def _exhausted(run: _Run, facts: Facts) -> list[str]:
     if isinstance(used, int) and isinstance(limit, int) and used >= limit - 1:
         found.append("descriptors")
     for hit in run.server.walls() if processes.is_alive(run.server.session) else ():
-        if hit["call"] == _NO_WORKER:
-            found.append("workers")
+        if hit["call"] == _NO_WORKER or "setting" in hit:
+            found.append(str(hit.get("setting", "workers")))
             continue
         wall = limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls())
         found.append(wall.name if wall else f"{hit['call']}: {hit['name']}")
