@@ -60,6 +60,7 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
         facts = {
             "server_version": server.version if isinstance(server, RealServer) else None,
             "defence_settings": ask.defence_text or None,
+            "defence_ns": None if ask.options.defence_s is None else ask.options.defence_s * NS_PER_S,
             "workers_count": ask.room_count,
             "death": _death(server),
             "timeout_ns": ask.timeout_ns,

@@ -143,12 +143,17 @@ def test_many_launches_that_agree_are_no_worse_than_ok() -> None:
         ({"innocents_count": 0, "served_count": 0}, "void", "no innocent was due"),
         ({"late_ns": 30 * MS}, "shaky", "up to 30 ms late"),
         ({"slow_cpu_pct": 90.0}, "shaky", "slow clients' process used 90 %"),
+        ({"defence_ns": 5500 * MS}, "shaky", "the defence acts after 5.5 s, when the first innocents have given up"),
     ],
 )
 def test_grades(facts: dict[str, Scalar], grade: str, words: str) -> None:
     row = row_of(launch(POOL, 24, **facts))  # type: ignore[arg-type]
     assert row["grade"] == grade
     assert words in str(row["grade_reason"])
+
+
+def test_a_defence_that_acts_while_innocents_wait_is_no_doubt() -> None:
+    assert "defence" not in str(row_of(launch(POOL, 24, defence_ns=2000 * MS))["grade_reason"])
 
 
 def test_the_number_at_which_they_starve_is_told_with_the_one_below() -> None:
