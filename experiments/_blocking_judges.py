@@ -14,7 +14,7 @@ _SECOND_ADDED_NS: Final = 0.5e9
 _LIMIT_RATIO: Final = 1.2
 _LINE_TOLERANCE: Final = 0.05
 _IDLE_CPU_PCT: Final = 50.0
-_GONE_RATIO: Final = 0.9
+_GONE_RATIO: Final = 1 / 1.10  # the low end of what counts as the same, as everywhere
 _OFF_CPU_PCT, _WAITING_PCT = 90.0, 50.0
 _BY_CONNECTION: Final = ("prefork", "thread-pool", "thread", "fork")
 
@@ -94,7 +94,7 @@ def judge_c25(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     restated = "under many concurrent requests blocking I/O becomes the bottleneck"
     rule = (
         "P with more requests than workers a pool's throughput is W/S ±5 % (interval inside) at <50 % of a CPU, "
-        "N with as many workers as requests it is ≥90 % of c/S (low end), c the requests under way; CONFIRMED "
+        "N with as many workers as requests it is ≥1/1.10 of c/S (low end), c the requests under way; CONFIRMED "
         "when both hold in every pool, PARTLY when some do"
     )
     pools = [row for row in _of(rows, PLATEAU) if row["workers"].isdigit() and row["model"] in _BY_CONNECTION]  # type: ignore[union-attr]

@@ -18,6 +18,7 @@ enum {
     SOURCES_COUNT = 256 * SOURCES_IN_ROW,
     PORT_FIRST = 32768, /* above those of services, and as in net.ipv4.ip_local_port_range by default */
     BIND_TRIES_MAX = 1000,
+    BUSY_IN_ROW_MAX = 16, /* ports of one address that are taken: somebody else is using it up */
 };
 
 static _Atomic int64_t next_serial; /* of connections tried: decides source address and port */
@@ -61,11 +62,14 @@ static struct sockaddr_in source_address(int64_t serial)
 }
 
 /* 0 or errno. A port that somebody else has (a listener on all addresses, say) is passed over, and so is that of the
- * server: an end of a connection is told from the other by its port. */
+ * server: an end of a connection is told from the other by its port. Another holder has many in a row: then the next
+ * address is taken. */
 static int bind_source(int fd, uint16_t server_port)
 {
     for (int tries = 0; tries < BIND_TRIES_MAX; tries++) {
-        const struct sockaddr_in source = source_address(atomic_fetch_add(&next_serial, 1));
+        const bool is_used_up = tries > 0 && tries % BUSY_IN_ROW_MAX == 0;
+        const int64_t step = is_used_up ? settings.ports_count : 1;
+        const struct sockaddr_in source = source_address(atomic_fetch_add(&next_serial, step));
         if (source.sin_port == htons(server_port)) {
             continue;
         }

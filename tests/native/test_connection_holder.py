@@ -195,6 +195,16 @@ def test_it_chooses_ports_itself_and_passes_over_those_of_others(server: Server)
     assert ends == [*first, *second, *(("127.16.0.3", PORT_FIRST + place) for place in range(5))]
 
 
+def test_two_holders_at_once_leave_each_other_ports(server: Server) -> None:
+    """More of one's than the other would try port by port: that one goes on to another address."""
+    with holding(server.port) as first, holding(server.port) as second:
+        assert first.ask("ramp 1200", "ramped")["open_count"] == 1200
+        ramped = second.ask("ramp 5", "ramped")
+        assert (ramped["open_count"], ramped["failure"]) == (5, None)
+        ramped = first.ask("ramp 1210", "ramped")
+        assert (ramped["open_count"], ramped["failure"]) == (1210, None)
+
+
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
