@@ -16,8 +16,8 @@ sleeps when a connection comes: wake-ups, the herd. Under load there are fewer, 
 
 Timed: the windows of the loops. Not timed: starting, 100 ms of warm-up, what is still answered after a window. Clock:
 CLOCK_MONOTONIC in the client; CPU time from schedstat. Wake-ups are voluntary context switches of the workers, of all
-their threads, over connections: those of Node.js also wake for their own ends, so they compare with node's. Behind nginx
-the one that nginx has is counted with them.
+their threads, over connections: those of Node.js also wake for their own ends, so they compare with node's. Behind
+nginx the one that nginx has is counted with them.
 
 Known bias: client and server share the machine. The client has a CPU of its own; with fewer than 4 CPUs, or more
 workers than CPUs left, a speed-up would only tell that, and is void. Shares and wake-ups stand. max/mean is above 1 by
