@@ -148,9 +148,19 @@ class _Load:
         return Cell({**key, "delay_ns": self.delay_ns, "cpu_ns": self.cpu_ns}, self._needs(), self.weight)
 
     def _needs(self) -> Needs:
-        """Both ends of each connection and of the exchange for it; the tasks."""
+        """Both ends of each connection and of the exchange for it; the tasks.
+
+        Descriptors: of the process with most of them, the server. epoll-await shares connections to the backend where
+        it can open no more, so its clients' are what it must have.
+        """
         count = self.most_count
-        needs = Needs(descriptors_count=64 + 3 * count, system_descriptors_count=64 + 4 * count, memory_bytes=100 << 20)
+        # what a connection takes of epoll-await and thread is in per_connection, below
+        known = {"epoll-await": 0, "thread": count}
+        needs = Needs(
+            descriptors_count=64 + known.get(self.model, count + self.workers_count),
+            system_descriptors_count=64 + 4 * count,
+            memory_bytes=100 << 20,
+        )
         if self.model not in REFERENCE_MODELS:
             return needs
         model = REFERENCE_MODELS[self.model]

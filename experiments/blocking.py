@@ -27,7 +27,8 @@ the machine. Little's line counts the delay that was asked for, so the time that
 switching) shows as a ratio under 1. Without keep-alive each request opens a connection, which is what a pool of
 workers with one connection each needs in order not to starve anybody. off_cpu_pct counts a place that nobody uses as
 waiting: it is judged only with as many requests as places. A worker may be off the CPU because it waits for the CPU:
-``waiting_pct`` leaves those out.
+``waiting_pct`` leaves those out. With more new connections at once than the accept queue holds (4,096, or somaxconn)
+SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do.
 
 Sources: J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961; proc(5), socket(7) (SO_TIMESTAMPNS), read(2),
 write(2).
