@@ -24,7 +24,8 @@ def test_where_a_request_spends_its_time(tmp_path: Path) -> None:
         assert row["backend_asked_count"] == row["server_asked_count"] != "0"
         assert float(row["line_per_s"]) == pytest.approx(min(count, places) * 20)
         assert DELAY_NS <= float(row["backend_wait_ns"]) <= float(row["in_worker_ns"]) * 1.001
-        assert int(row["memory_bytes"]) > 0
+        if model != "fork" or row["memory_bytes"]:  # a reading in which a process ended is none
+            assert int(row["memory_bytes"]) > 0
         if count > 2 * places:
             assert float(row["queue_ns"]) > DELAY_NS, model  # at least one that came before it
         assert [row[name] for name in ("added_ns", "blocked_ns", "in_worker_over_full_ratio")] == ["", "", ""]

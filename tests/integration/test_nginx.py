@@ -108,7 +108,7 @@ def test_a_port_that_was_taken_meanwhile_is_another_port(monkeypatch: pytest.Mon
 def test_a_program_that_does_not_start_is_one_line(
     program: str, word: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "find_part", lambda name: parts.Part(name, "", True, program, "", ()))
+    monkeypatch.setattr(parts, "find_part", lambda name: parts.Part(name, "", True, program, "", "", ()))
     with pytest.raises(native.HelperError, match=word) as raised:
         start()
     assert "\n" not in str(raised.value)
