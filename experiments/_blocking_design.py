@@ -27,7 +27,14 @@ WORKER_NEEDS: Final[Mapping[str, Needs]] = {**POOLS, "epoll-pool": POOLS["thread
 SERVERS_COUNT: Final = 10  # second-user: trials of a launch, at once, each on a server of its own: they only wait
 AS_MANY_AS_COME: Final = ("epoll-await", "thread", "fork")
 PER_REQUEST: Final = "per request"
-SECOND_MODELS: Final = {"prefork": (1, 2, 8), "thread-pool": (2,), "thread": (0,), "epoll": (0,), "epoll-await": (0,)}
+SECOND_MODELS: Final = {
+    "prefork": (1, 2, 8),
+    "thread-pool": (2,),
+    "thread": (0,),
+    "fork": (0,),
+    "epoll": (0,),
+    "epoll-await": (0,),
+}
 SECOND_HELD_NS: Final = S
 LIMIT_WORKERS: Final = 16
 LIMIT_CONCURRENCIES: Final = (8, 16, 32, 256)
@@ -80,7 +87,8 @@ class BlockingParameters(Parameters):
     )
     fault: str = parameter(
         "none",
-        "What the backend does wrong in the plateau, from question --fault-after on: it must show.",
+        "What the backend does wrong in the plateau, from question --fault-after on: it must show. "
+        "hang with --fault-after 0 never answers.",
         choices=FAULTS,
     )
     fault_after: int = parameter(100, "How many questions it takes before --fault.", minimum=0, maximum=10**9)
@@ -105,6 +113,11 @@ def workers_text(model: str, workers_count: int) -> str:
 
 def check(parameters: BlockingParameters) -> None:
     """Raise ``UsageError`` for what cannot be measured together."""
+    if PLATEAU not in parameters.part:
+        for name, usual in (("delay_kind", "fixed"), ("keep_alive", "off"), ("fault", "none")):
+            if getattr(parameters, name) != usual:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{option} is for the plateau alone; add plateau to --part, or leave {option} out")
     if PLATEAU in parameters.part and parameters.keep_alive == "on" and set(parameters.model) & set(POOLS):
         starved = [(w, c) for w in parameters.workers for c in parameters.concurrency if c > w]
         if starved:
@@ -135,9 +148,19 @@ class _Load:
         return Cell({**key, "delay_ns": self.delay_ns, "cpu_ns": self.cpu_ns}, self._needs(), self.weight)
 
     def _needs(self) -> Needs:
-        """Both ends of each connection and of the exchange for it; the tasks."""
+        """Both ends of each connection and of the exchange for it; the tasks.
+
+        Descriptors: of the process with most of them, the server. epoll-await shares connections to the backend where
+        it can open no more, so its clients' are what it must have.
+        """
         count = self.most_count
-        needs = Needs(descriptors_count=64 + 3 * count, system_descriptors_count=64 + 4 * count, memory_bytes=100 << 20)
+        # what a connection takes of epoll-await and thread is in per_connection, below
+        known = {"epoll-await": 0, "thread": count}
+        needs = Needs(
+            descriptors_count=64 + known.get(self.model, count + self.workers_count),
+            system_descriptors_count=64 + 4 * count,
+            memory_bytes=100 << 20,
+        )
         if self.model not in REFERENCE_MODELS:
             return needs
         model = REFERENCE_MODELS[self.model]

@@ -9,6 +9,7 @@ from c10k_probe import stats
 from c10k_probe.experiment import Finding, Samples
 
 from ._blocking_design import PLATEAU
+from ._blocking_rows import usable
 
 _REACHED: Final = 0.95  # of the most that the places allow
 
@@ -16,7 +17,7 @@ _REACHED: Final = 0.95  # of the most that the places allow
 def findings(samples: Sequence[Samples], seed: int) -> list[Finding]:
     """One for each pool of the plateau: the smallest concurrency that reaches 95 % of W/S, launch by launch."""
     pools: dict[tuple[str, str], dict[int, list[Samples]]] = {}
-    for item in samples:
+    for item in usable(samples, seed):
         workers = str(item.key["workers"])
         if item.key["part"] == PLATEAU and workers.isdigit():
             pools.setdefault((str(item.key["model"]), workers), {}).setdefault(item.block, []).append(item)

@@ -29,6 +29,9 @@ def _number(row: FlatRow, name: str) -> float | None:
 
 
 def _text(name: str, row: FlatRow, low: str, high: str) -> str:
+    """With its interval, where there are launches enough for one."""
+    if row[low] is None or row[high] is None:
+        return f"{format_column(name, row[name])} (no interval)"
     return f"{format_column(name, row[name])} [{format_column(low, row[low])}, {format_column(high, row[high])}]"
 
 
@@ -48,6 +51,12 @@ def _above(row: FlatRow, low: str, high: str, bound: float) -> bool | None:
     return True if least >= bound else False if most < bound else None
 
 
+def _free_text(row: FlatRow) -> str:
+    """What the second user meets while the first one waits: a worker free, or none."""
+    workers = str(row["workers"])
+    return f"{int(workers) - 1} of {workers} free" if workers.isdigit() else workers
+
+
 def judge_c02(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C02: does a second user wait for the first one's database, though a worker is free?"""
     restated = "while one process waits for the database, a second user's request is blocked"
@@ -61,9 +70,7 @@ def judge_c02(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     if not free:
         return Verdict("C02", restated, rule, NOT_MEASURED, "needs --part second-user")
     told = "; ".join(
-        f"{row['model']} with {row['workers']}{' free' if row in free else ''}: "
-        f"{_text('added_ns', row, 'added_lo_ns', 'added_hi_ns')}"
-        for row in found
+        f"{row['model']}, {_free_text(row)}: {_text('added_ns', row, 'added_lo_ns', 'added_hi_ns')}" for row in found
     )
     held = [_above(row, "added_lo_ns", "added_hi_ns", _SECOND_ADDED_NS) for row in free]
     return Verdict("C02", restated, rule, _of_all(held), told)
@@ -77,8 +84,9 @@ def judge_c04(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         f"{LIMIT_WORKERS} requests (low end) at every higher concurrency, REFUTED when it is less (high end), PARTLY "
         "when at some"
     )
-    above = [row for row in _of(rows, LIMIT) if int(row["concurrency_count"] or 0) > LIMIT_WORKERS]
-    if not above:
+    found = {int(row["concurrency_count"] or 0): row for row in _of(rows, LIMIT)}
+    above = [row for count, row in sorted(found.items()) if count > LIMIT_WORKERS]
+    if not above or LIMIT_WORKERS not in found:  # all are over that one
         return Verdict("C04", restated, rule, NOT_MEASURED, "needs --part limit")
     names = ("in_worker_over_full_lo_ratio", "in_worker_over_full_hi_ratio")
     told = "; ".join(
@@ -97,11 +105,12 @@ def judge_c25(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "N with as many workers as requests it is ≥1/1.10 of c/S (low end), c the requests under way; CONFIRMED "
         "when both hold in every pool, PARTLY when some do"
     )
-    pools = [row for row in _of(rows, PLATEAU) if row["workers"].isdigit() and row["model"] in _BY_CONNECTION]  # type: ignore[union-attr]
+    pools = [row for row in _of(rows, PLATEAU) if str(row["workers"]).isdigit() and row["model"] in _BY_CONNECTION]
+    pools = [row for row in pools if not row["backend_failed_count"]]  # what it does wrong is not the pool's
     full = [row for row in pools if int(row["concurrency_count"] or 0) > int(str(row["workers"]))]
     enough = [row for row in pools if any(_is_twin(row, other) for other in full)]
     if not full or not enough:
-        needed = "needs --part plateau with --workers both below and at or above one --concurrency"
+        needed = "needs --part plateau with --workers both below and at or above one --concurrency, no --fault"
         return Verdict("C25", restated, rule, NOT_MEASURED, needed)
     held = [_is_on_plateau(row) for row in full]
     gone = [_above(row, "of_line_lo_ratio", "of_line_hi_ratio", _GONE_RATIO) for row in enough]

@@ -155,7 +155,7 @@ def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samp
     facts |= {
         "places_count": places_count,
         "line_per_s": line_per_s,
-        "of_line_ratio": report.rate_per_s / line_per_s if line_per_s else None,
+        "of_line_ratio": report.steady_rate_per_s / line_per_s if line_per_s else None,
         "server_cpu_pct": 100 * work.cpu_s / wall_s,
         "requests_per_cpu_s": _ratio(after["requests_count"] - before["requests_count"], work.cpu_s),
         "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * places_count)),
@@ -172,7 +172,7 @@ def _facts(
     report: ClosedLoopReport, watched: Watched, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Scalar]:
     return {
-        "requests_per_s": report.rate_per_s,
+        "requests_per_s": report.steady_rate_per_s,
         "failed_count": report.failed_count,
         "own_failure": report.own_failure,
         "served_connections_count": report.served_connections_count,

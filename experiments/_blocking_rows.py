@@ -9,7 +9,7 @@ from typing import Any, Final
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
-from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, SECOND
+from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, PARTS, SECOND
 
 BUSY_CLIENT_PCT: Final = 80
 
@@ -119,7 +119,22 @@ def rows(samples: Sequence[Samples], seed: int) -> list[BlockingRow]:
     by_key: dict[tuple[str | int, ...], list[Samples]] = {}
     for item in samples:
         by_key.setdefault(tuple(item.key.values()), []).append(item)
-    return [_row(launches, samples, seed) for _, launches in sorted(by_key.items(), key=lambda pair: str(pair[0]))]
+    return [_row(launches, samples, seed) for _, launches in sorted(by_key.items(), key=_place)]
+
+
+def _place(pair: tuple[tuple[str | int, ...], list[Samples]]) -> tuple[object, ...]:
+    """Where a row stands: numbers by their size, also the number of workers, and by the order of the parts."""
+    key = pair[1][0].key
+    workers = str(key["workers"])
+    workers_count = int(workers) if workers.isdigit() else 0
+    numbers = (int(key["delay_ns"]), int(key["cpu_ns"]), int(key["concurrency_count"]))
+    return PARTS.index(str(key["part"])), str(key["model"]), workers_count, *numbers
+
+
+def usable(samples: Sequence[Samples], seed: int) -> list[Samples]:
+    """Those of rows that are not void."""
+    void = {tuple(getattr(row, name) for name in samples[0].key) for row in rows(samples, seed) if row.grade == "void"}
+    return [item for item in samples if tuple(item.key.values()) not in void]
 
 
 def _fact(name: str) -> Callable[[Samples], float | None]:
@@ -174,7 +189,12 @@ def _over_full(launches: Sequence[Samples], samples: Sequence[Samples], seed: in
 def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | None]) -> stats.Grade:
     part = launches[0].key["part"]
     grade = stats.Grade()
-    if part not in (CALLS, SECOND):
+    if part in (CALLS, SECOND):  # its width is not compared: microseconds of one second
+        name = "blocked" if part == CALLS else "added"
+        interval = estimates[f"{name}_ns"]
+        if interval is None or interval.low is None:
+            grade = stats.Grade("shaky", f"{name}: too few launches for an interval")
+    else:
         grade = stats.grade_interval(estimates["requests_per_s"], "requests/s")
         client_pct = stats.median_of_known(map(_fact("client_cpu_pct"), launches)) or 0
         if client_pct > BUSY_CLIENT_PCT:

@@ -125,6 +125,7 @@ def _closed(ask: Ask, server: Server) -> dict[str, Scalar]:
     used_ns = None if before is None or after is None or not done_count else (after - before) * _NS_PER_S / done_count
     return {
         "throughput_per_s": report.rate_per_s,
+        "closed_count": report.requests_count + report.failed_count,
         "closed_failed_count": report.failed_count,
         "closed_client_pct": 100 * report.client_busy_ratio,
         "cpu_per_request_ns": used_ns,

@@ -9,11 +9,17 @@ from functools import cache
 from typing import Any, Final
 
 from c10k_probe import stats
-from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
+from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
 
 from ._cores_design import ARMS, LONG, SHORT, CoresParameters, is_base, too_few_cpus
 
 BUSY_PCT: Final = 80.0  # of the client, of one CPU: above it the client was the limit
+_PARTS: Final = {
+    "closed": "closed_count",
+    "open": "intended_count",
+    "sparse": "sparse_count",
+}  # of a launch: its requests
+_MOST_FAILED: Final = 0.01  # of a part's requests
 _STEPS: Final = 2000
 _REACH: Final = 8.0  # standard deviations
 
@@ -94,17 +100,40 @@ def rows(parameters: CoresParameters, samples: Sequence[Samples], seed: int) -> 
     for item in samples:
         key = (str(item.key["arm"]), int(item.key["workers_count"]), str(item.key["load"]))
         found.setdefault(key, []).append(item)
-    return [_row(parameters, found, key, seed) for key in found]
+    order = {name: place for place, name in enumerate(ARMS)}
+    return [
+        _row(parameters, found, key, seed)
+        for key in sorted(found, key=lambda key: (key[2] != SHORT, order[key[0]], key[1]))
+    ]
+
+
+def findings(parameters: CoresParameters, samples: Sequence[Samples], seed: int) -> list[Finding]:
+    """Why there is no speed-up, once for each reason, and of which arms; nothing where all have one."""
+    made = rows(parameters, samples, seed)
+    reasons: dict[str, list[str]] = {}
+    for row in made:
+        if row.speed_up_reason:
+            reasons.setdefault(row.speed_up_reason, []).append(f"{row.arm} ×{row.workers_count}")
+    every_count = sum(not is_base(row.arm) for row in made)
+    return [
+        Finding(
+            "speed-up" if len(arms) == every_count else f"speed-up of {', '.join(dict.fromkeys(arms))}",
+            "speed_up_ratio",
+            None,
+            f"void: {reason}; shares and wake-ups stand",
+        )
+        for reason, arms in reasons.items()
+    ]
 
 
 def _row(parameters: CoresParameters, found: Found, key: tuple[str, int, str], seed: int) -> CoresRow:
     (name, workers_count, load), launches = key, found[key]
     base = found.get((ARMS[name].base, 1, load), ())
     throughput = stats.interval_of_all(_floats(launches, "throughput_per_s"), seed)
-    failed_count = sum(_sum(launches, f"{part}_failed_count") for part in ("closed", "open", "sparse"))
+    failed_count = sum(_sum(launches, f"{part}_failed_count") for part in _PARTS)
     client_pct = stats.median_of_known(_floats(launches, "closed_client_pct"))
     p50, p99, _ = _latencies(launches)
-    grade = _grade(throughput, failed_count, _sum(launches, "intended_count"))
+    grade = _grade(throughput, launches)
     return CoresRow(
         arm=name,
         workers_count=workers_count,
@@ -182,11 +211,14 @@ def _latencies(launches: Sequence[Samples]) -> tuple[float | None, float | None,
     return stats.quantile(pooled, 0.5), stats.quantile(pooled, 0.99), len(pooled)
 
 
-def _grade(throughput: stats.Interval | None, failed_count: int, intended_count: int) -> stats.Grade:
+def _grade(throughput: stats.Interval | None, launches: Sequence[Samples]) -> stats.Grade:
+    """Of each loop by itself: what fails in a short one is not lost among the requests of a long one."""
     grade = stats.grade_interval(throughput, "throughput")
-    if failed_count > 0.01 * intended_count:
-        return grade.worse("void", f"{failed_count} requests had no right answer")
-    return grade.worse("shaky", f"{failed_count} requests had no right answer") if failed_count else grade
+    for part, all_of_it in _PARTS.items():
+        if failed_count := _sum(launches, f"{part}_failed_count"):
+            level = "void" if failed_count > _MOST_FAILED * _sum(launches, all_of_it) else "shaky"
+            grade = grade.worse(level, f"{part} loop: {failed_count} requests had no right answer")
+    return grade
 
 
 def _floats(launches: Sequence[Samples], name: str) -> list[float | None]:
@@ -214,7 +246,7 @@ VIEWS = (
     View("requests/s", "throughput_per_s", "throughput_lo_per_s", "throughput_hi_per_s"),
     View("speed-up", "speed_up_ratio", "speed_up_lo_ratio", "speed_up_hi_ratio"),
     View("efficiency", "efficiency_ratio", "efficiency_lo_ratio", "efficiency_hi_ratio", priority=2),
-    View("is", "speed_up_grade"),
+    View("speed-up is", "speed_up_grade"),
     View("CPU/request", "cpu_per_request_ns", "cpu_per_request_lo_ns", "cpu_per_request_hi_ns", priority=3),
     View("client", "client_cpu_pct", priority=3),
     View("p50", "request_p50_ns", group=_OPEN),

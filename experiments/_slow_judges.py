@@ -113,7 +113,13 @@ def _defended(heads: Sequence[FlatRow]) -> Part:
 
 
 def _worked(rows: Sequence[FlatRow]) -> Part:
-    working = [row for row in rows if row["kind"] == CPU and _number(row, "work_taken_ns") >= WORK_NS]
+    working = [
+        row
+        for row in rows
+        if row["kind"] == CPU
+        and _number(row, "work_taken_ns") >= WORK_NS
+        and _number(row, "timeout_ns") >= SERVED_WITHIN_NS  # with less, who waited longest would not be counted
+    ]
     loops = [row for row in working if row["server"] in SINGLE_LOOPS]
     pools = [row for row in working if row["server"] in PER_CONNECTION]
     waited = _all(loops, lambda row: _number(row, "innocent_longest_ns") >= NEAR_NS)

@@ -60,6 +60,7 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
         facts = {
             "server_version": server.version if isinstance(server, RealServer) else None,
             "defence_settings": ask.defence_text or None,
+            "defence_ns": None if ask.options.defence_s is None else ask.options.defence_s * NS_PER_S,
             "workers_count": ask.room_count,
             "death": _death(server),
             "timeout_ns": ask.timeout_ns,
@@ -243,8 +244,8 @@ def _exhausted(run: _Run, facts: Facts) -> list[str]:
     if isinstance(used, int) and isinstance(limit, int) and used >= limit - 1:
         found.append("descriptors")
     for hit in run.server.walls() if processes.is_alive(run.server.session) else ():
-        if hit["call"] == _NO_WORKER:
-            found.append("workers")
+        if hit["call"] == _NO_WORKER or "setting" in hit:
+            found.append(str(hit.get("setting", "workers")))
             continue
         wall = limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls())
         found.append(wall.name if wall else f"{hit['call']}: {hit['name']}")

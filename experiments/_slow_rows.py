@@ -10,7 +10,7 @@ from typing import Any
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
 
-from ._slow_design import CPU
+from ._slow_design import CPU, LEAD_NS, NS_PER_S
 
 BUSY_PCT = 80  # of the sender, of one CPU
 LATE_NS = 20_000_000  # of the sender
@@ -28,6 +28,7 @@ class SlowRow(Row):
     clients_count: int = column("slow clients, or requests that work", key=True, ramp=True)
     defence: str = column("whether the server gives up slow clients: on, off; none: it has no such setting", key=True)
     defence_settings: str | None = column("the settings that were made for it")
+    defence_ns: int | None = column("after how long it gives up a slow client; empty without defence")
     server_version: str | None = column("what the server says it is; empty for the project's own")
     workers_count: int | None = column("workers of a pool, each of which serves one connection at a time")
     launches_count: int | None = column("fresh servers that were measured")
@@ -142,6 +143,7 @@ _SUMS = {
 }
 _MOST_WHOLE = (
     "workers_count",
+    "defence_ns",
     "timeout_ns",
     "slow_pending_count",
     "inside_count",
@@ -220,6 +222,9 @@ def _grade(found: Mapping[str, Any], launches: Sequence[Samples], kind: str) -> 
         grade = grade.worse("void", f"the sender of innocents used {found['sender_pct']:.0f} % of its CPU")
     if (found["late_ns"] or 0) > LATE_NS:
         grade = grade.worse("shaky", f"the sender of innocents was up to {found['late_ns'] / 1e6:.0f} ms late")
+    if (found["defence_ns"] or 0) >= (found["timeout_ns"] or 0) + LEAD_NS and found["slow_bytes"]:
+        seconds = found["defence_ns"] / NS_PER_S
+        grade = grade.worse("shaky", f"the defence acts after {seconds:g} s, when the first innocents have given up")
     if kind != CPU and (found["slow_cpu_pct"] or 0) > BUSY_PCT:
         grade = grade.worse("shaky", f"the slow clients' process used {found['slow_cpu_pct']:.0f} % of its CPU")
     return grade

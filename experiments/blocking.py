@@ -10,7 +10,8 @@ request waits 1 s for its backend, another needs none; ten pairs in each launch.
 at and above its limit. surface: prefork, its workers all busy, by delay and CPU time. one-cpu: models against each
 other on one CPU (the server's half of two). calls: blocking calls alone.
 
-Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock. The server times
+Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock, from the last answer
+before the window to the last one in it (a window as such holds one batch of answers more or less). The server times
 itself: ``queue_ns`` from the kernel's stamp on the request's arrival to the return of recv, ``in_worker_ns`` from there
 to the answer's send (of ``epoll-pool`` the wait for a thread is in the queue). Both are means over all requests of the
 load, its warm-up and its end included. CPU: of all the server's tasks, also those that have ended, over the same time.
@@ -26,7 +27,8 @@ the machine. Little's line counts the delay that was asked for, so the time that
 switching) shows as a ratio under 1. Without keep-alive each request opens a connection, which is what a pool of
 workers with one connection each needs in order not to starve anybody. off_cpu_pct counts a place that nobody uses as
 waiting: it is judged only with as many requests as places. A worker may be off the CPU because it waits for the CPU:
-``waiting_pct`` leaves those out.
+``waiting_pct`` leaves those out. With more new connections at once than the accept queue holds (4,096, or somaxconn)
+SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do.
 
 Sources: J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961; proc(5), socket(7) (SO_TIMESTAMPNS), read(2),
 write(2).

@@ -16,7 +16,8 @@ sleeps when a connection comes: wake-ups, the herd. Under load there are fewer, 
 
 Timed: the windows of the loops. Not timed: starting, 100 ms of warm-up, what is still answered after a window. Clock:
 CLOCK_MONOTONIC in the client; CPU time from schedstat. Wake-ups are voluntary context switches of the workers, of all
-their threads, over connections: those of Node.js also wake for their own ends, so they compare with node's.
+their threads, over connections: those of Node.js also wake for their own ends, so they compare with node's. Behind
+nginx the one that nginx has is counted with them.
 
 Known bias: client and server share the machine. The client has a CPU of its own; with fewer than 4 CPUs, or more
 workers than CPUs left, a speed-up would only tell that, and is void. Shares and wake-ups stand. max/mean is above 1 by
@@ -29,12 +30,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from c10k_probe.experiment import Bench, Cell, Experiment, Row, Samples
+from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
 from ._cores_design import CoresParameters, cells
 from ._cores_judges import JUDGES
 from ._cores_measure import Ask, measure
-from ._cores_rows import CHARTS, VIEWS, CoresRow, rows
+from ._cores_rows import CHARTS, VIEWS, CoresRow, findings, rows
 
 
 class Cores(Experiment[CoresParameters]):
@@ -63,6 +64,10 @@ class Cores(Experiment[CoresParameters]):
     def summarise(self, parameters: CoresParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell."""
         return list(rows(parameters, samples, seed))
+
+    def fit(self, parameters: CoresParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
+        """Why there is no speed-up, where there is none."""
+        return findings(parameters, samples, seed)
 
 
 EXPERIMENT = Cores()

@@ -100,7 +100,7 @@ class DemonstrationsParameters(Parameters):
         200 * MS,
         "How long a loop or a pool is held, where that can be chosen.",
         dimension="duration",
-        minimum=10 * MS,
+        minimum=2 * BLOCKS_NS,  # with less, that nothing was blocked for longer would be this option's doing
         maximum=60 * S,
     )
 

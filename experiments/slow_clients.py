@@ -10,8 +10,10 @@ within ``--served-within``. Innocents are sent on a schedule (an open loop) by a
 connection. Judged are those that were due in the last ``--duration`` of the schedule, when the slow clients had been
 given half a second to get their connections. Not timed: starting the server, opening the slow clients' connections.
 Then the slow ones leave, all at once, and innocents go on for a while: the time to recover runs from the leaving to the
-moment from which on each innocent was answered within 1 s. The time to starvation runs from the first slow client to
-the moment from which on no innocent was served. A launch is a fresh server. Clock: CLOCK_MONOTONIC.
+moment from which on each innocent was answered within 1 s. Between the two parts no innocent is due until all that were
+have an answer or have given up: what a server recovers from is the slow ones, not a queue. The time to starvation runs
+from the first slow client to the moment from which on no innocent was served. A launch is a fresh server. Clock:
+CLOCK_MONOTONIC.
 
 Kinds. head: the header of a request; body: the body of one; read: the answers, of 664 requests at once, with the
 smallest receive buffer; idle: nothing is said. A byte each ``--interval``; whom the server throws out comes again at

@@ -26,6 +26,8 @@
  *                      of each samples_every, in the order in which they ended.
  *   pump DURATION_MS WARMUP_MS
  *                      what ends in DURATION_MS after WARMUP_MS is counted; then those under way are waited for.
+ *                      spanned_ns: from the last answer before to the last one in that time, which is what the counted
+ *                      answers took; DURATION_MS where a request failed or the answers stopped.
  *                      connections_count: of those connected at the end; served_connections_count: of those with an
  *                      answer in the window. After a failure a connection pauses for 100 ms.
  *   quit (or end of file)

@@ -12,6 +12,7 @@ enum { PAUSE_NS = 100 * NS_PER_MS }; /* after a failure: a server that refuses i
 
 static struct {
     int64_t from_ns, until_ns; /* what ends in between counts */
+    int64_t before_ns, last_ns, longest_gap_ns; /* answers: the last one before, the last one in between; -1: none */
     int64_t every, seen_count, kept_count, kept_next;
     int64_t counts[OUTCOMES_COUNT], before_counts[OUTCOMES_COUNT], after_counts[OUTCOMES_COUNT];
     int64_t *latency_ns;
@@ -43,17 +44,28 @@ static void keep(int64_t latency_ns)
     }
 }
 
+static void note_moment(int64_t at_ns)
+{
+    const int64_t earlier_ns = loop.last_ns >= 0 ? loop.last_ns : loop.before_ns;
+    if (earlier_ns >= 0 && at_ns - earlier_ns > loop.longest_gap_ns) {
+        loop.longest_gap_ns = at_ns - earlier_ns;
+    }
+    loop.last_ns = at_ns;
+}
+
 static void note(int32_t place, enum outcome outcome, int64_t request, int64_t due_ns, int64_t at_ns)
 {
     (void)request;
     if (at_ns < loop.from_ns) {
         loop.before_counts[outcome]++;
+        loop.before_ns = outcome == ANSWERED ? at_ns : loop.before_ns;
     } else if (at_ns >= loop.until_ns) {
         loop.after_counts[outcome]++;
     } else {
         loop.counts[outcome]++;
         if (outcome == ANSWERED) {
             places[place].has_answered = true;
+            note_moment(at_ns);
             keep(at_ns - due_ns);
         }
     }
@@ -120,15 +132,27 @@ static int64_t count_all(const int64_t counts[OUTCOMES_COUNT], bool is_answered)
     return sum;
 }
 
+/* The time in which the counted answers came: from the last answer before the window to the last one in it. Where many
+ * come at once (all wait for the same delay) the window itself holds one batch more or less by chance. It is the window
+ * where requests failed, or where answers stopped before its end: a silence of twice the longest gap between them. */
+static int64_t spanned_ns(int64_t duration_ns)
+{
+    const bool is_steady = loop.before_ns >= 0 && loop.last_ns >= 0 && count_all(loop.counts, false) == 0 &&
+                           loop.until_ns - loop.last_ns <= 2 * loop.longest_gap_ns;
+    return is_steady ? loop.last_ns - loop.before_ns : duration_ns;
+}
+
 static void emit_pumped(int64_t duration_ns, int64_t connected_count, int64_t used_cpu_ns)
 {
     int64_t served_count = 0;
     for (int32_t i = 0; i < asked.connections_count; i++) {
         served_count += places[i].has_answered;
     }
-    emit_begin("{\"type\":\"pumped\",\"duration_ns\":%" PRId64 ",\"connections_count\":%" PRId64
-               ",\"served_connections_count\":%" PRId64 ",\"opened_connections_count\":%" PRId64,
-               duration_ns, connected_count, served_count, places_opened_count());
+    emit_begin("{\"type\":\"pumped\",\"duration_ns\":%" PRId64 ",\"spanned_ns\":%" PRId64
+               ",\"connections_count\":%" PRId64 ",\"served_connections_count\":%" PRId64
+               ",\"opened_connections_count\":%" PRId64,
+               duration_ns, spanned_ns(duration_ns), connected_count, served_count,
+               places_opened_count());
     emit_outcomes(loop.counts);
     emit_part(",\"warmup_count\":%" PRId64 ",\"drained_count\":%" PRId64 ",\"failed_outside_count\":%" PRId64
               ",\"client_cpu_ns\":%" PRId64 ",\"samples_every\":%" PRId64,
@@ -148,6 +172,7 @@ void command_pump(const int64_t *arguments)
     }
     memset(&loop, 0, sizeof loop);
     loop.every = 1;
+    loop.before_ns = loop.last_ns = -1;
     loop.latency_ns = CHECK_POINTER(calloc((size_t)asked.samples_count, sizeof *loop.latency_ns));
     loop.paused = CHECK_POINTER(calloc(places_count, sizeof *loop.paused));
     loop.paused_until_ns = CHECK_POINTER(calloc(places_count, sizeof *loop.paused_until_ns));

@@ -111,7 +111,7 @@ static void end_exchange(int fd, int status)
         forget_link(fd);
     }
     deferred_done(ended.ticket, status);
-    while (queue.count > 0 && first_free >= 0) {
+    while (queue.count > 0 && (first_free >= 0 || asked_count == 0)) { /* nobody's end would wake them any more */
         ask_backend(ticket_take(&queue));
     }
 }

@@ -14,11 +14,9 @@
 #ifndef C10K_SERVER_WORK_H
 #define C10K_SERVER_WORK_H
 
-#include "helper.h"
-
-#include <stdatomic.h>
 #include "helper.h" /* first: it says which functions the system's headers declare */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -92,6 +92,8 @@ class OpenLoop:
 class ClosedLoopReport:
     """A closed loop: what ended within ``duration_ns``, after the warm-up.
 
+    ``spanned_ns``: from the last answer before that time to the last one in it; ``duration_ns`` where a request failed,
+    where the answers stopped before the end, or where there was none before.
     ``requests_count``: whole answers of status 2xx; ``failed_count``: all other ends, of which ``wrong_count`` had
     another status. ``warmup_count`` and ``drained_count``: answers before and after. ``latency_ns``: from just before a
     request was sent (its connection opened) to its whole answer, of one request in ``samples_every``; under a closed
@@ -100,6 +102,7 @@ class ClosedLoopReport:
     """
 
     duration_ns: int
+    spanned_ns: int
     requests_count: int
     failed_count: int
     wrong_count: int
@@ -117,6 +120,11 @@ class ClosedLoopReport:
     def rate_per_s(self) -> float:
         """Answers a second."""
         return self.requests_count * 1e9 / self.duration_ns
+
+    @property
+    def steady_rate_per_s(self) -> float:
+        """The same, over the time that they took: ``duration_ns`` holds one batch of answers more or less by chance."""
+        return self.requests_count * 1e9 / self.spanned_ns
 
     @property
     def client_busy_ratio(self) -> float:
@@ -198,6 +206,7 @@ class Sender(native.Helpers):
         answer = self._helper.expect("pumped", duration_s + warmup_s + self._timeout_s + _SLACK_S)
         return ClosedLoopReport(
             duration_ns=int(answer["duration_ns"]),
+            spanned_ns=int(answer["spanned_ns"]),
             requests_count=int(answer[f"{ANSWERED}_count"]),
             failed_count=sum(int(answer[f"{name}_count"]) for name in OUTCOMES if name != ANSWERED),
             wrong_count=int(answer["wrong_count"]),

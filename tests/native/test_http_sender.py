@@ -12,7 +12,7 @@ import pytest
 from c10k_probe import native
 from c10k_probe.load import OpenLoop, Sender
 from c10k_probe.load.open_loop import OUTCOMES
-from c10k_probe.servers import ServerOptions
+from c10k_probe.servers import REFERENCE_MODELS, Backend, ServerOptions
 from c10k_probe.servers.reference import ReferenceServer
 from native.driving import Foster, lower_descriptor_limit, run
 from native.http_answering import OK, HttpServer, Way
@@ -211,6 +211,27 @@ def test_a_closed_loop_agrees_with_the_servers_count() -> None:
     assert 20 <= report.requests_count <= 20 * 20  # Little's law: 20 / 10 ms at most
     assert report.rate_per_s == report.requests_count / 0.2
     assert 0 < report.client_busy_ratio < 1
+
+
+def test_answers_that_come_in_batches_are_counted_over_the_time_that_they_took() -> None:
+    """One every 100 ms: three of them fit into 230 ms, yet no server that waits so long answers more than 10 a second.
+
+    Where the server then hangs, the silence is in the rate.
+    """
+    slow = HttpServer(Way(delay_s=0.1))
+    with slow, Sender(slow.port, 1, keep_alive=True, timeout_s=PATIENCE_S) as sender:
+        report = sender.pump(0.23, 0.19)
+    assert report.requests_count >= 1
+    assert report.steady_rate_per_s <= 10
+    with Backend(20 * NS_PER_MS, fault="hang", fault_after_count=5) as backend:
+        options = ServerOptions(protocol="http", backend_port=backend.port)
+        with (
+            REFERENCE_MODELS["thread"].start(options) as hanging,
+            Sender(hanging.port, 1, keep_alive=True, timeout_s=0.2) as sender,
+        ):
+            report = sender.pump(0.5)
+    assert (report.requests_count, report.failed_count > 0) == (5, True)
+    assert report.spanned_ns == report.duration_ns
 
 
 def test_its_own_limit_of_descriptors_is_its_own_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from c10k_probe.experiments._blocking_findings import findings
 from c10k_probe.experiments._blocking_rows import BlockingRow, rows
 
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import FlatRow, Samples, Scalar, columns, flatten
+from c10k_probe.experiment import NOT_MEASURED, FlatRow, Samples, Scalar, columns, flatten
 from c10k_probe.parameters import build_parameters
 
 MS = 10**6
@@ -66,6 +66,13 @@ def test_every_part_has_cells_and_no_two_are_alike() -> None:
     assert len(by_part["surface"]) == 4 * 3
     assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 2 + 4
     assert all(cell.needs.tasks_count >= 1 for cell in by_part["plateau"])
+
+
+@pytest.mark.parametrize("option", [{"delay_kind": "pareto"}, {"keep_alive": "on"}, {"fault": "hang"}])
+def test_what_only_the_plateau_takes_is_refused_without_it(option: dict[str, str]) -> None:
+    design.check(parameters(part="plateau", model="epoll", **option))
+    with pytest.raises(UsageError, match="is for the plateau alone"):
+        design.check(parameters(part="limit,calls", **option))
 
 
 def test_places_are_w_of_littles_law() -> None:
@@ -171,7 +178,7 @@ def test_c02(added_ms: tuple[float, ...], verdict: str) -> None:
         samples += made(key, {}, {"added": [round(added * MS)] * 10})
     found = judges.judge_c02(flat(samples), ())
     assert found.verdict == verdict
-    assert "prefork with 1:" in found.evidence  # shown, and not judged: no worker is free there
+    assert "prefork, 0 of 1 free:" in found.evidence  # shown, and not judged: no worker is free there
 
 
 @pytest.mark.parametrize(
@@ -221,3 +228,44 @@ def test_c58(small_ns: int, failed: int, verdict: str) -> None:
         samples += made(key, {"failed_count": failed}, values)
     assert judges.judge_c58(flat(samples), ()).verdict == verdict
     assert judges.judge_c58(flat(samples[:LAUNCHES]), ()).verdict == "NOT-MEASURED"
+
+
+def test_rows_stand_in_the_order_of_their_numbers() -> None:
+    """Not of their digits: the last concurrency of a launch stands for it where only one is shown."""
+    samples = [item for count in (8, 256, 32, 16) for item in plateau("prefork", 8, count, 1.0)]
+    samples += [item for workers in (128, 16) for item in plateau("prefork", workers, 8, 1.0)]
+    found = [(row.workers, row.concurrency_count) for row in rows(samples, SEED)]
+    assert found == [("8", 8), ("8", 16), ("8", 32), ("8", 256), ("16", 8), ("128", 8)]
+
+
+def test_evidence_says_where_there_is_no_interval() -> None:
+    """One launch has none."""
+    samples = [plateau("prefork", 8, 32, 1.0)[0], plateau("prefork", 32, 32, 0.98)[0]]
+    found = judges.judge_c25(flat(samples), ())
+    assert found.verdict == "INCONCLUSIVE"
+    assert "(no interval)" in found.evidence
+    assert "[, ]" not in found.evidence
+
+
+def test_a_backend_that_fails_is_no_verdict_on_the_pool() -> None:
+    samples = [*plateau("prefork", 8, 32, 0.2), *plateau("prefork", 32, 32, 0.2)]
+    assert judges.judge_c25(flat(samples), ()).verdict == "REFUTED"
+    for item in samples:
+        item.facts["backend_failed_count"] = 3  # type: ignore[index]
+    assert judges.judge_c25(flat(samples), ()).verdict == NOT_MEASURED
+
+
+def test_a_void_load_is_no_plateau() -> None:
+    samples = plateau("prefork", 8, 8, 1.0)
+    assert findings(samples, SEED)[0].value is not None
+    for item in samples:
+        item.facts["backend_asked_count"] = 8  # type: ignore[index]
+    assert [row.grade for row in rows(samples, SEED)] == ["void"]
+    assert findings(samples, SEED) == []
+
+
+@pytest.mark.parametrize(("part", "value"), [("calls", "blocked"), ("second-user", "added")])
+def test_one_launch_alone_is_shaky(part: str, value: str) -> None:
+    samples = made({"part": part, "model": "prefork", "workers": "2"}, {}, {value: [MS] * 3})
+    assert [row.grade for row in rows(samples, SEED)] == ["ok"]
+    assert [row.grade for row in rows(samples[:1], SEED)] == ["shaky"]

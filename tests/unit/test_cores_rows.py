@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from c10k_probe.experiments import _cores_design as design
 from c10k_probe.experiments._cores_judges import judge_c51, judge_c54
-from c10k_probe.experiments._cores_rows import CoresRow, binomial_max_to_mean, expected_highest, max_to_mean, rows
+from c10k_probe.experiments._cores_rows import (
+    CoresRow,
+    binomial_max_to_mean,
+    expected_highest,
+    findings,
+    max_to_mean,
+    rows,
+)
 
 from c10k_probe.experiment import Samples, Scalar, flatten
 
@@ -24,6 +31,7 @@ def launch(
     scale = float(facts.pop("latency", 1.0) or 0)
     usual: dict[str, Scalar] = {
         "throughput_per_s": per_s * (1 + block / 1000),
+        "closed_count": 10_000,
         "closed_failed_count": 0,
         "open_failed_count": 0,
         "sparse_failed_count": 0,
@@ -130,6 +138,46 @@ def test_requests_without_an_answer_make_a_row_void() -> None:
     assert made(3600.0, open_failed_count=1)["passed"].grade == "shaky"
     row = made(3600.0, open_failed_count=100)["passed"]
     assert (row.grade, row.failed_count) == ("void", 500)
+
+
+@pytest.mark.parametrize(
+    ("part", "most_count"), [("closed", 100), ("open", 4), ("sparse", 0)], ids=["10,000", "400", "30"]
+)
+def test_failures_are_a_share_of_the_loop_that_they_are_of(part: str, most_count: int) -> None:
+    name = f"{part}_failed_count"
+    if most_count:
+        assert made(3600.0, **{name: most_count})["passed"].grade == "shaky", "1 % of its own"
+    row = made(3600.0, **{name: most_count + 1})["passed"]
+    assert (row.grade, f"{part} loop: {5 * (most_count + 1)} requests" in str(row.grade_reason)) == ("void", True)
+
+
+def test_why_there_is_no_speed_up_is_told_once() -> None:
+    def told(**facts: Scalar) -> list[tuple[str, str]]:
+        samples = [
+            launch("epoll", 1, 0, 1000.0),
+            launch("passed", 2, 0, 1800.0),
+            launch("reuseport", W, 0, 3600.0, **facts),
+        ]
+        return [(item.subject, item.note) for item in findings(PARAMETERS, samples, 1)]
+
+    assert told() == []
+    ((subject, note),) = told(closed_client_pct=93.0)
+    assert subject == "speed-up of reuseport ×4"
+    assert note.startswith("void: the client used 93 % of its CPU") and note.endswith("shares and wake-ups stand")
+    two = {"cpus_count": 2, "server_cpus_count": 1}
+    samples = [launch(arm, W, 0, 3600.0, **two) for arm in ("reuseport", "passed")]
+    (item,) = findings(PARAMETERS, [launch("epoll", 1, 0, 1000.0, **two), *samples], 1)
+    assert (item.subject, item.column, item.value) == ("speed-up", "speed_up_ratio", None)
+    assert "2 CPUs, 4 are needed" in item.note
+
+
+def test_rows_come_in_the_order_of_the_arms_not_of_the_draw() -> None:
+    samples = [launch(arm, workers, 0, 1000.0) for arm, workers in (("passed", 4), ("passed", 2), ("epoll", 1))]
+    assert [(row.arm, row.workers_count) for row in rows(PARAMETERS, samples, 1)] == [
+        ("epoll", 1),
+        ("passed", 2),
+        ("passed", 4),
+    ]
 
 
 @pytest.mark.parametrize(

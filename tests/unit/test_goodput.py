@@ -129,6 +129,7 @@ def test_a_load_of_which_one_in_ten_was_kept_is_ten_times_as_much() -> None:
 def test_late_answers_of_a_closed_loop_are_no_goodput() -> None:
     report = ClosedLoopReport(
         duration_ns=500 * NS_PER_MS,
+        spanned_ns=490 * NS_PER_MS,
         requests_count=100,
         failed_count=25,
         wrong_count=5,

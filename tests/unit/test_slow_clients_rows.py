@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import types
 
 import pytest
 from c10k_probe.experiments._slow_figures import Innocent, due_within, recovery_ns, served_count, starvation_ns
+from c10k_probe.experiments._slow_measure import _exhausted
 from made_slow import MS, launch
 
 from c10k_probe.exits import UsageError
@@ -65,6 +68,50 @@ def test_recovery_ends_with_the_first_answer_after_which_all_are_soon() -> None:
     assert recovery_ns([], 0) is None
 
 
+# --- what ran out -----------------------------------------------------------------------------------------------------
+
+
+class Complaining:
+    """A server at its end, as what is looked at has it."""
+
+    session = os.getpid()
+    backlog_count = 10
+
+    def __init__(self, *hits: dict[str, object]) -> None:
+        self.hits = hits
+
+    def walls(self) -> list[dict[str, object]]:
+        """What it complains of."""
+        return list(self.hits)
+
+
+@pytest.mark.parametrize(
+    ("hits", "facts", "found"),
+    [
+        ([], {}, []),
+        (
+            [],
+            {"inside_count": 4, "queued_count": 10, "descriptors_count": 9},
+            ["workers", "accept queue", "descriptors"],
+        ),
+        ([{"call": "worker", "name": "EAGAIN", "message": ""}], {"inside_count": 4}, ["workers"]),
+        (
+            [{"call": "accept", "name": "LIMIT", "setting": "MaxRequestWorkers", "message": ""}],
+            {},
+            ["MaxRequestWorkers"],
+        ),
+        ([{"call": "accept", "name": "EMFILE", "message": ""}], {}, ["descriptors"]),
+    ],
+)
+def test_what_ran_out_has_the_name_by_which_it_is_known(
+    hits: list[dict[str, object]], facts: dict[str, Scalar], found: list[str]
+) -> None:
+    room = types.SimpleNamespace(room_count=4)
+    run = types.SimpleNamespace(ask=room, server=Complaining(*hits))
+    usual = {"inside_count": 3, "queued_count": 9, "descriptors_count": 8, "descriptors_limit_count": 10}
+    assert _exhausted(run, {**usual, **facts}) == found  # type: ignore[arg-type]
+
+
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -96,12 +143,17 @@ def test_many_launches_that_agree_are_no_worse_than_ok() -> None:
         ({"innocents_count": 0, "served_count": 0}, "void", "no innocent was due"),
         ({"late_ns": 30 * MS}, "shaky", "up to 30 ms late"),
         ({"slow_cpu_pct": 90.0}, "shaky", "slow clients' process used 90 %"),
+        ({"defence_ns": 5500 * MS}, "shaky", "the defence acts after 5.5 s, when the first innocents have given up"),
     ],
 )
 def test_grades(facts: dict[str, Scalar], grade: str, words: str) -> None:
     row = row_of(launch(POOL, 24, **facts))  # type: ignore[arg-type]
     assert row["grade"] == grade
     assert words in str(row["grade_reason"])
+
+
+def test_a_defence_that_acts_while_innocents_wait_is_no_doubt() -> None:
+    assert "defence" not in str(row_of(launch(POOL, 24, defence_ns=2000 * MS))["grade_reason"])
 
 
 def test_the_number_at_which_they_starve_is_told_with_the_one_below() -> None:
@@ -164,6 +216,12 @@ def test_a_shorter_work_is_no_counter_arm() -> None:
     assert "F4 not measured" in verdict_of(STARVED, FED, short, WORKED[1]).evidence
     waited = launch(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=1100 * MS)
     assert "F4 does not hold" in verdict_of(STARVED, FED, WORKED[0], waited).evidence
+
+
+def test_innocents_that_give_up_soon_are_no_counter_arm() -> None:
+    """Who waited for longer than the bound has no latency, so that the longest cannot reach that of the work."""
+    gave_up = [dataclasses.replace(item, facts={**item.facts, "timeout_ns": 1000 * MS}) for item in WORKED]
+    assert "F4 not measured" in verdict_of(STARVED, FED, *gave_up).evidence
 
 
 # --- what may be asked ------------------------------------------------------------------------------------------------
