@@ -139,7 +139,8 @@ class ServersParameters(Parameters):
     )
     open_server: tuple[str, ...] = parameter(
         (AUTO,),
-        "Which of the servers the open loop is also for; auto: the article's, nginx and apache-event.",
+        "Which of the servers the open loop is also for; auto: the article's, nginx and apache-event; none: no open "
+        "loop, nor the table of runtime and architecture.",
         choices=(AUTO, NONE, *SERVERS, COMMAND),
         many=True,
         quick=(NODE,),
@@ -240,7 +241,7 @@ def in_open_loop(parameters: ServersParameters) -> tuple[str, ...]:
 
 def in_table(parameters: ServersParameters) -> tuple[str, ...]:
     """The servers of runtime by architecture: all, or those of the balanced part that the user names."""
-    if parameters.server_command:
+    if parameters.server_command or parameters.open_server == (NONE,):
         return ()
     if AUTO in parameters.server:
         return tuple(PLACES)

@@ -131,7 +131,8 @@ def _two_way(cells: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Find
 
 def _cell_finding(name: str, found: Blocks, seed: int) -> Finding:
     value = stats.median_interval([values[0] for values in found.values()], seed)
-    return Finding(f"{name}, at {TABLE_RATE_PCT} % of capacity", "requests_per_cpu_s", value)
+    note = "for each second of the server's CPU"
+    return Finding(f"{name}, at {TABLE_RATE_PCT} % of capacity", "requests_per_cpu_s", value, note)
 
 
 def _shares(subject: str, table: Mapping[tuple[str, str], Blocks], seed: int) -> Iterator[Finding]:
