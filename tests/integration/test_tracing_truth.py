@@ -364,7 +364,7 @@ def test_without_root_the_reason_and_the_command_are_told(
             check=False,
         )
         assert done.returncode == code, done.stderr
-        assert re.search(r"root; sudo /\S+.* trace --trace \w+ -- /bin/sleep 0\.1", done.stderr)  # root has another PATH
+        assert re.search(r"root; sudo /\S+.* trace --trace \w+ -- /bin/sleep 0\.1", done.stderr)  # another PATH
         assert "Traceback" not in done.stderr
         if backend == "auto":
             assert "voluntary switches" in done.stderr
