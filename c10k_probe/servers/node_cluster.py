@@ -1,6 +1,6 @@
 """Node.js on several cores: its cluster module, and nginx in front of as many processes; and one process beside them.
 
-One program in all three. ``/work/NS`` spins so many ns of the process's CPU time before it answers; ``/worker/N`` tells
+One program in all three. ``/spin/NS`` spins so many ns of the process's CPU time before it answers; ``/worker/N`` tells
 ``[connections, requests]`` of worker N, itself not counted. In the cluster the primary accepts and passes connections
 in turn (``cluster.SCHED_RR``); a worker that ends ends the server, with a line that says so. nginx gives requests to
 the processes in turn, over kept connections to a socket of each.
@@ -22,7 +22,7 @@ from c10k_probe.servers import nginx
 from c10k_probe.servers.guarded import Recipe
 from c10k_probe.servers.real import BODY, Place, RealModel, RealServer, find_parts
 
-WORK_PATH: Final = "/work/{ns}"
+WORK_PATH: Final = "/spin/{ns}"
 _WORKER_PATH: Final = "/worker/{number}"
 _DEFAULT_COUNT: Final = 2
 _PROGRAM: Final = """\
@@ -51,7 +51,7 @@ function answer(request, response) {
         return process.send({ id, number: Number(second) });
     }
     counts[1] += 1;
-    if (first === "work") { spin(Number(second) / 1000); }
+    if (first === "spin") { spin(Number(second) / 1000); }
     response.writeHead(200, { "Content-Type": "text/plain", "Content-Length": body.length });
     response.end(body);
 }

