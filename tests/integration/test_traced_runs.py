@@ -300,6 +300,7 @@ def loaded(bpftool: str) -> set[int]:
     return {item["id"] for item in json.loads(said or "[]")}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("backend", "number"),
     [("bcc", signal.SIGINT), ("strace", signal.SIGINT), ("perf", signal.SIGINT), ("bcc", signal.SIGKILL)],

@@ -82,6 +82,7 @@ def as_nobody(tmp_path: Path, require_root: None, require_tool: Callable[[str], 
     return lambda *arguments: run(*arguments, cwd=tmp_path, wrapper=wrapper)
 
 
+@pytest.mark.alone
 def test_tasks(as_nobody: Callable[..., Finished], tmp_path: Path) -> None:
     """With 60 tasks for the user, processes and threads end below 60, and the loop does not notice."""
     finished = as_nobody("connections", "--model", "fork,thread,epoll", "--to", 100, "--probe-rate", 0, "--csv", "-")

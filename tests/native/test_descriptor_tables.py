@@ -66,6 +66,7 @@ def outcome(answer: Message) -> tuple[int, int]:
     return answer["ok_count"], answer["failed_count"]
 
 
+@pytest.mark.alone
 def test_one_process_on_each_end_holds_more_than_a_table_takes(server: Server) -> None:
     before = listen_counters()
     with holding(server.port, *TABLES) as holder:
@@ -187,6 +188,7 @@ def test_idle_connections_are_accepted_and_never_used(server: Server, require_to
         assert outcome(holder.ask("echo", "echoed")) == (MANY, 0), "they are as good as others"
 
 
+@pytest.mark.alone
 def test_idle_connections_that_nobody_accepts_are_not_held() -> None:
     with (
         socket.create_server(("127.0.0.1", 0), backlog=64) as listener,
@@ -200,6 +202,7 @@ def test_idle_connections_that_nobody_accepts_are_not_held() -> None:
         assert listen_counters() == before
 
 
+@pytest.mark.alone
 def test_a_small_accept_queue_does_not_overflow() -> None:
     before = listen_counters()
     with Server("epoll", "--backlog", 3) as server, holding(server.port, "--window", 100) as holder:
