@@ -25,12 +25,13 @@ DYING_S = 2.0
 HELPER_PROGRAMS = {*native.HELPERS, "ab", "perf", "strace", "wrk"}
 HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
 # Files whose tests may run beside others, two at a time: they read nothing that all of the machine shares (its memory,
-# its counters, its programs of BPF), do not load it, and compare no times that a neighbour changes. A test of such a file
-# that does bears the mark ``alone``; one that does not, in another file, the mark ``beside``.
+# its counters, its programs of BPF), do not load it, and compare no times that a neighbour changes. A test of such a
+# file that does bears the mark ``alone``.
 BESIDE = {
     "tests/integration": (
-        *("bad_input", "cli", "cost_model", "creation", "creation_stall", "display", "doctor_install", "failures"),
-        *("fork_latency_runs", "full_disk", "interrupted_runs", "pictures_at_end", "plot", "readiness"),
+        *("bad_input", "cli", "cost_model", "creation", "creation_stall", "display", "doctor_install"),
+        *("every_experiment", "failures", "fork_latency_runs", "full_disk", "interrupted_runs", "pictures_at_end"),
+        *("plot", "readiness"),
         *("trace_command", "traced_runs", "tracing_edges", "tracing_truth", "walls", "watch_command"),
     ),
 }
