@@ -60,8 +60,7 @@ _running: set[Helper] = set()
 
 def folder() -> Path:
     """Where the helpers are: the package's own ``_bin``, or the folder named by ``C10K_PROBE_HELPERS``."""
-    override = os.environ.get(HELPERS_VARIABLE)
-    if override:
+    if override := os.environ.get(HELPERS_VARIABLE):
         return Path(override)
     return Path(str(importlib.resources.files("c10k_probe") / "_bin"))
 
@@ -142,7 +141,7 @@ class Helper:
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
             self._selector.register(self._process.stdout, selectors.EVENT_READ)
-            self.hello = self._read_hello(patience_s)
+            self._meet(patience_s)
         except BaseException:
             self.kill()
             raise
@@ -238,10 +237,9 @@ class Helper:
             return
         self.signal_group()  # also after a good end: what the helper started must not outlive it
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        for stream in filter(None, (self._process.stdin, self._process.stdout, self._process.stderr)):
+            with contextlib.suppress(OSError):
+                stream.close()
         self._selector.close()
         _running.discard(self)
 
@@ -266,8 +264,11 @@ class Helper:
             raise HelperError(f"{self.name} sent {message['type']!r} where {awaited!r} was due")
         self._walls.append(message)
 
-    def _read_hello(self, patience_s: float) -> Message:
+    def _meet(self, patience_s: float) -> None:
         """Wait for the first that it says. Raises ``HelperError``."""
+        self.hello = self._read_hello(patience_s)
+
+    def _read_hello(self, patience_s: float) -> Message:
         hello = self.expect("hello", patience_s)
         if hello.get("protocol") != PROTOCOL:
             raise HelperError(
@@ -334,8 +335,7 @@ class Helper:
 
 
 class Helpers:
-    """What runs in one helper or several; a context manager that asks them to leave, and kills them where the block
-    failed."""
+    """One helper or several; a context manager that asks them to leave, and kills them where the block failed."""
 
     def __init__(self, farewell_s: float = _FAREWELL_S) -> None:
         """Start none yet. Each has ``farewell_s`` to leave when it is asked to."""
