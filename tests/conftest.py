@@ -45,6 +45,7 @@ ALONE = {
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what may run beside other tests, and keep each file of launches that its tests share on one worker.
 
