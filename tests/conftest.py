@@ -45,9 +45,8 @@ ALONE = {
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what may run beside other tests, and keep each file of launches that its tests share on one worker.
+    """Mark what may run beside other tests.
 
     A file that is new in tests/unit or tests/native may run beside others, one in tests/integration not before it is
     named.
@@ -56,8 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.relative_to(item.config.rootpath).as_posix()
         if _may_run_beside(item, folder):
             item.add_marker("beside")
-        if folder in ("tests/integration", "tests/native"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _may_run_beside(item: pytest.Item, folder: str) -> bool:
