@@ -29,10 +29,10 @@ HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0",
 # file that does bears the mark ``alone``.
 BESIDE = {
     "tests/integration": (
-        *("bad_input", "cli", "cost_model", "creation", "creation_stall", "display", "doctor_install"),
-        *("every_experiment", "failures", "fork_latency_runs", "full_disk", "interrupted_runs", "pictures_at_end"),
-        *("plot", "readiness"),
-        *("trace_command", "traced_runs", "tracing_edges", "tracing_truth", "walls", "watch_command"),
+        *("bad_input", "cli", "connections", "connections_on_real_servers", "cost_model", "creation"),
+        *("creation_stall", "display", "doctor_install", "every_experiment", "failures", "fork_latency_runs"),
+        *("full_disk", "interrupted_runs", "nginx", "pictures_at_end", "plot", "readiness", "real_servers"),
+        *("trace_command", "trace_overhead", "traced_runs", "tracing_edges", "tracing_truth", "walls", "watch_command"),
     ),
 }
 ALONE = {
