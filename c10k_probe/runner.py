@@ -257,8 +257,9 @@ class Run:
         for row in self.experiment.summarise(self.parameters, self._samples, self.plan.seed):
             cell = next((cell for cell in self._cells if _covers(cell, row)), None)
             self._put(self._with_state(row, cell), final=final, launches=self._launches_of(cell))
+        is_first = self._summary_ended == self._started  # that one also imports, which says nothing about the next
         self._summary_ended = time.monotonic()
-        self._summary_took_s = self._summary_ended - started
+        self._summary_took_s = 0.0 if is_first else self._summary_ended - started
 
     def _with_state(self, row: Row, cell: Cell | None) -> Row:
         """A row from fewer launches than were planned says so."""

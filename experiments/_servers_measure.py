@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from c10k_probe import native
-from c10k_probe.experiment import Scalar
+from c10k_probe.experiment import Bench, Scalar
 from c10k_probe.load import Ab, AbReport, Wrk, find_generator
 from c10k_probe.observe import counters, tree
 from c10k_probe.observe.series import Memory, Series
@@ -31,13 +31,14 @@ class Launch:
     values: Mapping[str, list[int]]
 
 
-def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
-    """One launch. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
+def measure(ask: Ask, bench: Bench) -> Launch:
+    """One launch; its readings are told while it lasts. Raises ``HelperError``; ``HelperUnsupported`` when a program is
+    missing here."""
     find_generator("wrk" if ask.arm == FAIR else "ab")
     with started(ask) as ready:
         told_before = told_count(ready.server)
         with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
-            came_to, values = _loaded(ask, ready.server, ready.rest, remaining_s)
+            came_to, values = _loaded(ask, ready.server, ready.rest, bench)
         told = told_since(told_before, told_count(ready.server))
         came_to |= _idle_forks(ask, came_to)
     per_s = came_to["throughput_per_s"]
@@ -45,16 +46,14 @@ def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
     return Launch({**ready.facts, **came_to, **told, **counted}, {**values, RATE: rate})
 
 
-def _loaded(
-    ask: Ask, server: Server, rest: Memory | None, remaining_s: Callable[[], float]
-) -> tuple[Facts, Mapping[str, list[int]]]:
+def _loaded(ask: Ask, server: Server, rest: Memory | None, bench: Bench) -> tuple[Facts, Mapping[str, list[int]]]:
     """The window itself: from the start of the load generator to its end."""
     pids = set(tree.session_pids(server.session))
     counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
-    series = Series(server.session, server.port)
+    series = Series(server.session, server.port, bench.reading)
     with _begin(ask, f"http://127.0.0.1:{server.port}/") as load:
         while not load.wait(series.until_next_s() if ask.is_observed else _WAIT_S):
-            if remaining_s() <= 0:
+            if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
             if ask.is_observed:
                 series.take()
