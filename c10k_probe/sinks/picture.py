@@ -92,9 +92,10 @@ class Picture:
         shown: list[RowMeasured] = []
         room -= 1  # for what is said below the tables
         for index, (group, rows) in enumerate(by_group.items()):
-            share = room // (len(by_group) - index)
             title = group if len(by_group) > 1 else ""
-            lines, told = self._fitted(group, rows, title, share)
+            lines, told = self._fitted(group, rows, title, room // (len(by_group) - index))
+            if not lines and not made:  # better one table than none
+                lines, told = self._fitted(group, rows, title, room)
             room -= len(lines)
             shown += told
             made += [Segments([segment for line in lines for segment in (*line, Segment.line())])] if lines else []
@@ -112,7 +113,7 @@ class Picture:
             lines = self._console.render_lines(self._table_of(group, chosen, title), pad=False)
             if len(lines) <= room:
                 return lines, chosen
-            count -= max(1, len(lines) - room)
+            count = max(1, count - (len(lines) - room)) if count > 1 else 0  # a row may take several lines
         return [], []
 
     def _by_group(self, start: RunStarted) -> Mapping[str, list[RowMeasured]]:

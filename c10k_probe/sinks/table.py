@@ -6,6 +6,7 @@ of what is measured; see ``bench``. A run without an observer is never drawn the
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -64,7 +65,7 @@ class LiveTable:
         self._console = console or Console(stderr=True)
         self._clock = Clock()
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
-        self._cells_clock = Clock()
+        self._cell_drawn_s = -math.inf
         self._picture = Picture(self._console, self._table)
         self._launch: tuple[str, int] | None = None
         self._rows: dict[tuple[Scalar, ...], RowMeasured] = {}
@@ -148,9 +149,9 @@ class LiveTable:
 
     def _is_due(self, event: Event) -> bool:
         """Four times a second; before a launch also when something else was drawn just before it, which may be long."""
-        is_due = self._clock.due(_REDRAW_S)
-        if isinstance(event, CellStarted):
-            return self._cells_clock.due(_REDRAW_S) or is_due
+        is_due, now_s = self._clock.due(_REDRAW_S), self._clock.elapsed_s()
+        if isinstance(event, CellStarted) and now_s - self._cell_drawn_s >= _REDRAW_S:
+            self._cell_drawn_s, is_due = now_s, True
         return is_due or isinstance(event, RunStarted)
 
     def _drawing(self) -> RenderableType:
