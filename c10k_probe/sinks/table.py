@@ -236,7 +236,8 @@ def _build_table(keys: Sequence[str], way: _Way, rows: Sequence[RowMeasured], ti
     for row in rows:
         told = [case_text(keys, row)] if are_folded else [_key_text(name, row) for name in keys]
         texts = [view_text(view, row, style) for view in views]
-        texts[-1:] = [f"{text}{_mark(row)}{(launches := launches_mark(row))}" for text in texts[-1:]]
+        launches = launches_mark(row)
+        texts[-1:] = [f"{text}{_mark(row)}{launches}" for text in texts[-1:]]
         look = f"{_GRADE_STYLES[str(row.values['grade'])]} {'dim' if launches else ''}".strip()
         table.add_row(*map(Text, (*told, *texts)), style=look)  # never as markup
     return table
