@@ -10,12 +10,20 @@ from c10k_probe import native
 from c10k_probe.experiment import Bench, Scalar
 from c10k_probe.load import Ab, AbReport, Wrk, find_generator
 from c10k_probe.observe import counters, tree
-from c10k_probe.observe.series import Memory, Series
-from c10k_probe.servers import Server
+from c10k_probe.observe.series import Series
 
 from ._servers_design import ARTICLE, FAIR
 from ._servers_facts import NS_PER_S, Facts, ab_facts, cpu_facts, kernel_facts, series_facts, wrk_facts
-from ._servers_launch import Ask, beside_the_client, death_of, started, telling_of_death, told_count, told_since
+from ._servers_launch import (
+    Ask,
+    Started,
+    beside_the_client,
+    death_of,
+    started,
+    telling_of_death,
+    told_count,
+    told_since,
+)
 from ._servers_traced import RATE, counting
 
 _PATIENCE_S = 600.0
@@ -38,7 +46,7 @@ def measure(ask: Ask, bench: Bench) -> Launch:
     with started(ask) as ready:
         told_before = told_count(ready.server)
         with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
-            came_to, values = _loaded(ask, ready.server, ready.rest, bench)
+            came_to, values = _loaded(ask, ready, bench)
         told = told_since(told_before, told_count(ready.server))
         came_to |= _idle_forks(ask, came_to)
     per_s = came_to["throughput_per_s"]
@@ -46,12 +54,14 @@ def measure(ask: Ask, bench: Bench) -> Launch:
     return Launch({**ready.facts, **came_to, **told, **counted}, {**values, RATE: rate})
 
 
-def _loaded(ask: Ask, server: Server, rest: Memory | None, bench: Bench) -> tuple[Facts, Mapping[str, list[int]]]:
+def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str, list[int]]]:
     """The window itself: from the start of the load generator to its end."""
+    server, body_bytes = ready.server, ready.facts["body_bytes"]
+    assert isinstance(body_bytes, int)
     pids = set(tree.session_pids(server.session))
     counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
     series = Series(server.session, server.port, bench.reading)
-    with _begin(ask, f"http://127.0.0.1:{server.port}/") as load:
+    with _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
         while not load.wait(series.until_next_s() if ask.is_observed else _WAIT_S):
             if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
@@ -66,7 +76,7 @@ def _loaded(ask: Ask, server: Server, rest: Memory | None, bench: Bench) -> tupl
     answered = facts["answered_count"]
     assert isinstance(answered, int)
     facts |= cpu_facts(before, after, load.elapsed_s, load.cpu_s, answered)
-    facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, rest)
+    facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, ready.rest)
     facts |= {"new_processes_count": new_count, "elapsed_s": load.elapsed_s}
     return facts, {
         "at_ns": [round(item.at_s * NS_PER_S) for item in series.memory],
@@ -91,7 +101,8 @@ def _idle_forks(ask: Ask, came_to: Facts) -> Facts:
     return {"idle_forks_count": None if forks_count is None else round(forks_count * elapsed_s / measured_s)}
 
 
-def _begin(ask: Ask, url: str) -> Ab | Wrk:
+def _begin(ask: Ask, url: str, body_bytes: int | None) -> Ab | Wrk:
     if ask.arm == FAIR:
         return Wrk(url, ask.connections_count, ask.duration_s, keep_alive=ask.keeps_alive)
-    return Ab(url, ask.requests_count, ask.connections_count, keep_alive=ask.keeps_alive)
+    counts = (ask.requests_count, ask.connections_count)
+    return Ab(url, *counts, keep_alive=ask.keeps_alive, body_bytes=body_bytes)

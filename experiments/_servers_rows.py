@@ -47,8 +47,12 @@ class ServersRow(Row):
     launches_count: int | None = column("fresh servers that were measured")
     requests_count: int | None = column("requests that came to an end (open loop: were due), over all launches")
     told_requests_count: int | None = column("the same by the server's own count, where it has one")
-    failed_count: int | None = column("failed as the generator counts it, and wrong answers, over all launches")
-    failed_connect_count: int | None = column("of these: refused connections (ab, open loop)")
+    failed_count: int | None = column(
+        "requests that failed, wrong answers among them, each once (wrk: as it counts), over all launches"
+    )
+    failed_connect_count: int | None = column(
+        "of these: refused connections (ab, open loop; a request of ab may be in several of its counters)"
+    )
     failed_receive_count: int | None = column("of these: broken while receiving (ab, open loop)")
     failed_length_count: int | None = column("of these: another length than the first answer (ab)")
     failed_exceptions_count: int | None = column("of these: exceptions (ab)")

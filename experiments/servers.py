@@ -36,9 +36,9 @@ tell no throughput, latency or memory.
 
 Known bias: a closed loop's latency is connections over throughput, and hides what an overloaded server does to others.
 A window of 1 s ends with up to as many requests under way as connections, whose work is in the CPU time and not in the
-count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread, and its
-"failed" counts answers of another length. The loopback's soft interrupts run in whoever sends, so a part of the
-server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
+count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread; an
+answer of another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of
+the server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
 namespace's, and processes that begin the whole machine's: for Apache they are counted without a load, too. The article
 does not say which settings it had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
 
