@@ -96,9 +96,14 @@ class ServersRow(Row):
     overflows_count: int | None = column("times that an accept queue was full, over all launches, machine-wide")
     timeouts_count: int | None = column("times that TCP sent again after a time-out, over all launches, machine-wide")
     forks_count: int | None = column("processes and threads that began meanwhile, over all launches, machine-wide")
+    began_count: int | None = column(
+        "of these in the server's tree, by the kernel's event of each; for Apache in the article's test"
+    )
     new_processes_count: int | None = column("processes of the tree after the load that were not before, the most")
     waits_in: str | None = column("functions of the kernel in which its processes slept before the load (wchan)")
-    idle_forks_count: int | None = column("the same in as long without a load, measured for 2 s at most")
+    idle_forks_count: int | None = column(
+        "forks_count in as long without a load, measured for 2 s at most, where began_count is unknown"
+    )
     process_bytes: stats.Interval | None = estimate(
         "process_bytes", "what one more process that has answered takes: PSS, page table, kernel stack"
     )
@@ -231,6 +236,7 @@ SUMS = (
     "overflows_count",
     "timeouts_count",
     "forks_count",
+    "began_count",
     "idle_forks_count",
 )
 _MEDIANS = {

@@ -39,8 +39,9 @@ A window of 1 s ends with up to as many requests under way as connections, whose
 count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread; an
 answer of another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of
 the server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
-namespace's, and processes that begin the whole machine's: for Apache they are counted without a load, too. The article
-does not say which settings it had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
+namespace's. What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on; before, it
+is what begins on the whole machine, counted without a load too. The article does not say which settings it had, nor
+where ab ran. PHP, JavaScript and Python do not do the same work for a request.
 
 Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, php-fpm's, Node.js's and Tornado's documentation,
 proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.
@@ -77,7 +78,7 @@ from ._servers_traced_judges import ALL_JUDGES
 class Servers(Experiment[ServersParameters]):
     """See the module."""
 
-    version = 2
+    version = 3
     parameters_type = ServersParameters
     row_type = traced.TracedServersRow
     views = (*VIEWS, *traced.VIEWS)
