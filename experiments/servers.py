@@ -49,6 +49,7 @@ proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
@@ -73,6 +74,12 @@ from ._servers_measure import measure
 from ._servers_open import measure_open
 from ._servers_rows import CHARTS, VIEWS, rows
 from ._servers_traced_judges import ALL_JUDGES
+
+SHOWN_OF_A_RATE = {
+    "throughput_per_s": "throughput_per_s",
+    "request_p99_ns": "p99_ns",
+    "server_cpu_pct": "server_cpu_pct",
+}
 
 
 class Servers(Experiment[ServersParameters]):
@@ -121,9 +128,7 @@ class Servers(Experiment[ServersParameters]):
             traced_by=cell.traced_by,
         )
         if key["load"] == OPEN:
-            rates_pct = open_rates_pct(parameters, key["keep_alive"])
-            for rate_pct, facts, values in measure_open(ask, rates_pct, bench.seed, bench.remaining_s):
-                yield Samples({**cell.key, "rate_pct": rate_pct}, bench.block, values, facts)
+            yield from self._measure_open(parameters, ask, cell, bench)
             return
         if key["arm"] == INSIDE:
             facts, values = measure_inside(ask, key["load"], bench.remaining_s)
@@ -131,6 +136,18 @@ class Servers(Experiment[ServersParameters]):
             return
         launch = measure(ask, bench)
         yield Samples(cell.key, bench.block, launch.values, launch.facts)
+
+    def _measure_open(
+        self, parameters: ServersParameters, ask: Ask, cell: Cell, bench: Bench
+    ) -> Iterator[Row | Samples]:
+        """One rate after another; what each came to is told between them, when nobody is asked anything."""
+        rates_pct, began_s = open_rates_pct(parameters, str(cell.key["keep_alive"])), time.monotonic()
+        for number, (rate_pct, facts, values) in enumerate(measure_open(ask, rates_pct, bench.seed, bench.remaining_s)):
+            shown = {"rate_pct": rate_pct, **{name: facts[fact] for name, fact in SHOWN_OF_A_RATE.items()}}
+            known = {name: float(value) for name, value in shown.items() if isinstance(value, (int, float))}
+            bench.reading(time.monotonic() - began_s, known)
+            bench.progress(number + 1, len(rates_pct), f"at {rate_pct} %")
+            yield Samples({**cell.key, "rate_pct": rate_pct}, bench.block, values, facts)
 
     def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell, and one for each that was traced."""

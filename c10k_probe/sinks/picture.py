@@ -113,7 +113,7 @@ class Picture:
             lines = self._console.render_lines(self._table_of(group, chosen, title), pad=False)
             if len(lines) <= room:
                 return lines, chosen
-            count = max(1, count - (len(lines) - room)) if count > 1 else 0  # a row may take several lines
+            count = min(count - 1, max(1, count * room // len(lines)))  # a row may take several lines
         return [], []
 
     def _by_group(self, start: RunStarted) -> Mapping[str, list[RowMeasured]]:
