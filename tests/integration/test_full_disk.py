@@ -125,8 +125,8 @@ def test_a_reader_that_goes(tmp_path: Path, option: str) -> None:
         os.close(reading)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in said
-    assert process.returncode == 1
-    assert "Broken pipe" in said
+    assert process.returncode == 141
+    assert "pipe" not in said.lower().replace(mark, "")
     assert [row["n_count"] for row in results.load(only_run_folder(tmp_path)).rows] == [10, 10]
     assert living(mark) == []
 
@@ -148,4 +148,4 @@ def test_nobody_reads(tmp_path: Path, command: tuple[str, ...]) -> None:
     finally:
         os.close(writing)
     assert finished.stderr == b""
-    assert finished.returncode in (1, 141)
+    assert finished.returncode == 141

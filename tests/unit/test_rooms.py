@@ -36,6 +36,8 @@ ROOMS: dict[str, str] = {
     "servers_in_python": "* +helper_in_python",
     "traced": "* +experiment +stats +units",
     "registry": "* +experiment +experiments +exits",
+    "accounts": "* +machine",
+    "bench": "* +events +experiment",
     "runner": f"sinks cli charts experiments registry servers load tracing fits {PYTHON_HELPERS}",
     "events": "* +experiment +fits +exits",
     "interrupts": "* +native +exits",
