@@ -20,9 +20,10 @@ FULL_PCT: Final = 100  # a closed loop offers as much as is taken
 CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, few enough to be served at once
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
 WARMUP_NS: Final = 100 * NS_PER_MS
-CLOSED_LEAST_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
+CLOSED_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
-SETTLED_BOUNDS: Final = 10  # a load just above capacity would take for ever to fill a queue; at 100 % nothing settles
+SHORT_NS: Final = 250 * NS_PER_MS  # up to capacity: a queue of some dozens of requests, each of less than 1 ms
+OVERLOADED_BOUNDS: Final = 0.5  # above it the burst is the queue; what is left to settle is how the server takes it
 DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
 HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
 SMALL_PAGE: Final = "200us"
@@ -61,7 +62,7 @@ class GoodputParameters(Parameters):
         many=True,
     )
     load: tuple[int, ...] = parameter(
-        (10, 50, 80, 100, 120, 150, 200, 300),
+        (10, 50, 90, 120, 200, 300),
         "Offered loads, in percent of the capacity of each launch.",
         minimum=1,
         maximum=10_000,
@@ -77,21 +78,24 @@ class GoodputParameters(Parameters):
         quick=(8, 64),
     )
     bound: int = parameter(
-        100 * NS_PER_MS,
+        NS_PER_S,
         "An answer later than this is of no use, in whole milliseconds.",
         dimension="duration",
         minimum=NS_PER_MS,
         maximum=60 * NS_PER_S,
     )
     window: int = parameter(
-        250 * NS_PER_MS,
-        "How long a load is counted after its queue has settled, in whole milliseconds; a closed loop 250 ms at least.",
+        500 * NS_PER_MS,
+        "How long a load is counted after its queue has settled, in whole milliseconds.",
         dimension="duration",
         minimum=10 * NS_PER_MS,
         maximum=600 * NS_PER_S,
     )
     connections: int = parameter(
-        2000, "Connections open at a time, at most; with --keep-alive on 256.", minimum=1, maximum=50_000
+        16_000,
+        "Connections of a load open at a time, at most; with --keep-alive on 256.",
+        minimum=1,
+        maximum=50_000,
     )
 
 
@@ -108,9 +112,17 @@ def check(parameters: GoodputParameters) -> None:
 
 
 def settling_ns(load_pct: int, bound_ns: int) -> int:
-    """How long a load runs before it is counted: until a queue that is served in order has grown to the bound."""
-    bounds = 1.0 if load_pct <= FULL_PCT else 100 / (load_pct - FULL_PCT)
-    return round(min(bounds, SETTLED_BOUNDS) * bound_ns / NS_PER_MS) * NS_PER_MS
+    """How long a load runs before it is counted, in whole milliseconds."""
+    settling = min(bound_ns, SHORT_NS) if load_pct <= FULL_PCT else OVERLOADED_BOUNDS * bound_ns
+    return max(1, round(settling / NS_PER_MS)) * NS_PER_MS
+
+
+def burst_count(load_pct: int, capacity_per_s: float, bound_ns: int) -> int:
+    """Requests that are due at the first moment: of an overloaded server, what it can answer within the bound.
+
+    A queue that is served in order is then as long at once as it would be after bound / (load - 1).
+    """
+    return round(capacity_per_s * bound_ns / NS_PER_S) if load_pct > FULL_PCT else 0
 
 
 def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
@@ -120,8 +132,11 @@ def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
 
 def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     """Each model with each work and kind of connection; the most that is open at once must fit."""
-    steps_ns = sum(settling_ns(load, parameters.bound) + parameters.window for load in parameters.load)
-    steps_ns += (len(parameters.clients) + 1) * (max(parameters.window, CLOSED_LEAST_NS) + WARMUP_NS)
+    steps_ns = sum(
+        settling_ns(load, parameters.bound) + parameters.window + (parameters.bound if load > FULL_PCT else 0)
+        for load in parameters.load
+    )
+    steps_ns += (len(parameters.clients) + 1) * (CLOSED_NS + WARMUP_NS)
     for keep_alive in parameters.keep_alive:
         for work in parameters.work:
             for name in parameters.model:

@@ -11,18 +11,20 @@ from c10k_probe import native, stats
 from c10k_probe.experiment import Bench, Cell, Samples, Scalar
 from c10k_probe.load import ClosedLoopReport, OpenLoop, Sender
 from c10k_probe.load.open_loop import ANSWERED, OUTCOMES
+from c10k_probe.observe.counters import read_netstat
 from c10k_probe.servers import MODELS
 
 from ._goodput_design import (
     CAPACITY_CLIENTS,
     CLOSED,
-    CLOSED_LEAST_NS,
+    CLOSED_NS,
     FULL_PCT,
     NS_PER_S,
     OPEN,
     PATIENCE_BOUNDS,
     WARMUP_NS,
     GoodputParameters,
+    burst_count,
     connections_of,
     server_options,
     settling_ns,
@@ -88,9 +90,8 @@ class Launch:
             return report, {"walls_count": len(walls), "first_wall": first}
 
     def _pump(self, clients_count: int) -> tuple[ClosedLoopReport, Facts]:
-        window_s = max(self._parameters.window, CLOSED_LEAST_NS) / NS_PER_S
         return self._loaded(
-            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(window_s, WARMUP_NS / NS_PER_S)
+            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(CLOSED_NS / NS_PER_S, WARMUP_NS / NS_PER_S)
         )
 
     def _closed(self, clients_count: int) -> Facts:
@@ -98,17 +99,30 @@ class Launch:
         return closed_facts(report, self._parameters.bound) | walls
 
     def _open(self, load_pct: int, capacity_per_s: float) -> Facts:
-        settling = settling_ns(load_pct, self._parameters.bound)
-        duration_s = (settling + self._parameters.window) / NS_PER_S
-        patience_s = PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S
-        most_s = duration_s + patience_s + _SPARE_S
+        bound_ns = self._parameters.bound
+        settling = settling_ns(load_pct, bound_ns)
+        duration_s, bound_s = (settling + self._parameters.window) / NS_PER_S, bound_ns / NS_PER_S
+        burst = burst_count(load_pct, capacity_per_s, bound_ns)
 
         def load(sender: Sender) -> OpenLoop:
-            sender.begin_send(capacity_per_s * load_pct / 100, duration_s, self._bench.seed, arrivals="poisson")
-            return sender.finish_send(min(self._bench.remaining_s() + 0.1, most_s))
+            rate_per_s = capacity_per_s * load_pct / 100
+            sender.begin_send(
+                rate_per_s, duration_s, self._bench.seed, arrivals="poisson", burst_count=burst, wait_s=bound_s
+            )
+            return sender.finish_send(min(self._bench.remaining_s() + 0.1, duration_s + bound_s + _SPARE_S))
 
-        report, walls = self._loaded(self._connections_count, patience_s, load)
-        return open_facts(report, settling, self._parameters.bound) | walls
+        overflows_before = _overflows_count()
+        report, walls = self._loaded(self._connections_count, PATIENCE_BOUNDS * bound_s, load)
+        overflows_after = _overflows_count()
+        known: Facts = {"burst_count": burst}
+        if overflows_before is not None and overflows_after is not None:
+            known["overflows_count"] = overflows_after - overflows_before
+        return open_facts(report, settling, bound_ns) | known | walls
+
+
+def _overflows_count() -> int | None:
+    """Handshakes that found an accept queue full, in this network namespace since it began."""
+    return read_netstat().get("ListenOverflows")
 
 
 def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:

@@ -50,7 +50,7 @@ from ._goodput_rows import CHARTS, VIEWS, GoodputRow, rows
 class Goodput(Experiment[GoodputParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = GoodputParameters
     row_type = GoodputRow
     views = VIEWS

@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 import pytest
-from c10k_probe.experiments._goodput_design import settling_ns
+from c10k_probe.experiments._goodput_design import burst_count, settling_ns
 from c10k_probe.experiments._goodput_findings import knee
 from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
 
@@ -17,9 +17,9 @@ from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
 
 GOODPUT: Experiment = find_experiments()["goodput"]  # type: ignore[type-arg]
-PARAMETERS = GOODPUT.parameters_type()
 NS_PER_MS = 1_000_000
 BOUND_NS = 100 * NS_PER_MS
+PARAMETERS = GOODPUT.parameters_type(bound=BOUND_NS)
 CAPACITY_PER_S = 1000.0
 NOISE = [1.0, 1.01, 0.99, 1.005, 0.995, 1.002]
 Loads = dict[int, float]  # offered load in percent -> share that is answered in time
@@ -147,10 +147,37 @@ def test_late_answers_of_a_closed_loop_are_no_goodput() -> None:
     assert (facts["goodput_per_s"], facts["good_pct"], facts["client_cpu_pct"]) == (120.0, 48.0, 10.0)
 
 
-@pytest.mark.parametrize(("load_pct", "bounds"), [(10, 1), (100, 1), (101, 10), (120, 5), (200, 1), (300, 0.5)])
-def test_a_queue_has_grown_to_the_bound_before_it_counts(load_pct: int, bounds: float) -> None:
-    """Served in order, a request that is due at t waits t (load - 1)."""
-    assert settling_ns(load_pct, BOUND_NS) == bounds * BOUND_NS
+@pytest.mark.parametrize(
+    ("load_pct", "bound_ms", "settling_ms", "requests_count"),
+    [
+        (10, 1000, 250, 0),
+        (100, 1000, 250, 0),
+        (100, 100, 100, 0),  # not longer than the bound
+        (101, 1000, 500, 1000),
+        (300, 1000, 500, 1000),
+        (300, 100, 50, 100),
+        (200, 1, 1, 1),  # whole milliseconds: the sender has no shorter ones
+    ],
+)
+def test_an_overloaded_server_begins_with_a_queue_of_one_bound(
+    load_pct: int, bound_ms: int, settling_ms: int, requests_count: int
+) -> None:
+    """Served in order at its capacity, the last request of the burst is answered as the bound ends."""
+    bound_ns = bound_ms * NS_PER_MS
+    assert settling_ns(load_pct, bound_ns) == settling_ms * NS_PER_MS
+    assert burst_count(load_pct, CAPACITY_PER_S, bound_ns) == requests_count
+
+
+def test_a_burst_is_not_counted() -> None:
+    loop = open_loop()
+    burst = dataclasses.replace(
+        loop,
+        intended_count=13,
+        due_ns=[0, 0, 0, *loop.due_ns],
+        latency_ns=[1, 1, -1, *loop.latency_ns],
+        outcomes=["answered", "answered", "timed_out", *loop.outcomes],
+    )
+    assert open_facts(burst, 50 * NS_PER_MS, BOUND_NS) == open_facts(loop, 50 * NS_PER_MS, BOUND_NS)
 
 
 def test_parts_of_a_millisecond_are_refused() -> None:
@@ -184,6 +211,8 @@ def test_rows_sum_counts_and_stand_by_loop_model_and_load() -> None:
         ({"longest_late_ns": 30 * NS_PER_MS}, "shaky", "late by 30.0 ms itself"),
         ({"walls_count": 3, "first_wall": "fork: EAGAIN"}, "shaky", "ran into a limit (fork: EAGAIN)"),
         ({"due_count": 0, "good_pct": None}, "void", "no request was due"),
+        ({"unsent_count": 5}, "shaky", "2 % found no connection free: --connections is the limit"),
+        ({"unsent_count": 2}, "ok", ""),
     ],
 )
 def test_a_doubtful_row_is_graded_and_void_ones_have_no_findings(
