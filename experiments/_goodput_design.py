@@ -10,7 +10,7 @@ from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import CLIENT_END, MODELS, ServerOptions
+from c10k_probe.servers import CLIENT_END, MODELS, PYTHON_MODELS, REAL_SERVERS, ServerModel, ServerOptions
 from c10k_probe.servers.reference import REFERENCE_MODELS
 
 NS_PER_S: Final = 1_000_000_000
@@ -34,6 +34,9 @@ WORKS: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "5ms-sleep": (None, 5 * NS_PER_MS),
 }
 """Work of a request by its name: CPU time and sleep, in nanoseconds."""
+OWN_PAGE: Final = "own-page"  # the work of what is not ours to give work to: its own small page
+SERVERS: Final[Mapping[str, ServerModel]] = {**PYTHON_MODELS, **REAL_SERVERS}
+"""What answers with a page of its own, by name."""
 EVENT_LOOP, AWAITING_LOOP = "epoll", "epoll-await"
 _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 
@@ -48,6 +51,12 @@ class GoodputParameters(Parameters):
         choices=HTTP_MODELS,
         many=True,
         quick=("epoll", "fork"),
+    )
+    server: tuple[str, ...] = parameter(
+        (),
+        "Real servers and servers in Python, comma-separated, or all; they answer with a page of their own.",
+        choices=tuple(SERVERS),
+        many=True,
     )
     keep_alive: tuple[str, ...] = parameter(
         ("off",),
@@ -101,7 +110,7 @@ class GoodputParameters(Parameters):
 
 def base_of(work: str) -> str:
     """The event loop that others are compared with: one that does not stand still while a handler sleeps."""
-    return AWAITING_LOOP if WORKS[work][1] else EVENT_LOOP
+    return AWAITING_LOOP if work in WORKS and WORKS[work][1] else EVENT_LOOP
 
 
 def check(parameters: GoodputParameters) -> None:
@@ -138,15 +147,33 @@ def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     )
     steps_ns += (len(parameters.clients) + 1) * (CLOSED_NS + WARMUP_NS)
     for keep_alive in parameters.keep_alive:
-        for work in parameters.work:
-            for name in parameters.model:
-                model = MODELS[name]
-                count = max(connections_of(parameters, keep_alive), *parameters.clients, CAPACITY_CLIENTS)
-                needs = model.fixed.plus(model.per_connection.plus(CLIENT_END).times(count)).plus(_OWN_NEEDS)
-                yield Cell({"model": name, "work": work, "keep_alive": keep_alive}, needs, steps_ns / NS_PER_S)
+        count = most_connections(parameters, keep_alive)
+        asked = [(name, work) for work in parameters.work for name in parameters.model]
+        for name, work in [*asked, *((name, OWN_PAGE) for name in parameters.server)]:
+            model = model_of(name)
+            # a pool has as many workers as it is started with, whatever comes
+            served_count = min(count, room) if (room := model.room_count(server_options(name, work, count))) else count
+            needs = model.fixed.plus(model.per_connection.times(served_count)).plus(CLIENT_END.times(count))
+            key = {"model": name, "work": work, "keep_alive": keep_alive}
+            yield Cell(key, needs.plus(_OWN_NEEDS), steps_ns / NS_PER_S)
 
 
-def server_options(work: str) -> ServerOptions:
-    """How a server is started."""
+def model_of(name: str) -> ServerModel:
+    """Of a name on the command line."""
+    return MODELS[name] if name in MODELS else SERVERS[name]
+
+
+def most_connections(parameters: GoodputParameters, keep_alive: str) -> int:
+    """The most that any step has open at a time."""
+    return max(connections_of(parameters, keep_alive), *parameters.clients, CAPACITY_CLIENTS)
+
+
+def server_options(name: str, work: str, connections_count: int) -> ServerOptions:
+    """How a server is started. A real one may hold so many connections, and a pool has as many workers as ours."""
+    if work == OWN_PAGE:
+        real = REAL_SERVERS.get(name)
+        workers_count = KEPT_MOST if real is not None and real.is_pool else None
+        capacity_count = connections_count if real is not None and not real.is_pool else None
+        return ServerOptions(protocol="http", workers_count=workers_count, capacity_count=capacity_count)
     cpu_ns, sleep_ns = WORKS[work]
     return ServerOptions(protocol="http", work_cpu_ns=cpu_ns, work_sleep_ns=sleep_ns)

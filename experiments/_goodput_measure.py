@@ -12,7 +12,7 @@ from c10k_probe.experiment import Bench, Cell, Samples, Scalar
 from c10k_probe.load import ClosedLoopReport, OpenLoop, Sender
 from c10k_probe.load.open_loop import ANSWERED, OUTCOMES
 from c10k_probe.observe.counters import read_netstat
-from c10k_probe.servers import MODELS
+from c10k_probe.servers import RealServer, Server
 
 from ._goodput_design import (
     CAPACITY_CLIENTS,
@@ -26,6 +26,8 @@ from ._goodput_design import (
     GoodputParameters,
     burst_count,
     connections_of,
+    model_of,
+    most_connections,
     server_options,
     settling_ns,
 )
@@ -45,6 +47,7 @@ class Launch:
         self._model, self._work, keep_alive = (str(cell.key[name]) for name in ("model", "work", "keep_alive"))
         self._keeps_alive = keep_alive == "on"
         self._connections_count = connections_of(parameters, keep_alive)
+        self._options = server_options(self._model, self._work, most_connections(parameters, keep_alive))
 
     def steps(self) -> Iterator[Samples]:
         """The capacity first, as every load is a share of it; the rest shuffled. Raises ``native.HelperError``."""
@@ -74,7 +77,7 @@ class Launch:
     ) -> tuple[LoadT, Facts]:
         """What a load came to on a fresh server, and the limits that this ran into. Raises when the server died."""
         with (
-            MODELS[self._model].start(server_options(self._work)) as server,
+            model_of(self._model).start(self._options) as server,
             Sender(
                 server.port,
                 connections_count,
@@ -83,8 +86,10 @@ class Launch:
                 samples_count=_SAMPLES_MOST,
             ) as sender,
         ):
+            if isinstance(server, RealServer):
+                server.warm_up(CAPACITY_CLIENTS)  # a pool grows, code is compiled
             report = load(sender)
-            server.status()  # a dead one raises how it died
+            _check_lives(server)
             walls = server.walls()
             first = f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else ""
             return report, {"walls_count": len(walls), "first_wall": first}
@@ -118,6 +123,14 @@ class Launch:
         if overflows_before is not None and overflows_after is not None:
             known["overflows_count"] = overflows_after - overflows_before
         return open_facts(report, settling, bound_ns) | known | walls
+
+
+def _check_lives(server: Server) -> None:
+    """Raise how it died. A real one that is flooded does not answer us either, and is not asked."""
+    if not isinstance(server, RealServer):
+        server.status()
+    elif death := server.death():
+        raise native.HelperError(f"{server.name} died under the load: {death}")
 
 
 def _overflows_count() -> int | None:

@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 import pytest
-from c10k_probe.experiments._goodput_design import burst_count, settling_ns
+from c10k_probe.experiments._goodput_design import burst_count, server_options, settling_ns
 from c10k_probe.experiments._goodput_findings import knee
 from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
 
@@ -15,6 +15,7 @@ from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Sc
 from c10k_probe.load import ClosedLoopReport, OpenLoop
 from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
+from c10k_probe.servers import REAL_SERVERS
 
 GOODPUT: Experiment = find_experiments()["goodput"]  # type: ignore[type-arg]
 NS_PER_MS = 1_000_000
@@ -178,6 +179,18 @@ def test_a_burst_is_not_counted() -> None:
         outcomes=["answered", "answered", "timed_out", *loop.outcomes],
     )
     assert open_facts(burst, 50 * NS_PER_MS, BOUND_NS) == open_facts(loop, 50 * NS_PER_MS, BOUND_NS)
+
+
+def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_than_its_workers() -> None:
+    parameters = dataclasses.replace(PARAMETERS, server=("nginx", "apache-prefork-php", "python-threading"))
+    cells = {str(cell.key["model"]): cell for cell in GOODPUT.cells(parameters)}
+    assert list(cells) == [*PARAMETERS.model, *parameters.server]
+    assert [str(cells[name].key["work"]) for name in ("epoll", *parameters.server)] == ["200us", *["own-page"] * 3]
+    prefork = server_options("apache-prefork-php", "own-page", 16_000)
+    assert (prefork.workers_count, prefork.capacity_count) == (256, None)
+    assert server_options("nginx", "own-page", 16_000).capacity_count == 16_000
+    each = REAL_SERVERS["apache-prefork-php"].per_connection
+    assert cells["apache-prefork-php"].needs.tasks_count < each.times(300).tasks_count + 64
 
 
 def test_parts_of_a_millisecond_are_refused() -> None:
