@@ -71,7 +71,7 @@ class GoodputParameters(Parameters):
         many=True,
     )
     load: tuple[int, ...] = parameter(
-        (10, 50, 90, 120, 200, 300),
+        (10, 90, 120, 300),
         "Offered loads, in percent of the capacity of each launch.",
         minimum=1,
         maximum=10_000,
@@ -79,7 +79,7 @@ class GoodputParameters(Parameters):
         quick=(50, 150),
     )
     clients: tuple[int, ...] = parameter(
-        (1, 8, 64, 256),
+        (8, 64, 256),
         "Numbers of clients in a closed loop, each with one request under way.",
         minimum=1,
         maximum=20_000,
