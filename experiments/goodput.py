@@ -36,12 +36,12 @@ agreed, at 200 % and a bound of 100 ms, for epoll and thread (none in time); the
 after half a bound: some of what is late is then still answered, and not timed out. A server that takes turns (thread,
 fork) gets the burst whole, where a queue that grew holds requests in part done. Beyond 4,096 requests a burst overflows
 the accept queue by itself, and those come again after 1 s: ``overflows_count`` tells. Where the capacity was measured
-too low, a load just above it is none, but the queue of the burst stays for long. What a queue does depends on the order in which it is served and on who gives up
-when; the accept queue holds 4,096, and each model serves as it was written. The server has the CPUs that the client has
-not; the loopback's soft interrupts run in whoever sends. The default work stands for a small page: without any work the
-sender is the limit long before 300 %. C03 is judged by the closed loops alone: at shares of its own capacity each
-model is offered something else. It is compared with epoll, and with epoll-await where the handler sleeps; there 64
-clients do not reach what a model can do, and its knee lies higher.
+too low, a load just above it is none, but the queue of the burst stays for long. What a queue does depends on the order
+in which it is served and on who gives up when; the accept queue holds 4,096, and each model serves as it was written.
+The server has the CPUs that the client has not; the loopback's soft interrupts run in whoever sends. The default work
+stands for a small page: without any work the sender is the limit long before 300 %. C03 is judged by the closed loops
+alone: at shares of its own capacity each model is offered something else. It is compared with epoll, and with
+epoll-await where the handler sleeps; there 64 clients do not reach what a model can do, and its knee lies higher.
 
 Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006; Welsh, Culler, Brewer,
 "SEDA", SOSP 2001 (load conditioning); Mogul, Ramakrishnan, "Eliminating receive livelock", TOCS 1997 (the shape of
