@@ -21,6 +21,7 @@ CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, f
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
 WARMUP_NS: Final = 100 * NS_PER_MS
 CLOSED_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
+ROUND_MOST_NS: Final = 5 * NS_PER_S  # of all clients of a closed loop: as long as each has patience
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
 SHORT_NS: Final = 250 * NS_PER_MS  # up to capacity: a queue of some dozens of requests, each of less than 1 ms
 OVERLOADED_BOUNDS: Final = 0.5  # above it the burst is the queue; what is left to settle is how the server takes it
@@ -132,6 +133,15 @@ def burst_count(load_pct: int, capacity_per_s: float, bound_ns: int) -> int:
     A queue that is served in order is then as long at once as it would be after bound / (load - 1).
     """
     return round(capacity_per_s * bound_ns / NS_PER_S) if load_pct > FULL_PCT else 0
+
+
+def closed_times_ns(clients_count: int, rate_per_s: float) -> tuple[int, int]:
+    """Warm-up and window of a closed loop at about this rate: one round of all clients, and two, in whole milliseconds.
+
+    A window that is shorter than a round would see only those who are served first.
+    """
+    round_ms = min(round(1000 * clients_count / rate_per_s), ROUND_MOST_NS // NS_PER_MS)
+    return max(WARMUP_NS, round_ms * NS_PER_MS), max(CLOSED_NS, 2 * round_ms * NS_PER_MS)
 
 
 def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:

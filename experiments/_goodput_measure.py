@@ -25,6 +25,7 @@ from ._goodput_design import (
     WARMUP_NS,
     GoodputParameters,
     burst_count,
+    closed_times_ns,
     connections_of,
     model_of,
     most_connections,
@@ -36,6 +37,7 @@ _CLOSED_PATIENCE_S: Final = 5.0  # a closed loop measures what the server can do
 _SPARE_S: Final = 30.0  # patience, not expectation: connecting, and telling of the samples
 _SAMPLES_MOST: Final = 1_000_000  # of the sender: every request of a load
 Facts = dict[str, Scalar]
+_Pumped = tuple[ClosedLoopReport, Facts]
 LoadT = TypeVar("LoadT")
 
 
@@ -64,7 +66,7 @@ class Launch:
         order = random.Random(self._bench.seed).sample(asked, len(asked))
         for place, (loop, amount) in enumerate(order):
             self._bench.progress(place, len(order), f"{amount} %" if loop == OPEN else f"{amount:,} clients")
-            facts = self._open(amount, capacity.rate_per_s) if loop == OPEN else self._closed(amount)
+            facts = (self._open if loop == OPEN else self._closed)(amount, capacity.rate_per_s)
             yield self._samples(loop, amount, known | facts)
 
     def _samples(self, loop: str, amount: int, facts: Facts) -> Samples:
@@ -94,13 +96,13 @@ class Launch:
             first = f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else ""
             return report, {"walls_count": len(walls), "first_wall": first}
 
-    def _pump(self, clients_count: int) -> tuple[ClosedLoopReport, Facts]:
+    def _pump(self, clients_count: int, warmup_ns: int = WARMUP_NS, window_ns: int = CLOSED_NS) -> _Pumped:
         return self._loaded(
-            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(CLOSED_NS / NS_PER_S, WARMUP_NS / NS_PER_S)
+            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(window_ns / NS_PER_S, warmup_ns / NS_PER_S)
         )
 
-    def _closed(self, clients_count: int) -> Facts:
-        report, walls = self._pump(clients_count)
+    def _closed(self, clients_count: int, capacity_per_s: float) -> Facts:
+        report, walls = self._pump(clients_count, *closed_times_ns(clients_count, capacity_per_s))
         return closed_facts(report, self._parameters.bound) | walls
 
     def _open(self, load_pct: int, capacity_per_s: float) -> Facts:

@@ -14,6 +14,8 @@ served in order is then at once as long as bound / (load - 1) at this load would
 Up to capacity there is no burst, and the load runs for 250 ms (a bound that is shorter: for one bound): at 90 % a queue
 comes to rest within some 100 services, each of less than 1 ms. One bound after the last request was due the load ends:
 what has no answer by then is too late in any case, and is counted as timed out, or as unsent without a connection.
+A closed loop is warm after one round of all its clients (at the capacity; 100 ms at least) and is counted for two (250
+ms at least): a shorter window would see only those who are served first.
 Not timed: starting the server, the warm-up, what comes before the counted window. Clock: CLOCK_MONOTONIC.
 
 Arms: the models of the reference server over HTTP, with the same work for each request. With ``--keep-alive off`` each

@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 import pytest
-from c10k_probe.experiments._goodput_design import burst_count, server_options, settling_ns
+from c10k_probe.experiments._goodput_design import burst_count, closed_times_ns, server_options, settling_ns
 from c10k_probe.experiments._goodput_findings import knee
 from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
 
@@ -191,6 +191,16 @@ def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_
     assert server_options("nginx", "own-page", 16_000).capacity_count == 16_000
     each = REAL_SERVERS["apache-prefork-php"].per_connection
     assert cells["apache-prefork-php"].needs.tasks_count < each.times(300).tasks_count + 64
+
+
+@pytest.mark.parametrize(
+    ("clients_count", "rate_per_s", "times_ms"),
+    [(8, 1000.0, (100, 250)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
+)
+def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
+    clients_count: int, rate_per_s: float, times_ms: tuple[int, int]
+) -> None:
+    assert closed_times_ns(clients_count, rate_per_s) == tuple(value * NS_PER_MS for value in times_ms)
 
 
 def test_parts_of_a_millisecond_are_refused() -> None:
