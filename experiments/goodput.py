@@ -33,17 +33,20 @@ Void: where the sender used more than 90 % of its CPU, could open no connection,
 is then its own limit. Shaky where it was late by a quarter of the bound, or where more than 1 % found no connection
 free: ``--connections`` then decided what the server was asked (kept connections are few by intent, and are let pass).
 
-Known bias: the burst is a short cut. Against a load that ran ten times as long as its queue needs, the share in time
-agreed, at 200 % and a bound of 100 ms, for epoll and thread (none in time); the clients' giving up was not yet at rest
-after half a bound: some of what is late is then still answered, and not timed out. A server that takes turns (thread,
-fork) gets the burst whole, where a queue that grew holds requests in part done. Beyond 4,096 requests a burst overflows
-the accept queue by itself, and those come again after 1 s: ``overflows_count`` tells. Where the capacity was measured
-too low, a load just above it is none, but the queue of the burst stays for long. What a queue does depends on the order
-in which it is served and on who gives up when; the accept queue holds 4,096, and each model serves as it was written.
-The server has the CPUs that the client has not; the loopback's soft interrupts run in whoever sends. The default work
-stands for a small page: without any work the sender is the limit long before 300 %. C03 is judged by the closed loops
-alone: at shares of its own capacity each model is offered something else. It is compared with epoll, and with
-epoll-await where the handler sleeps; there 64 clients do not reach what a model can do, and its knee lies higher.
+Known bias: the burst is a short cut. Loads that ran three to ten times as long as such a queue takes to grow, without a
+burst, had the same share in time (none) at 200 % and a bound of 100 ms (epoll, thread), and at 1 s for epoll at 300 %,
+thread at 200 % and fork at 120 %. Not for epoll at 120 % and 1 s: there a long load swings, as handshakes that found
+the accept queue full come again after 1 s; 24 % and 43 % were in time, after a burst 0 % and 47 %. The clients' giving
+up is not yet at rest after half a bound: some of what is late is then still answered, and not timed out. A server that
+takes turns (thread, fork) gets the burst whole, where a queue that grew holds requests in part done. Beyond 4,096
+requests a burst overflows the accept queue by itself, and those come again after 1 s: ``overflows_count`` tells. Where
+the capacity was measured too low, a load just above it is none, but the queue of the burst stays for long. What a queue
+does depends on the order in which it is served and on who gives up when; the accept queue holds 4,096, and each model
+serves as it was written. The server has the CPUs that the client has not; the loopback's soft interrupts run in whoever
+sends. The default work stands for a small page: without any work the sender is the limit long before 300 %. C03 is
+judged by the closed loops alone: at shares of its own capacity each model is offered something else. It is compared
+with epoll, and with epoll-await where the handler sleeps; there 64 clients do not reach what a model can do, and its
+knee lies higher. The interval of a knee spans the loads on both sides of it: more loads make it narrower.
 
 Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006; Welsh, Culler, Brewer,
 "SEDA", SOSP 2001 (load conditioning); Mogul, Ramakrishnan, "Eliminating receive livelock", TOCS 1997 (the shape of
