@@ -37,7 +37,9 @@ def _finding(name: tuple[str, str], launches: Sequence[Sequence[Samples]], seed:
 def _reached_at(steps: Sequence[Samples], workers_count: int) -> int | None:
     """None: at none of them."""
     for step in sorted(steps, key=lambda item: int(item.key["concurrency_count"])):
-        rate, work_ns = float(step.facts["requests_per_s"] or 0), int(step.key["delay_ns"]) + int(step.key["cpu_ns"])
+        if not isinstance(step.key["delay_ns"], int):  # never
+            return None
+        rate, work_ns = float(step.facts["requests_per_s"] or 0), step.key["delay_ns"] + int(step.key["cpu_ns"])
         if rate >= _REACHED * workers_count * 1e9 / work_ns:
             return int(step.key["concurrency_count"])
     return None

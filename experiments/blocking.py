@@ -42,28 +42,34 @@ from collections.abc import Iterator, Sequence
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
 from ._blocking_calls import call
+from ._blocking_check import check
 from ._blocking_design import (
     CALLS,
+    FAULT_AFTER_COUNT,
     LIMIT,
     LIMIT_CONCURRENCIES,
+    NEVER,
+    NEVER_TIMEOUT_NS,
     ONE_CPU,
-    ONE_CPU_CONCURRENCY,
+    OPEN,
     PLATEAU,
     SECOND,
     SURFACE,
     SURFACE_WORKERS,
     BlockingParameters,
     cells,
-    check,
+    one_cpu_concurrencies,
+    open_concurrencies,
     window_s,
 )
 from ._blocking_findings import findings
 from ._blocking_judges import JUDGES
-from ._blocking_measure import Ask, steps
+from ._blocking_measure import Ask, closed_step, steps
+from ._blocking_open import open_step
 from ._blocking_rows import CHARTS, VIEWS, BlockingRow, rows
 from ._blocking_second import trials
 
-_FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,), ONE_CPU: (ONE_CPU_CONCURRENCY,)}
+_FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,)}
 
 
 class Blocking(Experiment[BlockingParameters]):
@@ -79,7 +85,7 @@ class Blocking(Experiment[BlockingParameters]):
     quick_repeats = 1
 
     def check(self, parameters: BlockingParameters) -> None:
-        """See ``_blocking_design.check``."""
+        """See ``_blocking_check.check``."""
         check(parameters)
 
     def cells(self, parameters: BlockingParameters) -> list[Cell]:
@@ -96,7 +102,8 @@ class Blocking(Experiment[BlockingParameters]):
             yield trials(cell, workers_count, bench.block)
         else:
             ask = _ask(parameters, cell, workers_count, bench.seed)
-            for item in steps(ask, _FIXED_CONCURRENCIES.get(part, parameters.concurrency)):
+            step = open_step if part == OPEN else closed_step
+            for item in steps(ask, _concurrencies(parameters, part, ask), step):
                 yield dataclasses.replace(item, block=bench.block)
 
     def summarise(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
@@ -108,20 +115,30 @@ class Blocking(Experiment[BlockingParameters]):
         return findings(samples, seed)
 
 
+def _concurrencies(parameters: BlockingParameters, part: str, ask: Ask) -> Sequence[int]:
+    if part == OPEN:
+        return open_concurrencies(parameters, ask.workers_count)
+    if part == ONE_CPU:
+        return one_cpu_concurrencies(ask.model, ask.workers_count, ask.delay_ns)
+    return _FIXED_CONCURRENCIES.get(part, parameters.concurrency)
+
+
 def _ask(parameters: BlockingParameters, cell: Cell, workers_count: int, seed: int) -> Ask:
-    part, delay_ns = str(cell.key["part"]), int(cell.key["delay_ns"])
+    part, is_never = str(cell.key["part"]), cell.key["delay_ns"] == NEVER
+    delay_ns = NEVER_TIMEOUT_NS if is_never else int(cell.key["delay_ns"])
     is_plateau = part == PLATEAU
+    kind = NEVER if is_never else parameters.delay_kind
     return Ask(
         cell=cell,
         workers_count=workers_count,
         delay_ns=delay_ns,
-        delay_kind=parameters.delay_kind if is_plateau else "fixed",
+        delay_kind=kind if is_plateau else "fixed",
         cpu_ns=int(cell.key["cpu_ns"]),
         is_kept_alive=parameters.keep_alive == "on" if is_plateau else part != LIMIT,
         window_s=window_s(delay_ns, parameters.cycles),
         seed=seed,
         fault=parameters.fault if is_plateau else "none",
-        fault_after_count=parameters.fault_after,
+        fault_after_count=FAULT_AFTER_COUNT if parameters.fault_after is None else parameters.fault_after,
     )
 
 
