@@ -111,7 +111,7 @@ class Blocking(Experiment[BlockingParameters]):
         return list(rows(samples, seed))
 
     def fit(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
-        """From how many requests on each pool answers no more."""
+        """From how many requests on each pool answers no more; the memory of a request."""
         return findings(samples, seed)
 
 
