@@ -89,6 +89,7 @@ ASKING_PYTHON_MODELS: Final = {
     model.name: model
     for model in (
         PYTHON_MODELS["asyncio"],
+        PYTHON_MODELS["uvloop"],
         dataclasses.replace(
             PYTHON_MODELS["asyncio"],
             name="asyncio-blocking",
