@@ -10,7 +10,7 @@ from typing import Final
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import ASKING_PYTHON_MODELS, POOLS, REFERENCE_MODELS, ServerModel
+from c10k_probe.servers import ASKING_PYTHON_MODELS, POOLS, REFERENCE_MODELS, ServerModel, ServerOptions
 from c10k_probe.servers.backend import DELAYS, FAULTS
 
 MS: Final = 10**6
@@ -113,12 +113,12 @@ class BlockingParameters(Parameters):
         quick=(4, 64),
     )
     open_delay: int = parameter(
-        200 * MS,
-        "The backend's delay in the open loop: W/S must leave the CPU idle.",
+        100 * MS,
+        "The backend's delay in the open loop. The CPU must be able to answer 1.5 W/S: for 512 workers 500ms, for 4096 "
+        "4s.",
         dimension="duration",
         minimum=10 * MS,
         maximum=10 * S,
-        quick=100 * MS,
     )
     keep_alive: str = parameter(
         "off",
@@ -224,7 +224,7 @@ def _open(parameters: BlockingParameters) -> Iterator[_Load]:
         for workers_count in counts if model in WITH_WORKERS else ():
             offered = open_concurrencies(parameters, workers_count)
             cycles = (parameters.cycles + WARMUP_CYCLES) * 1.5 * len(offered)
-            most_count = workers_count * (2 + parameters.cycles)
+            most_count = min(workers_count * (2 + parameters.cycles), workers_count + ServerOptions().backlog_count)
             weight = 0.5 + cycles * parameters.open_delay / S
             yield _Load(OPEN, model, workers_count, parameters.open_delay, 0, most_count, weight)
 

@@ -131,7 +131,8 @@ def _plateau_text(row: FlatRow) -> str:
     ratio = text("of_line_ratio", row, "of_line_lo_ratio", "of_line_hi_ratio")
     loop = "offered" if row["part"] == OPEN else "requests"
     what = f"{row['model']} {row['workers']} workers, {row['concurrency_count']} {loop}"
-    return f"{what}: {ratio} of W/S, CPU {format_column('x_pct', row['server_cpu_pct'])}"
+    line = "W/S" if int(row["concurrency_count"] or 0) > int(str(row["workers"])) else "c/S"
+    return f"{what}: {ratio} of {line}, CPU {format_column('x_pct', row['server_cpu_pct'])}"
 
 
 def judge_c35(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
