@@ -218,13 +218,25 @@ def open_concurrencies(parameters: BlockingParameters, workers_count: int) -> tu
     return tuple(max(int(count) + 1, round(OVERLOAD * count)) for count in asked if count in parameters.workers)
 
 
+def open_connections(parameters: BlockingParameters, workers_count: int, count: int) -> int:
+    """Connections that are open at once, at most: what comes beyond them waits at the sender.
+
+    Above the pool's places the accept queue takes the rest, but for its last quarter: a worker that has answered is not
+    back at once.
+    """
+    if count <= workers_count:
+        return count + 64 + round(8 * count**0.5)  # eight standard deviations of a Poisson process
+    all_count = round(count * (WARMUP_CYCLES + parameters.cycles) * 1.2) + 64
+    return min(all_count, workers_count + ServerOptions().backlog_count * 3 // 4)
+
+
 def _open(parameters: BlockingParameters) -> Iterator[_Load]:
     counts = sorted({count for workers in parameters.workers for count in (workers, 2 * workers)})
     for model in parameters.model:
         for workers_count in counts if model in WITH_WORKERS else ():
             offered = open_concurrencies(parameters, workers_count)
             cycles = (parameters.cycles + WARMUP_CYCLES) * 1.5 * len(offered)
-            most_count = min(workers_count * (2 + parameters.cycles), workers_count + ServerOptions().backlog_count)
+            most_count = max(open_connections(parameters, workers_count, count) for count in offered)
             weight = 0.5 + cycles * parameters.open_delay / S
             yield _Load(OPEN, model, workers_count, parameters.open_delay, 0, most_count, weight)
 

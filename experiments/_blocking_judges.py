@@ -18,7 +18,7 @@ _LINE_TOLERANCE: Final = 0.05
 _IDLE_CPU_PCT: Final = 50.0
 _GONE_RATIO: Final = 1 / 1.10  # the low end of what counts as the same, as everywhere
 _OFF_CPU_PCT, _WAITING_PCT = 90.0, 50.0
-_BY_CONNECTION: Final = ("prefork", "thread-pool", "thread", "fork")
+_BY_CONNECTION: Final = ("prefork", "thread-pool", "thread", "fork", "python-threading")
 
 
 def _of_all(parts: Iterable[bool | None]) -> str:

@@ -28,15 +28,14 @@ _PATIENCE_S: Final = 10.0
 _SAMPLES_COUNT: Final = 1_000_000  # all of them
 
 
-def open_step(bed: Bed, count: int) -> Samples:
-    """One open loop of ``count`` requests at a time, and the differences of all counts over it."""
+def open_step(bed: Bed, count: int, most_count: int) -> Samples:
+    """One open loop of ``count`` requests at a time over as many connections at most; how all counts changed."""
     ask, server = bed.ask, bed.server
     delay_s = ask.delay_ns / S
     warmup_s = WARMUP_CYCLES * delay_s
     sent_s = warmup_s + ask.window_s
     queue_s = max(0.0, count / ask.workers_count - 1) * sent_s  # until what waits at the end is answered
     timeout_s = _PATIENCE_S + 3 * (queue_s + delay_s)
-    most_count = ask.workers_count + server.backlog_count
     work, watched = Work(), Watched()
     before, drops = bed.counts(), read_counters()
     with Sender(server.port, most_count, keep_alive=False, timeout_s=timeout_s, samples_count=_SAMPLES_COUNT) as sender:

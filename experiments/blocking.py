@@ -60,11 +60,12 @@ from ._blocking_design import (
     cells,
     one_cpu_concurrencies,
     open_concurrencies,
+    open_connections,
     window_s,
 )
 from ._blocking_findings import findings
 from ._blocking_judges import JUDGES
-from ._blocking_measure import Ask, closed_step, steps
+from ._blocking_measure import Ask, Step, closed_step, steps
 from ._blocking_open import open_step
 from ._blocking_rows import CHARTS, VIEWS, BlockingRow, rows
 from ._blocking_second import trials
@@ -102,7 +103,7 @@ class Blocking(Experiment[BlockingParameters]):
             yield trials(cell, workers_count, bench.block)
         else:
             ask = _ask(parameters, cell, workers_count, bench.seed)
-            step = open_step if part == OPEN else closed_step
+            step = _open_step(parameters) if part == OPEN else closed_step
             for item in steps(ask, _concurrencies(parameters, part, ask), step):
                 yield dataclasses.replace(item, block=bench.block)
 
@@ -113,6 +114,10 @@ class Blocking(Experiment[BlockingParameters]):
     def fit(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """From how many requests on each pool answers no more; the memory of a request."""
         return findings(samples, seed)
+
+
+def _open_step(parameters: BlockingParameters) -> Step:
+    return lambda bed, count: open_step(bed, count, open_connections(parameters, bed.ask.workers_count, count))
 
 
 def _concurrencies(parameters: BlockingParameters, part: str, ask: Ask) -> Sequence[int]:
