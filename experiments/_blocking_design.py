@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -225,7 +226,7 @@ def open_connections(parameters: BlockingParameters, workers_count: int, count: 
     back at once.
     """
     if count <= workers_count:
-        return count + 64 + round(8 * count**0.5)  # eight standard deviations of a Poisson process
+        return count + 64 + 8 * math.isqrt(count)  # eight standard deviations of a Poisson process
     all_count = round(count * (WARMUP_CYCLES + parameters.cycles) * 1.2) + 64
     return min(all_count, workers_count + ServerOptions().backlog_count * 3 // 4)
 

@@ -22,6 +22,7 @@ from c10k_probe.servers import Backend, Server, ServerOptions
 from ._blocking_design import NEVER, NEVER_TIMEOUT_NS, SERVED, WARMUP_CYCLES, WITH_WORKERS, S, places
 
 _SAMPLE_S: Final = 0.02
+_REQUESTS_PER_S: Final = 4000  # that two CPUs answer at least, each on a new connection
 _SAMPLED_TASKS: Final = 32
 _WAITING_STATES: Final = (b"S", b"D")
 _PATIENT_DELAYS: Final = 150  # more than the longest delay that a backend draws
@@ -164,15 +165,17 @@ def closed_step(bed: Bed, count: int) -> Samples:
     ask, server = bed.ask, bed.server
     places_count = places(ask.model, ask.workers_count, count)
     cycle_s = (ask.delay_ns + ask.cpu_ns) / S
-    warmup_s = max(0.1, WARMUP_CYCLES * cycle_s)
+    turn_s = count / _REQUESTS_PER_S  # thousands need the CPU for longer than they wait
+    warmup_s = max(0.1, WARMUP_CYCLES * cycle_s + turn_s)
+    window_s = max(ask.window_s, turn_s)
     timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * cycle_s * (count / places_count + 1))
     before, drops = bed.counts(), read_counters()
     work = Work()
     with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
         work.add(read_work(tree.session_pids(server.session)))
         began_s = time.monotonic()
-        with _watching(server, warmup_s, ask.window_s, ask.seed) as watched:
-            report = sender.pump(ask.window_s, warmup_s)
+        with _watching(server, warmup_s, window_s, ask.seed) as watched:
+            report = sender.pump(window_s, warmup_s)
         wall_s = time.monotonic() - began_s
         work.add(read_work(tree.session_pids(server.session)))
     server.wait_until_idle()
