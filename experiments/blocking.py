@@ -5,10 +5,16 @@ with W places and a delay of S no more than W/S, however idle the CPU is? Where 
 the worker? Does a worker get slower when all are busy? How much of a worker's life is waiting? What does a second user
 feel while the first one waits? And, per second of CPU, who answers most?
 
-Parts (``--part``). plateau: requests under way against the places of each model, in a closed loop. second-user: one
-request waits 1 s for its backend, another needs none; ten pairs in each launch. limit: prefork with 16 workers below,
-at and above its limit. surface: prefork, its workers all busy, by delay and CPU time. one-cpu: models against each
-other on one CPU (the server's half of two). calls: blocking calls alone.
+Parts (``--part``). plateau: requests under way against the places of each model, in a closed loop. open-loop: each
+pool offered 1.5 times what it can have under way, and a pool of twice as many workers offered the same (see
+``_blocking_open``). second-user: one request waits 1 s for its backend, another needs none; ten pairs in each launch.
+limit: prefork with 16 workers below, at and above its limit. surface: prefork, its workers all busy, by delay and CPU
+time. one-cpu: models against each other on one CPU (the server's half of two), and the memory of each further request
+that waits. calls: blocking calls alone.
+
+Models: those of the server in C, and Python's: asyncio and uvloop that await the backend, asyncio that makes the
+blocking call itself (the wrong way), asyncio with a pool of threads, a thread for each connection. They all ask the
+same backend; what Python's know of the time in the queue has steps of the kernel's timer (``servers_in_python.work``).
 
 Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock, from the last answer
 before the window to the last one in it (a window as such holds one batch of answers more or less). The server times
@@ -20,7 +26,8 @@ Clock: CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with 
 
 The backend is a real TCP service, one event loop on the client's CPU, that answers each question by itself after its
 delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions is compared with the server's,
-and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504.
+and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504; of a
+backend that hangs after two delays, 100 ms at least.
 
 Known bias: a closed loop hides how long clients on a schedule of their own would wait. Client, backend and server share
 the machine. Little's line counts the delay that was asked for, so the time that a request takes besides (connecting,
@@ -28,7 +35,8 @@ switching) shows as a ratio under 1. Without keep-alive each request opens a con
 workers with one connection each needs in order not to starve anybody. off_cpu_pct counts a place that nobody uses as
 waiting: it is judged only with as many requests as places. A worker may be off the CPU because it waits for the CPU:
 ``waiting_pct`` leaves those out. With more new connections at once than the accept queue holds (4,096, or somaxconn)
-SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do.
+SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do;
+listen_drops_count says how often (of the whole network namespace), and the row is shaky.
 
 Sources: J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961; proc(5), socket(7) (SO_TIMESTAMPNS), read(2),
 write(2).

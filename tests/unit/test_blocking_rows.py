@@ -107,6 +107,18 @@ def test_what_only_the_plateau_takes_is_refused_without_it(option: dict[str, str
         check(parameters(part="limit,calls", **option))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("delay", "0"), ("delay", "nevr"), ("workers", "0"), ("concurrency", "10001"), ("part", "all,x")),
+        *(("delay_kind", "never"), ("open_delay", "1ms")),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_its_name(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
+        parameters(**{name: text})
+
+
 def test_places_are_w_of_littles_law() -> None:
     found = {model: design.places(model, 4, 100) for model in design.SHOWN}
     assert found == {
