@@ -13,12 +13,12 @@ DELAY_NS = 50e6
 
 def test_where_a_request_spends_its_time(tmp_path: Path) -> None:
     """Counts of both sides agree; a worker waits for the backend, what is beyond the places waits in the queue."""
-    finished = run(*SMALL, "--model", "all", "--concurrency", "2,16", cwd=tmp_path)
+    models = "epoll,epoll-await,prefork,thread,fork,asyncio-blocking,asyncio-pool"
+    finished = run(*SMALL, "--model", models, "--concurrency", "2,16", cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
     rows = {(row["model"], int(row["concurrency_count"])): row for row in rows_of(finished.stdout)}
-    assert len(rows) == 12 * 2
+    assert len(rows) == 7 * 2
     for (model, count), row in rows.items():
-        if model == "uvloop" and row["status"] != "ok":  # it is not installed
-            continue
         places = int(row["places_count"])
         assert (row["status"], row["failed_count"], row["backend_failed_count"]) == ("ok", "0", "0")
         assert row["backend_asked_count"] == row["server_asked_count"] != "0"
@@ -46,7 +46,7 @@ def test_a_backend_that_breaks_shows(tmp_path: Path) -> None:
 
 def test_a_backend_that_never_answers(tmp_path: Path) -> None:
     """No line to compare with, no answer, and every request given up by the server."""
-    given = ("--part", "plateau", "--delay", "never", "--model", "thread-pool,asyncio", "--workers", 4)
+    given = ("--part", "plateau", "--delay", "never", "--model", "thread-pool", "--workers", 4)
     finished = run("blocking", *given, "--concurrency", 4, "--repeats", 1, "--csv", "-", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     for row in rows_of(finished.stdout):
