@@ -41,14 +41,16 @@ http; tcp(7), sock_diag(7), proc_net(5).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
-from ._slow_design import SlowParameters, ask_of, cells, check
+from ._slow_design import CPU, SlowParameters, ask_of, batches, cells, check, launches_count
 from ._slow_judges import JUDGES
 from ._slow_measure import measure
 from ._slow_rows import CHARTS, VIEWS, SlowRow, findings, rows
+from ._slow_search import SearchCell, search, search_cells
 
 
 class SlowClients(Experiment[SlowParameters]):
@@ -73,17 +75,29 @@ class SlowClients(Experiment[SlowParameters]):
         return list(cells(parameters))
 
     def measure(self, parameters: SlowParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
-        """A fresh server, its innocents and its slow clients."""
-        launch = measure(ask_of(parameters, cell, bench.seed), bench.remaining_s)
-        yield Samples(cell.key, bench.block, launch.values, launch.facts)
+        """Fresh servers, side by side, each with its innocents and its slow clients."""
+        if isinstance(cell, SearchCell):
+            yield from search(parameters, cell, bench)
+            return
+        kind, count = str(cell.key["kind"]), int(cell.key["clients_count"])
+        launches = launches_count(parameters, kind, count)
+        asks = [ask_of(parameters, cell.key, bench.seed + place) for place in range(launches)]
+        numbers = itertools.count(bench.block * parameters.side_by_side)
+        for batch in batches(asks, 1 if kind == CPU else launches):
+            for launch in measure(batch, bench.remaining_s):
+                yield Samples(cell.key, next(numbers), launch.values, launch.facts)
 
     def summarise(self, parameters: SlowParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell."""
         return list(rows(samples, seed))
 
+    def refine(self, parameters: SlowParameters, samples: Sequence[Samples], seed: int) -> list[Cell]:
+        """From how many slow clients on innocents starve is searched where it is known to lie."""
+        return list(search_cells(parameters, samples))
+
     def fit(self, parameters: SlowParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """From how many slow clients on fewer than 90 % are served."""
-        return findings(samples, seed)
+        return findings(samples)
 
 
 EXPERIMENT = SlowClients()
