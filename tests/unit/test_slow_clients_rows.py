@@ -8,6 +8,7 @@ import itertools
 import os
 
 import pytest
+from c10k_probe.experiments._slow_exhausted import exhausted
 from c10k_probe.experiments._slow_figures import (
     GOOD_COUNT,
     Innocent,
@@ -16,7 +17,6 @@ from c10k_probe.experiments._slow_figures import (
     served_count,
     starvation_ns,
 )
-from c10k_probe.experiments._slow_exhausted import exhausted
 from made_slow import MS, launch, launches
 
 from c10k_probe.exits import UsageError
