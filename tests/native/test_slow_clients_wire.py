@@ -1,0 +1,115 @@
+"""slow_clients as tcpdump sees them: the bytes on the wire are those that were asked, told, and recorded by the server.
+
+One capture for all kinds. What is sent again counts once, by its place in the stream.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conftest import cannot_run
+
+from native.kernel_view import wait_until
+from native.test_slow_clients import REQUEST_BYTES, Recorder, ask, playing
+
+SOURCE = "127.15.0.1"  # no other client of the project's has it
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n" + bytes(4000)
+READ_COUNT = 10
+SEGMENT = re.compile(r"IP (\S+)\.(\d+) > (\S+)\.(\d+): Flags .*? seq (\d+):(\d+),.* length (\d+)")
+
+
+@dataclass
+class Wire:
+    """Payload by (port of the server, whether it is to the server): the bytes' numbers, and each segment's length."""
+
+    bytes_seen: dict[tuple[int, bool], set[int]] = field(default_factory=lambda: defaultdict(set))
+    lengths: dict[tuple[int, bool], list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def count(self, port: int, *, to_server: bool) -> int:
+        """Bytes of payload."""
+        return len(self.bytes_seen[port, to_server])
+
+    def take(self, line: str) -> None:
+        """One line of tcpdump's; those without payload have one sequence number only."""
+        if found := SEGMENT.search(line):
+            source, source_port, _, port, first, last, length = found.groups()
+            to_server = source == SOURCE
+            key = int(port if to_server else source_port), to_server
+            self.bytes_seen[key].update(range(int(first), int(last)))
+            self.lengths[key].append(int(length))
+
+
+@contextmanager
+def capture(path: Path) -> Iterator[None]:
+    """tcpdump on loopback, which has begun to listen when this is entered; what it saw is in the file at the end."""
+    if shutil.which("tcpdump") is None:
+        cannot_run("tcpdump is not installed; apt-get install tcpdump")
+    command = ["tcpdump", "-i", "lo", "-n", "-S", "-l", "--immediate-mode", "tcp", "and", "host", SOURCE]
+    environment = {**os.environ, "LC_ALL": "C"}
+    with (
+        path.open("w") as out,  # no pipe: a full one would have it miss packets
+        subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True, env=environment) as tcpdump,
+    ):
+        try:
+            assert tcpdump.stderr is not None
+            lines = []
+            for line in iter(tcpdump.stderr.readline, ""):
+                lines.append(line.strip())
+                if line.startswith("listening on "):
+                    break
+            else:
+                cannot_run(f"tcpdump cannot capture on lo: {' '.join(lines)}")
+            yield
+            tcpdump.send_signal(signal.SIGINT)  # it writes what it has, and ends
+            _, said_last = tcpdump.communicate(timeout=30)
+            assert re.search(r"^0 packets dropped by kernel", said_last, re.MULTILINE), said_last
+        finally:
+            tcpdump.kill()
+
+
+def test_the_bytes_on_the_wire_are_what_was_asked(tmp_path: Path) -> None:
+    kinds = ("head", "body", "read", "idle")
+    told: dict[str, dict[str, object]] = {}
+    ports: dict[str, int] = {}
+    recorded: dict[str, int] = {}
+    seen = tmp_path / "seen"
+    with capture(seen):
+        for kind in kinds:
+            with Recorder() as recorder, playing(recorder.port, kind) as slow:
+                ports[kind] = recorder.port
+                ask(slow, "clients 1")
+                (connection,) = recorder.accept(1)
+                if kind == "read":
+                    connection.sendall(ANSWER)
+                    wait_until(lambda: int(str(ask(slow, "status")["received_bytes"])) >= READ_COUNT, "it reads")
+                told[kind] = ask(slow, "status")
+                expected = 0 if kind == "idle" else REQUEST_BYTES // 35 * 35 if kind == "read" else REQUEST_BYTES
+                recorded[kind] = len(recorder.record(connection, expected)) if expected else 0
+                told[kind] = ask(slow, "status")
+        last = rf"{SOURCE}\.\d+ > 127\.0\.0\.1\.{ports[kinds[-1]]}: Flags \[R"
+        wait_until(lambda: re.search(last, seen.read_text()), "the last client has left with a reset")
+    wire = Wire()
+    for line in seen.read_text().splitlines():
+        wire.take(line)
+    for kind in kinds:
+        sent_count = wire.count(ports[kind], to_server=True)
+        assert sent_count == told[kind]["sent_bytes"] == recorded[kind], kind
+        if kind != "read":
+            assert wire.count(ports[kind], to_server=False) == told[kind]["received_bytes"] == 0, kind
+    assert wire.count(ports["idle"], to_server=True) == 0
+    assert wire.count(ports["head"], to_server=True) == wire.count(ports["body"], to_server=True) == REQUEST_BYTES
+    heads, bodies = wire.lengths[ports["head"], True], wire.lengths[ports["body"], True]
+    assert heads.count(1) > 10, "a byte at a time"
+    assert bodies[0] == REQUEST_BYTES - int(str(told["body"]["slow_bytes"])), "all of the header at once"
+    assert bodies.count(1) > 10
+    assert READ_COUNT <= int(str(told["read"]["received_bytes"])) <= wire.count(ports["read"], to_server=False)
+    assert wire.count(ports["read"], to_server=False) < len(ANSWER), "the server could not get rid of its answer"
