@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from c10k_probe.experiments import _slow_measure
-from c10k_probe.experiments._slow_design import SlowParameters, ask_of, cells
+from c10k_probe.experiments._slow_design import SERVERS, Ask, SlowParameters, ask_of, cells
+from c10k_probe.experiments._slow_rows import rows
 from command import complaint_of, rows_of, run, run_inside, started, wait_for
 from conftest import cannot_run
 
 from c10k_probe import native
-from c10k_probe.load import Sender, SlowClients, Work
+from c10k_probe.experiment import Samples, Scalar
+from c10k_probe.load import Crowd, Sender, SlowClients, Work
 from c10k_probe.observe import processes
-from c10k_probe.servers import REAL_SERVERS, ReferenceServer, ServerOptions
+from c10k_probe.servers import REAL_SERVERS, ReferenceServer, Server, ServerOptions
 
 HTTP = ServerOptions(protocol="http")
 NS_PER_S = 1_000_000_000
@@ -112,7 +117,7 @@ def test_a_server_that_is_stopped_shows_in_what_innocents_wait(server: Reference
     assert report.within(NS_PER_S)[0] < report.intended_count * 0.7
 
 
-def launch(server: str, clients: int, **changes: object) -> _slow_measure.Launch:
+def ask(server: str, clients: int, **changes: object) -> Ask:
     """One launch with small figures."""
     small = {
         "served_within": NS_PER_S,
@@ -124,33 +129,82 @@ def launch(server: str, clients: int, **changes: object) -> _slow_measure.Launch
     given: dict[str, object] = {"server": (server,), "kinds": ("head",), "clients": (clients,), "defence": ("off",)}
     parameters = SlowParameters(**{**small, **given, **changes})  # type: ignore[arg-type]
     (cell,) = cells(parameters)
-    return _slow_measure.measure(ask_of(parameters, cell, 1), lambda: 60.0)
+    return ask_of(parameters, cell.key, 1)
 
 
-def test_a_pool_starves_and_recovers_and_an_event_loop_serves_on() -> None:
-    starved, fed = launch("prefork", 12).facts, launch("epoll", 12)
-    assert (starved["served_count"], starved["workers_count"], starved["inside_count"]) == (0, 4, 4)
-    assert "workers" in str(starved["exhausted"])
-    assert starved["starvation_ns"] is not None
-    assert starved["recovery_ns"] is not None
-    assert (starved["slow_open_count"], starved["death"]) == (12, "")
+def test_a_pool_starves_and_recovers_and_an_event_loop_serves_on_beside_it() -> None:
+    """All of them side by side. The queue of the last one is that of a pool whose backlog is short."""
+    crowded = ask("prefork", 40)
+    crowded = dataclasses.replace(crowded, options=dataclasses.replace(crowded.options, backlog_count=8))
+    asks = [ask("prefork", 12), ask("epoll", 12), ask("prefork", 0), crowded]
+    starved, fed, alone, queued = _slow_measure.measure(asks, lambda: 60.0)
+    facts = starved.facts
+    assert (facts["served_count"], facts["workers_count"], facts["inside_count"]) == (0, 4, 4)
+    assert "workers" in str(facts["exhausted"])
+    assert facts["starvation_ns"] is not None
+    assert (facts["slow_open_count"], facts["death"]) == (12, "")
+    assert 0 < int(str(facts["slow_sent_bytes"])) == 12 + int(str(facts["slow_bytes"]))
+    assert facts["slow_received_bytes"] == 0
+    for recovered in (facts, fed.facts):
+        took_ns, gap_ns = int(str(recovered["recovery_ns"])), int(str(recovered["recovery_resolution_ns"]))
+        assert 0 < took_ns < int(str(recovered["watched_ns"]))
+        assert 0 <= gap_ns <= took_ns
     assert fed.facts["served_count"] == fed.facts["innocents_count"] == len(fed.values["latency_ns"])
     assert (fed.facts["exhausted"], fed.facts["starvation_ns"], fed.facts["inside_count"]) == ("", None, 12)
-    assert int(str(fed.facts["slow_bytes"])) > 12
+    assert alone.facts["served_count"] == alone.facts["innocents_count"]
+    assert "accept queue" in str(queued.facts["exhausted"])
+    assert int(str(queued.facts["slow_pending_count"])) > 0
+    assert int(str(facts["overflows_count"])) > 0, "counted for the machine, told with the first"
+    assert [launch.facts.get("overflows_count") for launch in (fed, alone, queued)] == [None] * 3
+
+
+def narrow(pid: int, more_count: int) -> None:
+    """Let a process have so many descriptors more than it has."""
+    few_count = len(os.listdir(f"/proc/{pid}/fd")) + more_count  # noqa: PTH208
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few_count, few_count))
+
+
+def test_descriptors_that_run_out_are_told_by_name_on_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's are what it had no more of; those of the slow clients make the launch void. Side by side."""
+    start, set_count = SERVERS["epoll"].start, SlowClients.set_count
+
+    def start_narrow(options: ServerOptions) -> Server:
+        server = start(options)
+        narrow(server.session, 20)
+        return server
+
+    def set_narrow(slow: SlowClients, count: int) -> Crowd:
+        if count == 60:
+            narrow(slow.pid, 20)
+        return set_count(slow, count)
+
+    monkeypatch.setitem(SERVERS, "narrow", types.SimpleNamespace(start=start_narrow))  # type: ignore[index]
+    monkeypatch.setattr(SlowClients, "set_count", set_narrow)
+    asks = [dataclasses.replace(ask("epoll", 50), server="narrow"), ask("epoll", 60)]
+    theirs, ours = (launch.facts for launch in _slow_measure.measure(asks, lambda: 60.0))
+    assert "descriptors" in str(theirs["exhausted"])
+    assert theirs["descriptors_count"] == theirs["descriptors_limit_count"]
+    assert theirs["slow_failure"] == ""
+    assert (ours["slow_open_count"], ours["exhausted"]) == (20, "")
+    key: dict[str, str | int] = {"server": "epoll", "kind": "head", "clients_count": 60, "defence": "none"}
+    (row,) = rows([Samples(key, 0, {"latency_ns": []}, ours)], 1)
+    assert row.grade == "void"
+    assert "slow clients ran out of something first: socket: EMFILE" in row.grade_reason
 
 
 def test_a_server_that_dies_under_slow_clients_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = _slow_measure._look
+    look = _slow_measure.look
 
-    def kill_and_look(run: _slow_measure._Run) -> _slow_measure.Facts:
-        os.killpg(run.server.session, signal.SIGKILL)
-        wait_for(lambda: not processes.is_alive(run.server.session), "the server's death")
-        return look(run)
+    def kill_and_look(server: Server, room_count: int | None) -> dict[str, Scalar]:
+        os.killpg(server.session, signal.SIGKILL)
+        wait_for(lambda: not processes.is_alive(server.session), "the server's death")
+        return look(server, room_count)
 
-    monkeypatch.setattr(_slow_measure, "_look", kill_and_look)
-    facts = launch("epoll", 50).facts
-    assert "SIGKILL" in str(facts["death"])
-    assert "recovery_ns" not in facts
+    monkeypatch.setattr(_slow_measure, "look", kill_and_look)
+    (launch,) = _slow_measure.measure([ask("epoll", 50)], lambda: 60.0)
+    assert "SIGKILL" in str(launch.facts["death"])
+    assert "recovery_ns" not in launch.facts
+    assert "memory" not in str(launch.facts["exhausted"])
 
 
 @pytest.mark.parametrize("name", ["nginx", "node", "apache-prefork-php"])
