@@ -12,6 +12,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from conftest import cannot_run
 from c10k_probe import native
 from c10k_probe.experiment import Samples, Scalar
 from c10k_probe.load import Crowd, Sender, SlowClients, Work
-from c10k_probe.observe import processes
+from c10k_probe.observe import cgroups, processes
 from c10k_probe.servers import REAL_SERVERS, ReferenceServer, Server, ServerOptions
 
 HTTP = ServerOptions(protocol="http")
@@ -190,6 +191,47 @@ def test_descriptors_that_run_out_are_told_by_name_on_either_side(monkeypatch: p
     (row,) = rows([Samples(key, 0, {"latency_ns": []}, ours)], 1)
     assert row.grade == "void"
     assert "slow clients ran out of something first: socket: EMFILE" in row.grade_reason
+
+
+@contextmanager
+def little_memory(limit_bytes: int) -> Iterator[Path]:
+    """A control group below ours whose processes may have so much memory; version 1 or 2, whichever there is."""
+    paths = cgroups.memberships()
+    version_1 = Path("/sys/fs/cgroup/memory") / paths.get("memory", "").lstrip("/")
+    version_2 = Path("/sys/fs/cgroup") / paths.get("", "").lstrip("/")
+    is_first = "memory" in paths
+    group = (version_1 if is_first else version_2) / f"c10k-probe-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        cannot_run(f"no control group for memory can be made: {error}")
+    try:
+        try:
+            (group / ("memory.limit_in_bytes" if is_first else "memory.max")).write_text(str(limit_bytes))
+        except OSError as error:
+            cannot_run(f"no limit of memory can be set in a control group: {error}")
+        yield group
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
+    finally:
+        group.rmdir()
+
+
+def test_memory_that_runs_out_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 connections take more of the kernel's memory than a group of 1 MiB has: the kernel kills the server."""
+    start = SERVERS["epoll"].start
+    with little_memory(1 << 20) as group:
+
+        def start_inside(options: ServerOptions) -> Server:
+            server = start(options)
+            (group / "cgroup.procs").write_text(str(server.session))
+            return server
+
+        monkeypatch.setitem(SERVERS, "poor", types.SimpleNamespace(start=start_inside))  # type: ignore[index]
+        poor = dataclasses.replace(ask("epoll", 2000, interval=NS_PER_S), server="poor")
+        (launch,) = _slow_measure.measure([poor], lambda: 60.0)
+    assert "SIGKILL" in str(launch.facts["death"])
+    assert str(launch.facts["exhausted"]).startswith("memory")
+    assert launch.facts["served_count"] == 0
 
 
 def test_a_server_that_dies_under_slow_clients_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
