@@ -26,7 +26,7 @@ SERVERS: Mapping[str, ServerModel] = {
 POOLS_OF_PHP = ("apache-prefork-php", "apache-event", "nginx-php-fpm")
 LEAD_NS = NS_PER_S // 2  # for the slow clients to get their connections, before innocents are judged
 SPARE_COUNT = 64  # connections of innocents beyond those that may be waiting for an answer
-TOGETHER_COUNT = 10_000  # slow clients of all launches that are side by side, unless one alone has more
+TOGETHER_COUNT = 5_000  # slow clients of all launches that are side by side, unless one alone has more
 _READ_BYTES = 400_000  # of the kernel, for requests and answers that nobody reads: as measured, twice
 _OWN_COUNT = 16  # descriptors of a client's process that are no connections
 _OWN_NEEDS = Needs(system_descriptors_count=256, tasks_count=4)
@@ -87,7 +87,7 @@ class SlowParameters(Parameters):
         quick=NS_PER_S,
     )
     duration: int = parameter(
-        NS_PER_S,
+        NS_PER_S * 4 // 5,
         "For how long innocents are judged.",
         dimension="duration",
         minimum=NS_PER_S // 10,

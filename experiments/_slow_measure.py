@@ -32,7 +32,7 @@ from ._slow_figures import (
 
 _WARM_COUNT = 16
 _AFTER_NS = (NS_PER_S // 2, 3 * NS_PER_S)  # innocents go on for so long after the slow ones left; the second if needed
-_TAIL_NS = NS_PER_S // 4  # innocents go on after the request that works
+_TAIL_NS = NS_PER_S // 10  # innocents go on after the request that works
 _SLACK_S = 30.0
 _STEP_S = 0.25
 

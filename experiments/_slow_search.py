@@ -24,7 +24,7 @@ CONFIRMING_COUNT = 3  # launches of each of the two in the end
 _PROBES_COUNT = 4  # counts of one sweep that are tried at a time
 _LINEAR_STEP = 4  # counts are spread evenly below this ratio of the ends, and in equal ratios above it
 _ROUNDS_MAX = 12
-_CROWD = 4  # so many times --side-by-side servers at a time: what is decided here is minutes of waiting, not latency
+_CROWD = 4  # so many times --side-by-side servers at a time: who is served within seconds is decided here, no latency
 Sweep = tuple[str, str, str]  # server, kind, defence
 Shares = Mapping[int, Sequence[float]]  # slow clients -> share of innocents that was served, in percent, per launch
 
