@@ -15,6 +15,7 @@ from c10k_probe import native
 from c10k_probe.experiment import Scalar
 from c10k_probe.load import Crowd, OpenLoop, Sender, SlowClients, Work
 from c10k_probe.observe import counters, processes
+from c10k_probe.observe.series import read_memory
 from c10k_probe.servers import RealServer, Server
 
 from ._slow_design import CPU, LEAD_NS, NS_PER_S, SERVERS, SPARE_COUNT, Ask, work_path
@@ -137,7 +138,9 @@ def _slowed(run: _Run) -> Stages:
         yield
         _wait_until(began_ns + LEAD_NS + ask.duration_ns, run)
         crowd, span_ns = slow.status(), time.monotonic_ns() - settled_ns
+        memory = read_memory(slow.pid)
         facts = look(run.server, ask.room_count) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
+        facts["slow_pss_bytes"] = memory.pss_bytes if memory else None
         yield
         report = _finish(run)
         if not _death(run.server):

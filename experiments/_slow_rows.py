@@ -66,6 +66,7 @@ class SlowRow(Row):
     slow_bytes: int | None = column("bytes that slow clients sent or read one at a time, of all launches")
     slow_latest_ns: float | None = column("how late such a byte was at most")
     slow_cpu_pct: float | None = column("CPU of the process that plays the slow clients, of one CPU, the most")
+    slow_pss_bytes: float | None = column("PSS of that process, the most")
     inside_count: int | None = column("connections that the server had accepted at the end, the most")
     queued_count: int | None = column("connections in its accept queue at the end, the most")
     backlog_count: int | None = column("length of its accept queue")
@@ -96,6 +97,7 @@ VIEWS = (
     View("thrown out", "slow_ended_count", group=SLOW),
     View("slow bytes", "slow_bytes", group=SLOW),
     View("CPU", "slow_cpu_pct", group=SLOW),
+    View("PSS", "slow_pss_bytes", group=SLOW),
     View("inside", "inside_count", group=SERVER),
     View("queued", "queued_count", group=SERVER),
     View("of", "backlog_count", group=SERVER),
@@ -165,6 +167,7 @@ _MOST = {
     "recovery_resolution_ns": "recovery_resolution_ns",
     "slow_latest_ns": "slow_latest_ns",
     "slow_cpu_pct": "slow_cpu_pct",
+    "slow_pss_bytes": "slow_pss_bytes",
     "pss_bytes": "pss_bytes",
     "late_ns": "late_ns",
     "sender_pct": "sender_pct",

@@ -40,6 +40,7 @@ def launch(server: str, clients: int, served: int = 100, block: int = 0, **facts
         "slow_bytes": clients,
         "slow_latest_ns": MS,
         "slow_cpu_pct": 1.0,
+        "slow_pss_bytes": 5e5,
         "slow_failure": "",
         "inside_count": clients,
         "queued_count": 0,
