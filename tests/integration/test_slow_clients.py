@@ -275,32 +275,36 @@ def test_defences_throw_slow_heads_out() -> None:
 
 # --- how it ends ------------------------------------------------------------------------------------------------------
 
-LARGE = ("slow-clients", "--server", "epoll", "--kinds", "idle", "--clients", MANY, "--duration", "60s", "--csv", "-")
+LARGE = ("slow-clients", "--server", "epoll", "--kinds", "idle", "--duration", "60s", "--csv", "-", "--clients")
 
 
 def test_too_many_for_the_descriptors_are_refused_before_anything_is_opened(tmp_path: Path) -> None:
-    finished = run(*LARGE, cwd=tmp_path, wrapper=("prlimit", "--nofile=1000:1000"))
+    finished = run(*LARGE, MANY, cwd=tmp_path, wrapper=("prlimit", "--nofile=1000:1000"))
     (row,) = rows_of(finished.stdout)
     assert (row["status"], row["served_pct"]) == ("skipped", "")
     assert "descriptors: " in row["reason"]
     assert finished.code == 77
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_of_five_thousand(number: signal.Signals, tmp_path: Path) -> None:
-    with started(*LARGE, cwd=tmp_path) as command:
+@pytest.mark.parametrize(
+    ("number", "launches"), [(signal.SIGINT, 5), (signal.SIGKILL, 1)], ids=["Ctrl-C, side by side", "kill -9"]
+)
+def test_nothing_is_left_of_five_thousand(number: signal.Signals, launches: int, tmp_path: Path) -> None:
+    clients = MANY // launches
+    with started(*LARGE, clients, cwd=tmp_path) as command:
 
         def players() -> list[int]:
-            """Processes that play slow clients, when they hold all of them."""
+            """Processes that play slow clients, once there are all, and hold all of them."""
             found = [pid for pid in command.living() if "slow_clients" in processes.command_line(pid)]
-            return [pid for pid in found if len(os.listdir(f"/proc/{pid}/fd")) > MANY]  # noqa: PTH208
+            ready = [pid for pid in found if len(os.listdir(f"/proc/{pid}/fd")) > clients]  # noqa: PTH208
+            return ready if len(ready) == launches else []
 
-        (player,) = command.until(players, "all slow clients are there")
+        found = command.until(players, "all slow clients are there")
         command.signal(number)
         finished = command.finish()
-        wait_for(lambda: not command.living() and not processes.is_alive(player), "all processes are gone")
+        wait_for(lambda: not command.living() and not any(map(processes.is_alive, found)), "all processes are gone")
     if number == signal.SIGINT:
         assert finished.code == 130
         (row,) = rows_of(finished.stdout)
-        assert (row["status"], row["clients_count"]) == ("interrupted", str(MANY))
+        assert (row["status"], row["clients_count"]) == ("interrupted", str(clients))
     assert [path.name for path in (tmp_path / "results").iterdir()], "the run folder is kept"
