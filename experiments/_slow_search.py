@@ -87,16 +87,15 @@ def next_counts(shares: Shares, guess_count: int | None, most_count: int = TOGET
 
 def _between(low: int, high: int, guess_count: int | None, most_count: int) -> list[int]:
     probes_count = max(1, min(_PROBES_COUNT, most_count // high))
-    first = max(low, 1)
     shares = [place / (probes_count + 1) for place in range(1, probes_count + 1)]
     if low and high > _LINEAR_STEP * low:
-        counts = [round(first * (high / first) ** share) for share in shares]
+        counts = [round(low * (high / low) ** share) for share in shares]
     else:
         counts = [round(low + (high - low) * share) for share in shares]
     if guess_count is not None and low < guess_count < high:
-        below = min(guess_count - 1, round(guess_count / FINEST_STEP**0.5)) if guess_count > 2 * 16 else guess_count - 1
-        near = [below, guess_count]
-        counts = near + [count for count in counts if count < below or count > guess_count][: _PROBES_COUNT - 2]
+        below = min(guess_count - 1, int(guess_count / FINEST_STEP) + 1)  # where it is right, these two are the ends
+        others = [count for count in counts if count < below or count > guess_count]
+        counts = [below, guess_count, *others[: _PROBES_COUNT - 2]]
     return sorted({count for count in counts if low < count < high}) or [(low + high) // 2]
 
 
