@@ -79,7 +79,7 @@ def _with_interval(row: FlatRow, name: str) -> str:
     text = format_column(name, _number(row, name))
     low, high = row.get(f"{stem}_lo_{unit}"), row.get(f"{stem}_hi_{unit}")
     if low is None or high is None:
-        return f"{text}, {_number(row, 'launches_count'):,.0f} launches, {stats.MINIMUM_LAUNCHES} are needed"
+        return f"{text} (launches {_number(row, 'launches_count'):,.0f}, for an interval {stats.MINIMUM_LAUNCHES})"
     ends = ", ".join(format_column(name, float(str(end))) for end in (low, high))
     return f"{text} [{ends}]"
 

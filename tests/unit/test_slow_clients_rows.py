@@ -183,7 +183,7 @@ def test_all_parts_confirm_and_none_refutes() -> None:
     assert all(word in found.evidence for word in words), found.evidence
     overrun = verdict_of(*STARVED, *FED, *DEFENDED, launch(POOL, 5000, 0, defence="on"))
     assert f"F3 holds: {POOL} 100 % [100 %, 100 %] at 24 (defence on)" in overrun.evidence
-    assert f"yet {POOL} 0.00 %, 1 launches, 5 are needed at 5,000 (defence on)" in overrun.evidence
+    assert f"yet {POOL} 0.00 % (launches 1, for an interval 5) at 5,000 (defence on)" in overrun.evidence
     unharmed = (*launches(POOL, 24, 100), *launches(LOOP, 24, 50))
     harmed = (*launches(POOL, 24, 0, defence="on"), *launches(LOOP, 24, 0, defence="on"))
     assert verdict_of(*unharmed, *harmed).verdict == "REFUTED"
@@ -192,7 +192,7 @@ def test_all_parts_confirm_and_none_refutes() -> None:
 def test_what_the_launches_do_not_decide_is_open() -> None:
     """One launch has no interval; an interval that reaches over the bound is on neither side of it."""
     few = verdict_of(launch(POOL, 24, 0), *FED)
-    assert (few.verdict, "5 are needed" in few.evidence) == ("INCONCLUSIVE", True)
+    assert (few.verdict, "for an interval 5" in few.evidence) == ("INCONCLUSIVE", True)
     split = [launch(POOL, 24, 100 * (block % 2), block) for block in range(MINIMUM_LAUNCHES)]
     assert (verdict_of(*split, *FED).verdict, "F1 is open" in verdict_of(*split, *FED).evidence) == (
         "INCONCLUSIVE",
