@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,12 +53,23 @@ class Wire:
 
 
 @contextmanager
-def capture(path: Path) -> Iterator[None]:
-    """tcpdump on loopback, which has begun to listen when this is entered; what it saw is in the file at the end."""
+def capture(path: Path, ports: Iterable[int]) -> Iterator[None]:
+    """tcpdump of these ports on loopback; it listens when this is entered, and the file is whole when it is left."""
     if shutil.which("tcpdump") is None:
         cannot_run("tcpdump is not installed; apt-get install tcpdump")
+    wanted = " or ".join(f"port {port}" for port in ports)
     room = ["-s", "128", "-B", "8192"]  # headers are enough: a frame takes as much of the 8 MiB as it may be long
-    command = ["tcpdump", "-i", "lo", "-n", "-S", "-l", "--immediate-mode", *room, "tcp", "and", "host", SOURCE]
+    command = [
+        "tcpdump",
+        "-i",
+        "lo",
+        "-n",
+        "-S",
+        "-l",
+        "--immediate-mode",
+        *room,
+        f"tcp and host {SOURCE} and ({wanted})",
+    ]
     environment = {**os.environ, "LC_ALL": "C"}
     with (
         path.open("w") as out,  # no pipe: a full one would have it miss packets
@@ -85,18 +96,18 @@ def test_the_bytes_on_the_wire_are_what_was_asked(tmp_path: Path) -> None:
     """All kinds at the same time, one client of each."""
     expected = {"head": REQUEST_BYTES, "body": REQUEST_BYTES, "read": REQUEST_BYTES // len(ONE) * len(ONE), "idle": 0}
     told: dict[str, dict[str, object]] = {}
-    ports: dict[str, int] = {}
     recorded: dict[str, int] = {}
     seen = tmp_path / "seen"
-    with capture(seen):
+    with ExitStack() as recorders:
+        servers = {kind: recorders.enter_context(Recorder()) for kind in expected}
+        ports = {kind: recorder.port for kind, recorder in servers.items()}
+        recorders.enter_context(capture(seen, ports.values()))
         with ExitStack() as stack:
             players: dict[str, tuple[Recorder, native.Helper, socket.socket]] = {}
-            for kind in expected:
-                recorder = stack.enter_context(Recorder())
+            for kind, recorder in servers.items():
                 slow = stack.enter_context(playing(recorder.port, kind))
                 ask(slow, "clients 1")
                 (connection,) = recorder.accept(1)
-                ports[kind] = recorder.port
                 players[kind] = recorder, slow, connection
             _, reader, connection = players["read"]
             connection.sendall(ANSWER)
