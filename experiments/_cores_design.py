@@ -11,6 +11,7 @@ from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, REFERENCE_MODELS, ServerModel
 from c10k_probe.servers.node_cluster import NGINX_NODE, NODE_ALONE, NODE_CLUSTER
+from c10k_probe.servers.tornado import NGINX_TORNADO, TORNADO_ALONE
 
 US: Final = 1000
 MS: Final = 1000 * US
@@ -46,6 +47,8 @@ ARMS: Final[Mapping[str, Arm]] = {
     "node": Arm(NODE_ALONE, "node", has_master=False),
     "node-cluster": Arm(NODE_CLUSTER, "node"),
     "nginx-node": Arm(NGINX_NODE, "node"),
+    "tornado": Arm(TORNADO_ALONE, "tornado", has_master=False),
+    "nginx-tornado": Arm(NGINX_TORNADO, "tornado"),
 }
 OF_C: Final = tuple(name for name, arm in ARMS.items() if arm.base == "epoll")
 
@@ -120,10 +123,10 @@ def _cell(parameters: CoresParameters, name: str, workers_count: int, load: str)
     connections_count = max(parameters.connections if load == LONG else 0, 2 * parameters.concurrency)
     needs = arm.model.fixed.plus(arm.model.per_connection.plus(CLIENT_END).times(connections_count))
     each = Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1, memory_bytes=1 << 20)
-    if arm.base == "node":
+    if arm.base != "epoll":
         each = Needs(descriptors_count=8, system_descriptors_count=64, tasks_count=16, memory_bytes=50 << 20)
     own = Needs(descriptors_count=64, system_descriptors_count=128)
-    weight = 2 * parameters.duration / S + (1.0 if arm.base == "node" else 0.4)
+    weight = 2 * parameters.duration / S + (1.0 if arm.base != "epoll" else 0.4)
     return Cell(
         {"arm": name, "workers_count": workers_count, "load": load},
         needs.plus(each.times(workers_count)).plus(own),

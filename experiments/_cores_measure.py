@@ -15,7 +15,7 @@ from c10k_probe.load.open_loop import OpenLoop, Sender
 from c10k_probe.observe import processes, tree
 from c10k_probe.observe.procfs import PROC
 from c10k_probe.servers import RealServer, Server, ServerOptions
-from c10k_probe.servers.node_cluster import WORK_PATH, shares
+from c10k_probe.servers.behind_nginx import WORK_PATH, shares
 
 from ._cores_design import ARMS, LONG, Arm, CoresParameters
 
@@ -46,7 +46,7 @@ class Ask:
 
     def sender(self, server: Server, connections_count: int) -> Sender:
         """A client with so many connections."""
-        path = WORK_PATH.format(ns=self.parameters.work) if self.arm.base == "node" else "/"
+        path = WORK_PATH.format(ns=self.parameters.work) if self.arm.base != "epoll" else "/"
         keep_alive = self.load == LONG
         return Sender(server.port, connections_count, keep_alive=keep_alive, timeout_s=_TIMEOUT_S, path=path)
 

@@ -19,6 +19,7 @@ from c10k_probe.servers import Server
 
 W = 3
 MS = 1_000_000
+BASES = ("epoll", "node", "tornado")
 
 
 def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
     for row in rows:
         shares = [int(word) for word in row["worker_shares"].split()]
         assert (row["status"], row["failed_count"]) == ("ok", "0")
-        assert len(shares) == int(row["workers_count"]) == (1 if row["arm"] in ("epoll", "node") else W)
+        assert len(shares) == int(row["workers_count"]) == (1 if row["arm"] in BASES else W)
         assert sum(shares) == int(row["intended_count"]), "every request is some worker's"
         assert (row["max_to_mean_ratio"] == "") == (len(shares) == 1)
         assert int(row["accepted_count"]) == sum(shares), "a connection for each"
@@ -46,7 +47,7 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
     woken = {name: float(row["wakeups_per_accept_ratio"]) for name, row in short.items()}
     assert woken["inherited"] > 2 > woken["exclusive"], "all that wait are woken, or one"
     assert max(woken["reuseport"], woken["passed"]) < 2
-    for name in ("passed", "node-cluster", "nginx-node"):
+    for name in ("passed", "node-cluster", "nginx-node", "nginx-tornado"):
         shares = [int(word) for word in short[name]["worker_shares"].split()]
         if name == "passed":
             assert max(shares) - min(shares) <= 1, "in turn"
@@ -61,7 +62,13 @@ def test_kept_connections_are_shared_too() -> None:
     assert "wakeups" not in launch.facts, "no connection comes alone"
 
 
-@pytest.mark.parametrize("name", ["passed", "node-cluster", "nginx-node"])
+def workers_of(server: Server) -> set[int]:
+    """Behind nginx they are those that listen at a socket file; else all but the first process."""
+    members = living_members(server.session) - {server.session}
+    return {pid for pid in members if b".socket" in Path(f"/proc/{pid}/cmdline").read_bytes()} or members
+
+
+@pytest.mark.parametrize("name", ["passed", "node-cluster", "nginx-node", "nginx-tornado"])
 def test_a_worker_that_dies_fails_the_launch_and_nothing_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if ARMS[name].model.missing:
         cannot_run(ARMS[name].model.missing)
@@ -69,18 +76,17 @@ def test_a_worker_that_dies_fails_the_launch_and_nothing_is_left(name: str, monk
 
     def kill_one(ask: subject.Ask, server: Server) -> dict[str, Any]:
         sessions.append(server.session)
-        is_node = ask.arm.base == "node"
-        workers = living_members(server.session) - {server.session}
-        if is_node:  # not nginx's own, which it replaces
-            workers = {pid for pid in workers if Path(f"/proc/{pid}/comm").read_text() == "node\n"}
+        workers = workers_of(server)
+        assert len(workers) == W
         victim = max(workers)
         os.kill(victim, signal.SIGKILL)
-        ended = server.session if is_node else victim  # such a server ends as a whole
+        ended = victim if name == "passed" else server.session  # the others end as a whole
         wait_until(lambda: ended not in living_members(server.session), "it has died")
         return {}
 
     monkeypatch.setattr(subject, "_sparse", kill_one)
     parameters = CoresParameters(duration=100 * MS, concurrency=8, connections=8)
-    with pytest.raises(native.HelperError, match=r"killed by SIGKILL.*fewer than its 3 workers|under load"):
+    said = {"passed": "killed by SIGKILL.*fewer than its 3 workers", "node-cluster": "worker . of 3 ended: SIGKILL"}
+    with pytest.raises(native.HelperError, match=said.get(name, "worker 3 of 3 ended: SIGKILL.*under load")):
         subject.measure(subject.Ask(parameters, name, W, "short", 1))
     assert living_members(sessions[0]) == set()
