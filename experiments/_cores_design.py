@@ -20,7 +20,7 @@ SHORT, LONG = "short", "long"
 FEWEST_CPUS: Final = 4  # of C51's rule
 OPEN_COUNT: Final = 625  # requests of an open loop: a p99 needs 500, five standard deviations less
 _WARM_UP_S: Final = 0.1
-_SPARSE_S: Final = 0.3
+_SPARSE_S: Final = 0.2
 _START_S: Final = {"epoll": 0.05, "node": 0.3, "tornado": 0.6}
 
 
@@ -90,7 +90,7 @@ class CoresParameters(Parameters):
         (SHORT, LONG), "A connection for each request, or kept ones.", choices=(SHORT, LONG), many=True
     )
     work: int = parameter(
-        300 * US,
+        200 * US,
         "CPU time of the handler for a request; the open loops, and so the run, take as many times longer.",
         dimension="duration",
         minimum=10 * US,

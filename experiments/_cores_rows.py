@@ -190,7 +190,7 @@ def _speed_up(
     why = too_few_cpus(_int(launches, "cpus_count"), _int(launches, "server_cpus_count"), workers_count)
     busiest_pct = max((float(value or 0) for value in _floats([*launches, *base], "closed_client_pct")), default=0.0)
     if not why and busiest_pct > BUSY_PCT:
-        why = f"the client used {busiest_pct:.0f} % of its CPU and may have been the limit"
+        why = f"the client used {busiest_pct:.0f} % of its CPU, and may be the limit; a longer --work asks less of it"
     ratio = _paired(launches, base, "throughput_per_s", seed)
     if why or ratio is None:
         return {"speed_up_grade": "void", "speed_up_reason": why or "one process was not measured"}
