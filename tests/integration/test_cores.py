@@ -33,7 +33,7 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
     if missing := {arm.model.missing for arm in ARMS.values()} - {""}:
         cannot_run("; ".join(sorted(missing)))
     small = ("--repeats", 1, "--workers", W, "--duration", "100ms", "--concurrency", 16, "--load", "short")
-    finished = run("cores", *small, "--work", "20us", "--csv", "-", cwd=tmp_path)
+    finished = run("cores", *small, "--work", "20us", "--utilisation", 90, "--csv", "-", cwd=tmp_path)
 
     assert finished.code == 0, finished.stderr
     rows = rows_of(finished.stdout)
