@@ -73,11 +73,12 @@ class CoresParameters(Parameters):
 
     workers: tuple[int, ...] = parameter(
         (4,),
-        "Processes with an event loop each, comma-separated or A..B.",
+        "Processes with an event loop each, comma-separated; A..B: and the powers of two between.",
         minimum=1,
         maximum=1024,
         many=True,
         ranges=True,
+        doubles=True,
     )
     arm: tuple[str, ...] = parameter(
         tuple(ARMS),

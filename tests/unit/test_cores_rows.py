@@ -258,6 +258,7 @@ def test_cells_bring_what_they_are_compared_with() -> None:
         ("passed", 2, "short"),
         ("passed", 4, "short"),
     ]
+    assert [key[1] for key in keys(arm=("nginx-tornado",), workers=(1, 2, 4))] == [1, 1, 2, 4], "Tornado alone, first"
     assert keys(arm=("nginx-node", "epoll"), workers=(3,)) == [
         ("node", 1, "short"),
         ("epoll", 1, "short"),
