@@ -49,6 +49,23 @@ class CellProgressed:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What an observer read at one moment of a launch: column name with its unit -> value. Missing is left out."""
+
+    at_s: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ReadingsTaken:
+    """What was read since this was last sent, in order; at most once a second while a timed region lasts."""
+
+    cell: Cell
+    block: int
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True)
 class SamplesTaken:
     """Raw samples of one launch."""
 
@@ -59,13 +76,15 @@ class SamplesTaken:
 class RowMeasured:
     """A row, new or measured further (same key); ``final`` when it will not change any more. Missing is None.
 
-    ``is_traced``: its times are those of traced launches, never to be shown among the others.
+    ``is_traced``: its times are those of traced launches, never to be shown among the others. ``launches``: how many
+    of how many planned ones it comes from, for a row that is made of samples.
     """
 
     key: tuple[Scalar, ...]
     values: Mapping[str, Scalar]
     final: bool
     is_traced: bool = False
+    launches: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,19 +130,21 @@ class FindingMade:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """The end, whatever the reason; always sent, also after an interruption."""
+    """The end, whatever the reason; always sent, also after an interruption. ``was_left``: somebody wanted no more."""
 
     code: ExitCode
     summary: str
     elapsed_s: float
     rows_count: int
     facts: Mapping[str, object] = field(default_factory=dict)
+    was_left: bool = False
 
 
 Event = (
     RunStarted
     | CellStarted
     | CellProgressed
+    | ReadingsTaken
     | SamplesTaken
     | RowMeasured
     | BlockFinished
@@ -148,11 +169,15 @@ class Sink(Protocol):
 
 
 class Tee:
-    """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so."""
+    """Hands each event to every sink; a sink that can no longer keep what it is given is dropped and said so.
+
+    One whose reader has closed its end of a pipe is dropped and nothing is said: the reader has seen enough.
+    """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = list(sinks)
         self.failed: list[tuple[Sink, OSError]] = []
+        self.unread: list[Sink] = []
 
     def emit(self, event: Event) -> None:
         """Deliver to all, then warn of those that failed; a failing sink costs the others nothing."""
@@ -162,6 +187,9 @@ class Tee:
             for sink in tuple(self._sinks):
                 try:
                     sink.handle(event)
+                except BrokenPipeError:
+                    self._sinks.remove(sink)
+                    self.unread.append(sink)
                 except OSError as error:
                     self._sinks.remove(sink)
                     self.failed.append((sink, error))
@@ -169,9 +197,11 @@ class Tee:
 
     def close(self) -> None:
         """Close every sink, also those that failed."""
-        for sink in (*self._sinks, *(sink for sink, _ in self.failed)):
+        for sink in (*self._sinks, *self.unread, *(sink for sink, _ in self.failed)):
             try:
                 sink.close()
+            except BrokenPipeError:
+                continue
             except OSError as error:
                 self.failed.append((sink, error))
 

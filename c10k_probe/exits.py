@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     REGRESSION = 4  # a comparison found one
     NOTHING_MEASURED = 77  # nothing of this can be measured here (the test suites' "skip")
     INTERRUPTED = 130  # Ctrl-C, SIGTERM or SIGHUP; partial results are kept
+    UNREAD = 141  # who read the output has closed its end, as head does; as a shell names death by SIGPIPE
 
 
 class UserError(Exception):

@@ -321,6 +321,9 @@ class Bench(Protocol):
     def progress(self, done: float, total: float, note: str) -> None:
         """Say how far the cell is; shown between timed regions only."""
 
+    def reading(self, at_s: float, values: Mapping[str, float]) -> None:
+        """What an observer, which is part of what is measured, read at a moment of the launch; see ``bench``."""
+
     def warn(self, seen: str, cause: str, advice: str) -> None:
         """What was seen (with the number), the likely cause, what to type next."""
 
@@ -377,7 +380,7 @@ class Experiment(ABC, Generic[ParametersT]):
         """Measure one cell once; rows and samples are saved as they are yielded."""
 
     def summarise(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> list[Row]:
-        """Rows from all samples so far; called after every block and at the end. Pure."""
+        """Rows from all samples so far; called after launches and at the end. Pure."""
         return []
 
     def refine(self, parameters: ParametersT, samples: Sequence[Samples], seed: int) -> list[Cell]:
@@ -389,8 +392,7 @@ class Experiment(ABC, Generic[ParametersT]):
         return []
 
     def find(self, parameters: ParametersT, rows: Sequence[FlatRow], seed: int) -> Sequence[Finding]:
-        """Findings from all rows, void ones too, where rows are measured and not made of samples; called once, at the
-        end of a complete run. Pure."""
+        """Findings from all rows, void ones too, where rows are not made of samples; called once, as ``fit``. Pure."""
         return []
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from c10k_probe import helper_errors
 from c10k_probe.exits import ExitCode
 
 PROTOCOL: Final = 1
@@ -48,40 +49,10 @@ _READ_BYTES: Final = 1 << 16
 _LONGEST_LINE_BYTES: Final = 64 << 20  # a million samples of three intervals; more than that is rubbish
 
 Message = dict[str, Any]
-
-
-class HelperError(Exception):
-    """A helper could not do its work; the text is one line for the user."""
-
-
-class HelperMissing(HelperError):
-    """The executable is not there, or cannot be started."""
-
-
-class HelperUnsupported(HelperError):
-    """The helper said that this machine cannot do it (exit 77); ``message`` is what it said, if anything."""
-
-    def __init__(self, text: str, message: Message | None = None) -> None:
-        super().__init__(text)
-        self.message = message or {}
-
-
-class HelperCallFailed(HelperError):
-    """A system call in the helper failed; ``message`` holds call, arguments and errno."""
-
-    def __init__(self, text: str, message: Message) -> None:
-        super().__init__(text)
-        self.message = message
-
-    @property
-    def call(self) -> str:
-        """The system call's name."""
-        return str(self.message.get("call", ""))
-
-    @property
-    def errno_name(self) -> str:
-        """The error's symbolic name, such as EMFILE."""
-        return str(self.message.get("name", ""))
+HelperError = helper_errors.HelperError
+HelperMissing = helper_errors.HelperMissing
+HelperUnsupported = helper_errors.HelperUnsupported
+HelperCallFailed = helper_errors.HelperCallFailed
 
 
 _running: set[Helper] = set()
@@ -89,8 +60,7 @@ _running: set[Helper] = set()
 
 def folder() -> Path:
     """Where the helpers are: the package's own ``_bin``, or the folder named by ``C10K_PROBE_HELPERS``."""
-    override = os.environ.get(HELPERS_VARIABLE)
-    if override:
+    if override := os.environ.get(HELPERS_VARIABLE):
         return Path(override)
     return Path(str(importlib.resources.files("c10k_probe") / "_bin"))
 
@@ -267,10 +237,9 @@ class Helper:
             return
         self.signal_group()  # also after a good end: what the helper started must not outlive it
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        for stream in filter(None, (self._process.stdin, self._process.stdout, self._process.stderr)):
+            with contextlib.suppress(OSError):
+                stream.close()
         self._selector.close()
         _running.discard(self)
 
@@ -331,7 +300,7 @@ class Helper:
         except ValueError:
             message = None
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-            raise HelperError(f"{self.name} printed what is not its protocol: {_shorten(line)}")
+            raise HelperError(f"{self.name} printed what is not its protocol: {helper_errors.shorten(line)}")
         return message
 
     def _death(self) -> HelperError:
@@ -361,13 +330,12 @@ class Helper:
         os.set_blocking(self._process.stderr.fileno(), False)
         with contextlib.suppress(OSError):
             lines = os.read(self._process.stderr.fileno(), _READ_BYTES).splitlines()
-            return _shorten(next((line for line in reversed(lines) if line.strip()), b""), quote=False)
+            return helper_errors.shorten(next((line for line in reversed(lines) if line.strip()), b""), quote=False)
         return ""
 
 
 class Helpers:
-    """What runs in one helper or several; a context manager that asks them to leave, and kills them where the block
-    failed."""
+    """One helper or several; a context manager that asks them to leave, and kills them where the block failed."""
 
     def __init__(self, farewell_s: float = _FAREWELL_S) -> None:
         """Start none yet. Each has ``farewell_s`` to leave when it is asked to."""
@@ -429,8 +397,3 @@ def build_facts(linkings: Sequence[str] = LINKINGS) -> Mapping[str, Message]:
             except HelperError as error:
                 found[name if linking == "dynamic" else f"{name}-{linking}"] = {"error": str(error)}
     return found
-
-
-def _shorten(line: bytes, *, quote: bool = True) -> str:
-    text = line.decode(errors="backslashreplace")[:120]
-    return repr(text) if quote else text.strip()

@@ -16,8 +16,8 @@ class Chart:
     ``x`` and ``y`` are columns; their suffix is the unit. A text column as ``x`` gives a row of dots for each of its
     values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
     one line each, ``where`` the (column, value or values) pairs of the rows to take. With ``at_end`` the picture is
-    also shown after the run. With ``from_samples`` the values are not the rows' but those of the first block's raw
-    samples, such as a figure over time.
+    also shown after the run. With ``from_samples`` the values are not the rows' but those of the raw samples of every
+    launch, such as a figure over time.
     """
 
     name: str

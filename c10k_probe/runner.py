@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import resource
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from c10k_probe import limits, machine, native, traced
+from c10k_probe import accounts, limits, machine, native, traced
+from c10k_probe.bench import LaunchBench, Readings
 from c10k_probe.events import (
     BlockFinished,
-    CellProgressed,
     CellStarted,
     Event,
     FindingMade,
@@ -60,6 +59,7 @@ class Plan:
 
 
 SUMMARY_EVERY_S: Final = 2.0  # bootstraps cost this process CPU time that is better left to what is measured
+FIRST_EVERY_S: Final = 0.25  # in the first block, whose rows are new: one launch each, of which little is reckoned
 SUMMARY_SHARE: Final = 0.02  # of the run's time at most
 
 
@@ -67,25 +67,8 @@ class TimedOut(Exception):
     """The run's time-out passed between two cells or steps."""
 
 
-class _Bench:
-    """What the runner lends to a measurement; see ``experiment.Bench``."""
-
-    def __init__(self, run: Run, cell: Cell, block: int) -> None:
-        self._run = run
-        self._cell = cell
-        self.block = block
-        self.blocks_count = run.plan.repeats
-        self.seed = random.Random(f"{run.plan.seed}/{cell.name}/{block}").getrandbits(31)
-
-    def remaining_s(self) -> float:
-        return self._run.remaining_s()
-
-    def progress(self, done: float, total: float, note: str) -> None:
-        share = self._run.share_with(self._cell, done / total if total else 0.0)
-        self._run.emit(CellProgressed(self._cell, note, share))
-
-    def warn(self, seen: str, cause: str, advice: str) -> None:
-        self._run.emit(Warned(seen, cause, advice))
+class Unread(Exception):
+    """Who read the output has gone: nobody waits for the rest."""
 
 
 class Run:
@@ -98,7 +81,9 @@ class Run:
         self.rows: dict[tuple[Any, ...], Row] = {}
         self._tee = tee
         self._interrupts = Interrupts()
-        self._started = self._summary_due = time.monotonic()
+        self.readings = Readings(self.emit)
+        self._started = self._summary_ended = time.monotonic()
+        self._summary_took_s = 0.0
         self._samples: list[Samples] = []
         self._launches: dict[str, set[int]] = {}  # cell's name -> blocks in which it gave samples
         self._dropped: dict[str, str] = {}
@@ -113,7 +98,7 @@ class Run:
     def go(self, facts: Mapping[str, object]) -> ExitCode:
         """Measure everything and return the exit code; never raises for what a run can meet."""
         with self._interrupts.installed():
-            before, own_cpu_s = machine.read_counters(), _own_cpu_s()
+            before, own_cpu_s = machine.read_counters(), accounts.own_cpu_s()
             self.emit(self._start_event(facts))
             end = self._guarded_blocks()
             self._end = end
@@ -123,8 +108,8 @@ class Run:
             code = self._code(end)
             elapsed_s = time.monotonic() - self._started
             delta = machine.counters_delta(before, machine.read_counters())
-            own_cpu_s = _own_cpu_s() - own_cpu_s
-            facts_after = _facts_after(delta, own_cpu_s)
+            own_cpu_s = accounts.own_cpu_s() - own_cpu_s
+            facts_after = accounts.facts_after(delta, own_cpu_s)
             if self.plan.trace != OFF:
                 facts_after["tracing_dropped_count"] = traced.dropped_count(list(self.rows.values()))
             noise = machine.noise_reason(delta, own_cpu_s)
@@ -134,7 +119,8 @@ class Run:
                 self._judge("the run was cut short by --timeout")
             elif end == "done":
                 self._judge(noise)
-            self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after))
+            was_left = end in ("interrupted", "unread")
+            self.emit(RunFinished(code, self._summary(end), elapsed_s, len(self.rows), facts_after, was_left))
         return self._code(end)  # once more: a sink may have failed on the last event
 
     def emit(self, event: Event) -> None:
@@ -154,13 +140,15 @@ class Run:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def _guarded_blocks(self) -> str:
-        """All blocks; how it ended: done, interrupted or timed-out."""
+        """All blocks; how it ended: done, interrupted, timed-out or unread."""
         try:
             self._blocks()
         except Interrupted:
             return "interrupted"
         except TimedOut:
             return "timed-out"
+        except Unread:
+            return "unread"
         return "done"
 
     def _blocks(self) -> None:
@@ -186,7 +174,8 @@ class Run:
                 if cell.name not in self._dropped:
                     self._measure_cell(cell, block)
                 self._done_weight += self._whole_weight(cell) / self.plan.repeats
-            if block == 0 or time.monotonic() > self._summary_due:
+                self._summarise_if_due(FIRST_EVERY_S if block == 0 else SUMMARY_EVERY_S)
+            if block == 0:
                 self._summarise(final=False)
             self.emit(BlockFinished(block, self.share_with(order[-1], 0.0)))
 
@@ -204,11 +193,10 @@ class Run:
             self.emit(Warned(f"{skipped[0].label}{others} skipped: {self._dropped[skipped[0].name]}", "", ""))
 
     def _measure_cell(self, cell: Cell, block: int) -> None:
-        if self.remaining_s() <= 0:
-            raise TimedOut
+        self._check_end()
         self.emit(CellStarted(cell, block, self.share_with(cell, 0.0)))
         self._current = cell
-        measurement = self.experiment.measure(self.parameters, cell, _Bench(self, cell, block))
+        measurement = self.experiment.measure(self.parameters, cell, self._bench(cell, block))
         try:
             while True:
                 with self._interrupts.armed():
@@ -217,20 +205,30 @@ class Run:
                     self._current = None
                     return
                 self._take(item, cell, block)
-                if self.remaining_s() <= 0:
-                    raise TimedOut
+                self._check_end()
         except native.HelperUnsupported as error:
             self._drop(cell, "skipped", str(error))
         except native.HelperError as error:
             if self.remaining_s() <= 0:
                 raise TimedOut from None
             self._drop(cell, "failed", str(error))
-        except TimedOut:
+        except (TimedOut, Unread):
             raise
         except Exception as error:  # an experiment may be anybody's; whatever it does, the other cells go on
             self._drop(cell, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         finally:
             measurement.close()  # type: ignore[attr-defined]
+            self.readings.tell()
+
+    def _bench(self, cell: Cell, block: int) -> LaunchBench:
+        return LaunchBench(self, cell, block, self.plan.repeats, self.plan.seed)
+
+    def _check_end(self) -> None:
+        """Between launches and after each of their items: whether time is left, and somebody who reads."""
+        if self.remaining_s() <= 0:
+            raise TimedOut
+        if self._tee.unread:
+            raise Unread
 
     def _take(self, item: Row | Samples, cell: Cell, block: int) -> None:
         if isinstance(item, Samples):
@@ -240,25 +238,31 @@ class Run:
         else:
             self._put(item, final=True)
 
-    def _put(self, row: Row, *, final: bool) -> None:
+    def _put(self, row: Row, *, final: bool, launches: tuple[int, int] | None = None) -> None:
         key = key_of(row)
         if final or self.rows.get(key) != row:
             self.rows[key] = row
-            self.emit(RowMeasured(key, flatten(row), final, traced.is_traced(row)))
+            self.emit(RowMeasured(key, flatten(row), final, traced.is_traced(row), launches))
 
     # --- what remains ---------------------------------------------------------------------------------------------
+
+    def _summarise_if_due(self, every_s: float) -> None:
+        """Rows after a launch, as often as they may be reckoned."""
+        if time.monotonic() >= self._summary_ended + max(every_s, self._summary_took_s / SUMMARY_SHARE):
+            self._summarise(final=False)
 
     def _summarise(self, *, final: bool) -> None:
         """Rows from the samples so far; a cell that was dropped later says so in its row."""
         started = time.monotonic()
         for row in self.experiment.summarise(self.parameters, self._samples, self.plan.seed):
-            self._put(self._with_state(row), final=final)
-        now = time.monotonic()
-        self._summary_due = now + max(SUMMARY_EVERY_S, (now - started) / SUMMARY_SHARE)
+            cell = next((cell for cell in self._cells if _covers(cell, row)), None)
+            self._put(self._with_state(row, cell), final=final, launches=self._launches_of(cell))
+        is_first = self._summary_ended == self._started  # that one also imports, which says nothing about the next
+        self._summary_ended = time.monotonic()
+        self._summary_took_s = 0.0 if is_first else self._summary_ended - started
 
-    def _with_state(self, row: Row) -> Row:
+    def _with_state(self, row: Row, cell: Cell | None) -> Row:
         """A row from fewer launches than were planned says so."""
-        cell = next((cell for cell in self._cells if _covers(cell, row)), None)
         if cell is None or row.status != "ok":
             return row
         if cell.name in self._dropped:
@@ -268,6 +272,9 @@ class Run:
             reason = f"{launches} of {self.plan.repeats} launches were measured before the end"
             return dataclasses.replace(row, status="interrupted", reason=reason)
         return row
+
+    def _launches_of(self, cell: Cell | None) -> tuple[int, int] | None:
+        return None if cell is None else (len(self._launches.get(cell.name, ())), self._planned_launches(cell))
 
     def _whole_weight(self, cell: Cell) -> float:
         """A cell's work in all blocks; with few launches it has work in some of them only."""
@@ -292,7 +299,8 @@ class Run:
         """After an early end every cell that never got a row says why."""
         if end == "done":
             return
-        what = "the run was interrupted" if end == "interrupted" else f"--timeout of {self.plan.timeout_s} s passed"
+        passed = f"--timeout of {self.plan.timeout_s} s passed"
+        what = {"timed-out": passed, "unread": "who read the output went"}.get(end, "the run was interrupted")
         for cell in self._cells:
             when = "while this was measured" if cell is self._current else "before this was measured"
             if not self._has_rows(cell) or (cell is self._current and not self._has_samples(cell)):
@@ -353,8 +361,8 @@ class Run:
         statuses = [row.status for row in self.rows.values()]
         if end == "interrupted":
             return ExitCode.INTERRUPTED
-        if self._tee.failed:
-            return ExitCode.ERROR
+        if self._tee.failed or self._tee.unread:
+            return ExitCode.ERROR if self._tee.failed else ExitCode.UNREAD
         if end == "timed-out":
             return ExitCode.INCOMPLETE
         if statuses and all(status == "skipped" for status in statuses):
@@ -370,24 +378,6 @@ class Run:
             return f"{end}; what was measured until then is kept"
         unwell = [row for row in self.rows.values() if row.status != "ok"]
         return "complete" if not unwell else f"{len(unwell)} of {len(self.rows)} rows are not ok: {unwell[0].reason}"
-
-
-def _own_cpu_s() -> float:
-    """CPU seconds of this process and of the helpers it has waited for."""
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    )
-
-
-def _facts_after(delta: machine.Counters, own_cpu_s: float) -> dict[str, object]:
-    """What the kernel counted during the run, and how noisy the machine was."""
-    return {
-        "counters": dataclasses.asdict(delta),
-        "own_cpu_s": round(own_cpu_s, 3),
-        "steal_pct": machine.steal_pct(delta),
-        "foreign_cpu_pct": machine.foreign_cpu_pct(delta, own_cpu_s),
-    }
 
 
 def _covers(cell: Cell, row: Row) -> bool:

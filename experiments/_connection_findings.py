@@ -10,6 +10,7 @@ from typing import Final
 
 from c10k_probe import stats
 from c10k_probe.experiment import Finding, FlatRow, Scalar
+from c10k_probe.servers import MODELS, POOLS, REAL_SERVERS
 from c10k_probe.units import format_column
 
 MEMORY: Final = "memory_bytes_per_connection"
@@ -20,13 +21,12 @@ MOST: Final = "most_connections_count"
 MOST_RATIO: Final = "most_connections_ratio"
 PAIRS: Final = (("fork", "thread"), ("thread", "epoll"))
 THE_FOUR: Final = ("nginx", "cherokee", "node", "tornado")  # of the article
-EVENT_MODELS: Final = (
-    *("epoll", "io_uring", "poll", "select", "epoll-reuseport", "epoll-exclusive", "asyncio", "uvloop"),
-    *("nginx-php-fpm", *THE_FOUR),
+_EVERY_MODEL: Final = {**MODELS, **REAL_SERVERS}
+WORKER_MODELS: Final = tuple(
+    name for name, model in _EVERY_MODEL.items() if model.per_connection.tasks_count or name in POOLS
 )
-WORKER_MODELS: Final = (
-    *("fork", "prefork", "thread", "thread-pool", "python-forking", "python-threading", "apache-prefork-php"),
-)
+"""Each connection has a process or a thread to itself, for good or from a pool."""
+EVENT_MODELS: Final = tuple(name for name in _EVERY_MODEL if name not in WORKER_MODELS)
 LIMIT_OF_SEARCH: Final = "--to"
 
 Group = tuple[str, str]  # model, state

@@ -44,7 +44,7 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
         grade = grade.worse("shaky", text)
     if failed := found["failed_count"]:
         requests = found["requests_count"] or 0
-        is_share = failed <= requests  # wrk counts what breaks beside the requests, ab a request by each thing amiss
+        is_share = failed <= requests  # wrk counts what breaks beside the requests, ab connections that were refused
         told = f"{failed:,} of {requests:,} requests failed"
         text = told if is_share else f"{failed:,} failures in {requests:,} requests, as the load generator counts them"
         grade = grade.worse("shaky", text)

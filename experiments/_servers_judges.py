@@ -19,7 +19,7 @@ FORKED, NOT_FORKED = 0.9, 0.05  # process creations for each request
 SERVED_SHARE = 0.95
 FASTER, TWICE, HALF, MORE_CPU_PCT, MORE_EFFICIENT, LARGE = 1.10, (1.6, 2.5), (0.40, 0.62), 10.0, 1.2, 1.5
 SLOW_RATIO = 0.8
-FORK_COUNTS = ("requests_count", "forks_count", "idle_forks_count")
+FORK_COUNTS = ("requests_count", "began_count", "forks_count", "idle_forks_count")
 _EPOLL = re.compile(r"\b(ep_poll|do_epoll_wait)")  # fs/eventpoll.c; which of them a compiler has left as a function
 WAYS = ((ARTICLE, "off"), (FAIR, "off"), (FAIR, "on"))
 NEEDS = "needs node, tornado and apache-prefork-php, valid, with --article-launches 5 and --repeats 5 or more"
@@ -51,24 +51,28 @@ def judge_c01(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C01: does Apache make a process for each request?"""
     restated = "Apache makes one process for each request"
     rule = (
-        f"CONFIRMED when on the whole machine ≥{FORKED} processes more begin for each of Apache's requests than in as "
-        f"long without a load, REFUTED when <{NOT_FORKED}, PARTLY between; a mean over new connections, settings as "
-        "installed, prefork module"
+        f"CONFIRMED when ≥{FORKED} processes or threads begin in Apache's tree for each request, REFUTED when "
+        f"<{NOT_FORKED}, PARTLY between; a mean over new connections, settings as installed, prefork module. Where "
+        "those of the tree cannot be told, what begins on the whole machine beyond as long without a load, which can "
+        "only refute"
     )
     rows = select(rows, server=APACHE, arm=ARTICLE)
-    found = [row for row in rows if None not in (number(row, "forks_count"), number(row, "idle_forks_count"))]
+    own = [row for row in rows if number(row, "began_count") is not None]
+    found = own or [row for row in rows if None not in (number(row, "forks_count"), number(row, "idle_forks_count"))]
     if not found:
         return Verdict("C01", restated, rule, NOT_MEASURED, "needs --as-article --server apache-prefork-php")
     counts = {name: sum(number(row, name) or 0 for row in found) for name in FORK_COUNTS}
-    requests, forks, idle = counts.values()
-    each = (forks - idle) / requests if requests else 0.0
+    requests, began, forks, idle = counts.values()
+    each = (began if own else forks - idle) / requests if requests else 0.0
     verdict = "CONFIRMED" if each >= FORKED else "REFUTED" if each < NOT_FORKED else "PARTLY"
+    where = "in Apache's tree" if own else f"on the whole machine, {idle:,.0f} without a load"
     evidence = (
-        f"{forks:,.0f} began, {idle:,.0f} without a load, {requests:,.0f} requests: {each:.4f} for each; "
+        f"{began if own else forks:,.0f} began {where}, {requests:,.0f} requests: {each:.4f} for each; "
         f"{max(number(row, 'new_processes_count') or 0 for row in found):,.0f} new ones were Apache's at the end of a "
         "load: its pool grows to its size, and stays"
     )
-    return Verdict("C01", restated, rule, verdict, evidence)
+    judged = Verdict("C01", restated, rule, verdict, evidence)
+    return judged if own or verdict == "REFUTED" else judged.capped("whose they were is not known")
 
 
 def judge_c30(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from c10k_probe import native
-from c10k_probe.experiment import Scalar
+from c10k_probe.experiment import Bench, Scalar
 from c10k_probe.load import Ab, AbReport, Wrk, find_generator
 from c10k_probe.observe import counters, tree
-from c10k_probe.observe.series import Memory, Series
-from c10k_probe.servers import Server
+from c10k_probe.observe.births import Births, births_of
+from c10k_probe.observe.series import Series
 
 from ._servers_design import ARTICLE, FAIR
 from ._servers_facts import NS_PER_S, Facts, ab_facts, cpu_facts, kernel_facts, series_facts, wrk_facts
-from ._servers_launch import Ask, beside_the_client, death_of, started, telling_of_death, told_count, told_since
+from ._servers_launch import (
+    Ask,
+    Started,
+    beside_the_client,
+    death_of,
+    started,
+    telling_of_death,
+    told_count,
+    told_since,
+)
 from ._servers_traced import RATE, counting
 
 _PATIENCE_S = 600.0
@@ -31,44 +41,49 @@ class Launch:
     values: Mapping[str, list[int]]
 
 
-def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
-    """One launch. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
+def measure(ask: Ask, bench: Bench) -> Launch:
+    """One launch; its readings are told while it lasts. Raises ``HelperError``; ``HelperUnsupported`` when a program is
+    missing here."""
     find_generator("wrk" if ask.arm == FAIR else "ab")
     with started(ask) as ready:
         told_before = told_count(ready.server)
         with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
-            came_to, values = _loaded(ask, ready.server, ready.rest, remaining_s)
+            came_to, values = _loaded(ask, ready, bench)
         told = told_since(told_before, told_count(ready.server))
-        came_to |= _idle_forks(ask, came_to)
+        if came_to["began_count"] is None:
+            came_to |= _idle_forks(ask, came_to)
     per_s = came_to["throughput_per_s"]
     rate = [round(per_s)] if isinstance(per_s, (int, float)) else []
     return Launch({**ready.facts, **came_to, **told, **counted}, {**values, RATE: rate})
 
 
-def _loaded(
-    ask: Ask, server: Server, rest: Memory | None, remaining_s: Callable[[], float]
-) -> tuple[Facts, Mapping[str, list[int]]]:
+def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str, list[int]]]:
     """The window itself: from the start of the load generator to its end."""
+    server, body_bytes = ready.server, ready.facts["body_bytes"]
+    assert isinstance(body_bytes, int)
     pids = set(tree.session_pids(server.session))
     counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
-    series = Series(server.session, server.port)
-    with _begin(ask, f"http://127.0.0.1:{server.port}/") as load:
+    series = Series(server.session, server.port, bench.reading)
+    with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
         while not load.wait(series.until_next_s() if ask.is_observed else _WAIT_S):
-            if remaining_s() <= 0:
+            if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
+            if births is not None:
+                births.drain()
             if ask.is_observed:
                 series.take()
             if death_of(server):
                 raise native.HelperError("the server died")  # told in full by telling_of_death
         after, counted_after = tree.read_tree(server.session, memory=False), counters.read_counters()
         new_count = len(set(tree.session_pids(server.session)) - pids)
+        began_count = None if births is None else births.count()
         report = load.finish(_PATIENCE_S) if isinstance(load, Ab) else load.finish()
         facts = ab_facts(report) if isinstance(report, AbReport) else wrk_facts(report)
     answered = facts["answered_count"]
     assert isinstance(answered, int)
     facts |= cpu_facts(before, after, load.elapsed_s, load.cpu_s, answered)
-    facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, rest)
-    facts |= {"new_processes_count": new_count, "elapsed_s": load.elapsed_s}
+    facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, ready.rest)
+    facts |= {"new_processes_count": new_count, "began_count": began_count, "elapsed_s": load.elapsed_s}
     return facts, {
         "at_ns": [round(item.at_s * NS_PER_S) for item in series.memory],
         "pss_bytes": [item.pss_bytes for item in series.memory],
@@ -76,13 +91,29 @@ def _loaded(
     }
 
 
+def _is_asked_for_births(ask: Ask) -> bool:
+    """Only of Apache it is asked whether it makes a process for each request."""
+    return ask.server.startswith("apache") and ask.arm == ARTICLE
+
+
+@contextlib.contextmanager
+def _births(ask: Ask, pids: Collection[int]) -> Iterator[Births | None]:
+    """What begins in the server's tree; None where that is not asked for, or the kernel does not tell."""
+    births = births_of(pids) if _is_asked_for_births(ask) else None
+    if births is None:
+        yield None
+        return
+    with births:
+        yield births
+
+
 def _idle_forks(ask: Ask, came_to: Facts) -> Facts:
     """Processes that begin while nobody asks the server, in as long: who else on this machine makes some.
 
-    Only for Apache, of which it is asked whether it makes one for each request.
+    For where the kernel does not tell which of them were the server's.
     """
     elapsed_s = came_to["elapsed_s"]
-    if not ask.server.startswith("apache") or ask.arm != ARTICLE or not isinstance(elapsed_s, float):
+    if not _is_asked_for_births(ask) or not isinstance(elapsed_s, float):
         return {}
     before = counters.read_counters()
     time.sleep(min(elapsed_s, _CONTROL_S))
@@ -92,7 +123,8 @@ def _idle_forks(ask: Ask, came_to: Facts) -> Facts:
     return {"idle_forks_count": None if forks_count is None else round(forks_count * elapsed_s / measured_s)}
 
 
-def _begin(ask: Ask, url: str) -> Ab | Wrk:
+def _begin(ask: Ask, url: str, body_bytes: int | None) -> Ab | Wrk:
     if ask.arm == FAIR:
         return Wrk(url, ask.connections_count, ask.duration_s, keep_alive=ask.keeps_alive)
-    return Ab(url, ask.requests_count, ask.connections_count, keep_alive=ask.keeps_alive)
+    counts = (ask.requests_count, ask.connections_count)
+    return Ab(url, *counts, keep_alive=ask.keeps_alive, body_bytes=body_bytes)

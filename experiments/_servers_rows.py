@@ -47,8 +47,12 @@ class ServersRow(Row):
     launches_count: int | None = column("fresh servers that were measured")
     requests_count: int | None = column("requests that came to an end (open loop: were due), over all launches")
     told_requests_count: int | None = column("the same by the server's own count, where it has one")
-    failed_count: int | None = column("failed as the generator counts it, and wrong answers, over all launches")
-    failed_connect_count: int | None = column("of these: refused connections (ab, open loop)")
+    failed_count: int | None = column(
+        "requests that failed, wrong answers among them, each once (wrk: as it counts), over all launches"
+    )
+    failed_connect_count: int | None = column(
+        "of these: refused connections (ab, open loop; a request of ab may be in several of its counters)"
+    )
     failed_receive_count: int | None = column("of these: broken while receiving (ab, open loop)")
     failed_length_count: int | None = column("of these: another length than the first answer (ab)")
     failed_exceptions_count: int | None = column("of these: exceptions (ab)")
@@ -92,9 +96,14 @@ class ServersRow(Row):
     overflows_count: int | None = column("times that an accept queue was full, over all launches, machine-wide")
     timeouts_count: int | None = column("times that TCP sent again after a time-out, over all launches, machine-wide")
     forks_count: int | None = column("processes and threads that began meanwhile, over all launches, machine-wide")
+    began_count: int | None = column(
+        "of these in the server's tree, by the kernel's event of each; for Apache in the article's test"
+    )
     new_processes_count: int | None = column("processes of the tree after the load that were not before, the most")
     waits_in: str | None = column("functions of the kernel in which its processes slept before the load (wchan)")
-    idle_forks_count: int | None = column("the same in as long without a load, measured for 2 s at most")
+    idle_forks_count: int | None = column(
+        "forks_count in as long without a load, measured for 2 s at most, where began_count is unknown"
+    )
     process_bytes: stats.Interval | None = estimate(
         "process_bytes", "what one more process that has answered takes: PSS, page table, kernel stack"
     )
@@ -227,6 +236,7 @@ SUMS = (
     "overflows_count",
     "timeouts_count",
     "forks_count",
+    "began_count",
     "idle_forks_count",
 )
 _MEDIANS = {

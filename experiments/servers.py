@@ -26,7 +26,9 @@ the null server while that was so.
 Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for each thread; a reading in which a process
 ended is none. The sum of RSS stands beside it to show how it misleads. Served at once: sockets that a process of the
 server has accepted and not closed, by a walk over the kernel's table, which is right in the mean and no snapshot.
-Reading is followed by a pause of 50 times what it took, on the client's CPU; ``--observe on,off`` shows what it costs.
+Reading is followed by a pause of 50 times what it took, on the client's CPU. What was read is shown at once, in one
+drawing a second at the most, on that CPU too: nothing else is ever drawn while a load lasts, and this only because
+reading and showing are one observer, whose whole price ``--observe on,off`` tells; with ``off`` neither is done.
 
 With --trace each closed loop is measured traced too, on fresh servers in the same blocks: system calls by name,
 context switches, waits for a CPU and forks of the server's tree, for one request (see ``_servers_traced``). These rows
@@ -34,11 +36,12 @@ tell no throughput, latency or memory.
 
 Known bias: a closed loop's latency is connections over throughput, and hides what an overloaded server does to others.
 A window of 1 s ends with up to as many requests under way as connections, whose work is in the CPU time and not in the
-count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread, and its
-"failed" counts answers of another length. The loopback's soft interrupts run in whoever sends, so a part of the
-server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
-namespace's, and processes that begin the whole machine's: for Apache they are counted without a load, too. The article
-does not say which settings it had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
+count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread; an
+answer of another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of
+the server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
+namespace's. What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on; before, it
+is what begins on the whole machine, counted without a load too. The article does not say which settings it had, nor
+where ab ran. PHP, JavaScript and Python do not do the same work for a request.
 
 Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, php-fpm's, Node.js's and Tornado's documentation,
 proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.
@@ -46,6 +49,7 @@ proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
@@ -71,11 +75,17 @@ from ._servers_open import measure_open
 from ._servers_rows import CHARTS, VIEWS, rows
 from ._servers_traced_judges import ALL_JUDGES
 
+SHOWN_OF_A_RATE = {
+    "throughput_per_s": "throughput_per_s",
+    "request_p99_ns": "p99_ns",
+    "server_cpu_pct": "server_cpu_pct",
+}
+
 
 class Servers(Experiment[ServersParameters]):
     """See the module."""
 
-    version = 2
+    version = 3
     parameters_type = ServersParameters
     row_type = traced.TracedServersRow
     views = (*VIEWS, *traced.VIEWS)
@@ -118,16 +128,26 @@ class Servers(Experiment[ServersParameters]):
             traced_by=cell.traced_by,
         )
         if key["load"] == OPEN:
-            rates_pct = open_rates_pct(parameters, key["keep_alive"])
-            for rate_pct, facts, values in measure_open(ask, rates_pct, bench.seed, bench.remaining_s):
-                yield Samples({**cell.key, "rate_pct": rate_pct}, bench.block, values, facts)
+            yield from self._measure_open(parameters, ask, cell, bench)
             return
         if key["arm"] == INSIDE:
             facts, values = measure_inside(ask, key["load"], bench.remaining_s)
             yield Samples(cell.key, bench.block, values, facts)
             return
-        launch = measure(ask, bench.remaining_s)
+        launch = measure(ask, bench)
         yield Samples(cell.key, bench.block, launch.values, launch.facts)
+
+    def _measure_open(
+        self, parameters: ServersParameters, ask: Ask, cell: Cell, bench: Bench
+    ) -> Iterator[Row | Samples]:
+        """One rate after another; what each came to is told between them, when nobody is asked anything."""
+        rates_pct, began_s = open_rates_pct(parameters, str(cell.key["keep_alive"])), time.monotonic()
+        for number, (rate_pct, facts, values) in enumerate(measure_open(ask, rates_pct, bench.seed, bench.remaining_s)):
+            shown = {"rate_pct": rate_pct, **{name: facts[fact] for name, fact in SHOWN_OF_A_RATE.items()}}
+            known = {name: float(value) for name, value in shown.items() if isinstance(value, (int, float))}
+            bench.reading(time.monotonic() - began_s, known)
+            bench.progress(number + 1, len(rates_pct), f"at {rate_pct} %")
+            yield Samples({**cell.key, "rate_pct": rate_pct}, bench.block, values, facts)
 
     def summarise(self, parameters: ServersParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell, and one for each that was traced."""

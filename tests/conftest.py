@@ -24,26 +24,44 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DYING_S = 2.0
 HELPER_PROGRAMS = {*native.HELPERS, "ab", "perf", "strace", "wrk"}
 HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
-# Files whose tests may run beside others, two at a time: they read and load nothing that all of the machine shares. Of
-# tests/unit that is every file but those that compare with the kernel's own numbers, or need an idle machine.
+# Files whose tests may run beside others, two at a time: they read nothing that all of the machine shares (its memory,
+# its counters, its programs of BPF), do not load it, and compare no times that a neighbour changes. A test of such a
+# file that does bears the mark ``alone``.
 BESIDE = {
     "tests/integration": (
-        *("bad_input", "cli", "display", "doctor_install", "failures", "full_disk", "interrupted_runs"),
-        *("pictures_at_end", "plot"),
+        *("bad_input", "cli", "connections", "connections_on_real_servers", "cost_model", "creation"),
+        *("creation_stall", "display", "doctor_install", "every_experiment", "failures", "fork_latency_runs"),
+        *("full_disk", "interrupted_runs", "nginx", "pictures_at_end", "plot", "readiness", "real_servers"),
+        *("trace_command", "trace_overhead", "traced_runs", "tracing_edges", "tracing_truth", "walls", "watch_command"),
     ),
-    "tests/native": ("build", "protocol"),
 }
-ALONE_IN_UNIT = ("limits", "machine", "observe", "serving", "tracing_trees")
+ALONE = {
+    "tests/native": (
+        *("backend", "http_sender", "scheduling", "scheduling_ring", "scheduling_shares", "scheduling_slice"),
+        "slow_clients",
+    ),
+    "tests/unit": ("limits", "machine", "observe", "serving", "tracing_trees"),
+}
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what may run beside other tests; a file that is new in tests/unit may, any other not before it is named."""
+    """Mark what may run beside other tests.
+
+    A file that is new in tests/unit or tests/native may run beside others, one in tests/integration not before it is
+    named.
+    """
     for item in items:
         folder = item.path.parent.relative_to(item.config.rootpath).as_posix()
-        name = item.path.stem.removeprefix("test_")
-        if name not in ALONE_IN_UNIT if folder == "tests/unit" else name in BESIDE.get(folder, ()):
+        if _may_run_beside(item, folder):
             item.add_marker("beside")
+
+
+def _may_run_beside(item: pytest.Item, folder: str) -> bool:
+    if item.get_closest_marker("alone"):
+        return False
+    name = item.path.stem.removeprefix("test_")
+    return name not in ALONE[folder] if folder in ALONE else name in BESIDE.get(folder, ())
 
 
 def cannot_run(reason: str) -> None:

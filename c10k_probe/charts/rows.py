@@ -113,9 +113,11 @@ def differ(name: str, names: Sequence[str], rows: Iterable[Row]) -> bool:
 
 
 def value_name(name: str, value: Value) -> str:
-    """A text says itself; a number needs to be told what it is of."""
+    """A text says itself, but on and off; a number needs to be told what it is of."""
     if value is None or value == "":
         return f"no {stem(name)}"
+    if value in ("on", "off"):
+        return f"{stem(name)} {value}"
     return printable(value) if isinstance(value, str) else f"{stem(name)} {value_text(name, value * base_factor(name))}"
 
 

@@ -28,13 +28,24 @@ def run(arguments: list[str]) -> int:
         _complain("interrupted")
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter must not stumble over it again while it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return int(ExitCode.ERROR)
+        code = int(ExitCode.UNREAD)
     except OSError as error:
         _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return int(ExitCode.ERROR)
+    if code == ExitCode.UNREAD:
+        _forget_readers()
     return code
+
+
+def _forget_readers() -> None:
+    """Who read our output has gone: the interpreter must not stumble over what is still buffered while it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _complain(text: str) -> None:

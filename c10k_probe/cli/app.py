@@ -33,6 +33,10 @@ def invoke(arguments: list[str]) -> int:
         raise UsageError(_one_line(error)) from None
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # the parser's own way out of it, with a code of its own
+            raise end.__context__ from None
+        raise
     return int(result or ExitCode.OK)
 
 

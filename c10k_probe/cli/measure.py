@@ -22,6 +22,7 @@ from c10k_probe.runner import Plan, Run
 from c10k_probe.sinks.exports import STDOUT, CsvSink, JsonLinesSink, Target
 from c10k_probe.sinks.folder import RunFolderSink, check_base
 
+_ON_STDERR = ("terminal", "standard error")  # names of the sinks that write there
 FORMATS = ("auto", "table", "plain", "csv", "jsonl")
 _REPEATS = Option("", minimum=1, maximum=10_000)
 _SEED = Option("", minimum=0, maximum=2**31 - 1)
@@ -59,6 +60,8 @@ def run_experiment(experiment: AnyExperiment, texts: Mapping[str, Any]) -> int:
         code = run.go(_facts())
     finally:
         tee.close()
+    if any(sink.name in _ON_STDERR for sink in tee.unread):
+        return int(code)  # nobody would read more
     _say_what_remains(run, tee, folder, outputs)
     return int(code)
 

@@ -2,14 +2,15 @@
 
 Two meters with a rhythm of their own: the sockets of its port, and the memory of its processes, which is dearer the
 more processes there are. Each takes 2 % of a CPU at most, which should be the client's. Nothing runs by itself: whoever
-waits for the load asks ``until_next_s`` how long to wait, and calls ``take``.
+waits for the load asks ``until_next_s`` how long to wait, and calls ``take``. Whoever wants to hear of each reading at
+once gives ``tell``; what that takes is no part of a reading.
 Clock: CLOCK_MONOTONIC. Sources: proc_pid_smaps(5), sock_diag(7), proc_meminfo(5).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,30 +44,40 @@ class Memory:
     rss_bytes: int
     page_table_bytes: int
     available_bytes: int | None  # MemAvailable of the machine
+    cpu_run_s: float | None = None  # of the tree since its start, ended children included
+
+
+Tell = Callable[[float, Mapping[str, float]], None]  # at_s, column name with its unit -> value
+
+
+def _tell_nobody(at_s: float, values: Mapping[str, float]) -> None:
+    """Nobody listens."""
 
 
 class _Meter:
-    """When the next reading is due."""
+    """When the next reading is due. read: gives what of it is to be told, None for no reading."""
 
-    def __init__(self, read: Callable[[], None], due_s: float) -> None:
+    def __init__(self, read: Callable[[float], Mapping[str, float] | None], due_s: float) -> None:
         self._read = read
         self.due_s = due_s
 
-    def take(self) -> None:
+    def take(self, at_s: float) -> Mapping[str, float] | None:
         started_s = time.monotonic()
-        if started_s >= self.due_s:
-            self._read()
-            ended_s = time.monotonic()
-            self.due_s = ended_s + max(_EVERY_S, _PAUSE_FACTOR * (ended_s - started_s))
+        if started_s < self.due_s:
+            return None
+        values = self._read(at_s)
+        ended_s = time.monotonic()
+        self.due_s = ended_s + max(_EVERY_S, _PAUSE_FACTOR * (ended_s - started_s))
+        return values
 
 
 class Series:
     """Readings of the tree of a session and of its port, from now on; times are seconds since it was made."""
 
-    def __init__(self, session: int, port: int) -> None:
+    def __init__(self, session: int, port: int, tell: Tell = _tell_nobody) -> None:
         self.sockets: list[Sockets] = []
         self.memory: list[Memory] = []
-        self._session, self._port = session, port
+        self._session, self._port, self._tell = session, port, tell
         self._families = sockets.listening_families(port)
         self._started_s = time.monotonic()
         first_s = self._started_s + _EVERY_S  # the load is there then
@@ -79,19 +90,33 @@ class Series:
     def take(self) -> None:
         """The readings that are due."""
         for meter in self._meters:
-            meter.take()
+            at_s = time.monotonic() - self._started_s
+            if (values := meter.take(at_s)) is not None:
+                self._tell(at_s, values)
 
-    def _read_sockets(self) -> None:
-        at_s = time.monotonic() - self._started_s
+    def _read_sockets(self, at_s: float) -> Mapping[str, float] | None:
         accepted = sockets.accepted_count(self._port, self._families, address=_LOOPBACK)
         queue = sockets.listen_queue(self._port)
-        if accepted is not None and queue is not None:
-            self.sockets.append(Sockets(at_s, accepted, queue.queued_count))
+        if accepted is None or queue is None:
+            return None
+        self.sockets.append(Sockets(at_s, accepted, queue.queued_count))
+        return {"served_at_once_count": accepted, "queued_count": queue.queued_count}
 
-    def _read_memory(self) -> None:
-        reading = read_memory(self._session, time.monotonic() - self._started_s)
-        if reading is not None:
-            self.memory.append(reading)
+    def _read_memory(self, at_s: float) -> Mapping[str, float] | None:
+        reading = read_memory(self._session, at_s)
+        if reading is None:
+            return None
+        self.memory.append(reading)
+        return _told(reading, self.memory[-2] if len(self.memory) > 1 else None)
+
+
+def _told(reading: Memory, last: Memory | None) -> dict[str, float]:
+    """What of a reading is for the eye; CPU since the last one, of one CPU."""
+    values: dict[str, float] = {"tree_pss_bytes": reading.pss_bytes, "processes_count": reading.processes_count}
+    if last is None or last.cpu_run_s is None or reading.cpu_run_s is None or reading.at_s <= last.at_s:
+        return values
+    spent_s = reading.cpu_run_s - last.cpu_run_s
+    return {"tree_cpu_pct": 100 * spent_s / (reading.at_s - last.at_s), **values} if spent_s >= 0 else values
 
 
 def read_memory(session: int, at_s: float = 0.0) -> Memory | None:
@@ -107,4 +132,5 @@ def read_memory(session: int, at_s: float = 0.0) -> Memory | None:
         rss_bytes=found.rss_bytes,
         page_table_bytes=found.page_table_bytes,
         available_bytes=read_meminfo().get("MemAvailable"),
+        cpu_run_s=found.cpu_run_s,
     )

@@ -53,7 +53,7 @@ _OF_ONE_PROCESS: Final = Needs(system_descriptors_count=1, memory_bytes=_KERNEL_
 """A connection that is alone in its process, which shares the other open files with its parent."""
 
 
-def _models() -> Iterator[ReferenceModel]:
+def _basic_models() -> Iterator[ReferenceModel]:
     yield ReferenceModel(
         "epoll",
         "one thread, an event loop",
@@ -69,6 +69,9 @@ def _models() -> Iterator[ReferenceModel]:
         frozenset({"stack"}),
     )
     yield ReferenceModel("fork", "one process per connection", _OF_ONE_PROCESS.plus(_PROCESS), _ONE_TASK)
+
+
+def _pools() -> Iterator[ReferenceModel]:
     yield ReferenceModel(
         "prefork",
         "a pool of processes, each with one connection at a time",
@@ -83,6 +86,10 @@ def _models() -> Iterator[ReferenceModel]:
         _ONE_TASK.plus(Needs(mappings_count=40)).plus(_THREAD.times(_POOL_COUNT)),
         frozenset({"stack", "workers"}),
     )
+
+
+def _models_with_one_loop() -> Iterator[ReferenceModel]:
+    """That wait in other ways than ``epoll``, or for more."""
     yield ReferenceModel(
         "select",
         "one thread, select on a set of 1,024",
@@ -112,6 +119,9 @@ def _models() -> Iterator[ReferenceModel]:
         _ONE_TASK.plus(Needs(mappings_count=40)).plus(_THREAD.times(_BEHIND_LOOP_COUNT)),
         frozenset({"stack", "workers"}),
     )
+
+
+def _models_with_a_loop_per_cpu() -> Iterator[ReferenceModel]:
     for name, summary in (
         ("epoll-reuseport", "a process per CPU, each with its own listener and event loop"),
         ("epoll-exclusive", "a process per CPU with an event loop, one listener for all"),
@@ -127,7 +137,11 @@ def _models() -> Iterator[ReferenceModel]:
         )
 
 
-REFERENCE_MODELS: Final = {model.name: model for model in _models()}
+REFERENCE_MODELS: Final = {
+    model.name: model
+    for models in (_basic_models, _pools, _models_with_one_loop, _models_with_a_loop_per_cpu)
+    for model in models()
+}
 
 POOLS: Final[Mapping[str, Needs]] = {"prefork": _PROCESS, "thread-pool": _THREAD}
 """Models whose workers hold one connection each, and what a worker takes: more connections than workers wait."""

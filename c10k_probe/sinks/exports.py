@@ -10,7 +10,17 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from c10k_probe.events import Event, FindingMade, FitMade, RowMeasured, RunFinished, RunStarted, VerdictReached, Warned
+from c10k_probe.events import (
+    Event,
+    FindingMade,
+    FitMade,
+    ReadingsTaken,
+    RowMeasured,
+    RunFinished,
+    RunStarted,
+    VerdictReached,
+    Warned,
+)
 from c10k_probe.exits import UsageError
 from c10k_probe.results import csv_line
 
@@ -79,7 +89,7 @@ class CsvSink:
 
 
 class JsonLinesSink:
-    """One JSON object per line: ``run``, ``row``, ``warning``, ``verdict``, ``end``. Missing values are null."""
+    """One JSON object per line: ``run``, ``readings``, ``row``, ``warning``, ``verdict``, ``end``. Missing is null."""
 
     def __init__(self, target: Target) -> None:
         self.name = f"JSON lines to {target.name}"
@@ -111,6 +121,9 @@ def _json_record(event: Event) -> dict[str, Any] | None:  # noqa: PLR0911 - one 
         }
     if isinstance(event, RowMeasured) and event.final:
         return {"type": "row", **event.values}
+    if isinstance(event, ReadingsTaken):
+        readings = [{"at_s": round(item.at_s, 3), **item.values} for item in event.readings]
+        return {"type": "readings", "cell": dict(event.cell.key), "block": event.block, "readings": readings}
     if isinstance(event, Warned):
         return {"type": "warning", **dataclasses.asdict(event)}
     if isinstance(event, FitMade):

@@ -89,7 +89,7 @@ class RunFolderSink:
         assert self._folder is not None
         self._folder.refresh()
         self._folder.describe(
-            state="interrupted" if event.code == ExitCode.INTERRUPTED else "finished",
+            state="interrupted" if event.was_left or event.code == ExitCode.INTERRUPTED else "finished",
             exit_code=int(event.code),
             summary=event.summary,
             elapsed_s=round(event.elapsed_s, 3),

@@ -11,6 +11,7 @@ from c10k_probe.events import (
     Event,
     FindingMade,
     FitMade,
+    ReadingsTaken,
     RowMeasured,
     RunFinished,
     RunStarted,
@@ -19,7 +20,16 @@ from c10k_probe.events import (
 )
 from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
-from c10k_probe.sinks.text import case_text, finding_text, fit_text, groups, last_of_each, undecided_text, view_text
+from c10k_probe.sinks.text import (
+    case_text,
+    finding_text,
+    fit_text,
+    groups,
+    last_of_each,
+    readings_text,
+    undecided_text,
+    view_text,
+)
 
 
 class PlainLines:
@@ -31,6 +41,7 @@ class PlainLines:
         self._stream = stream or sys.stderr
         self._clock = Clock()
         self._start: RunStarted | None = None
+        self._share = 0.0
         self._rows: list[RowMeasured] = []
         self._closing: list[str] = []  # what is told after the last table
         self._undecided: list[Verdict] = []
@@ -51,7 +62,7 @@ class PlainLines:
                 self._start = event
                 self._clock.start()
                 return f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
-            case BlockFinished() | CellProgressed():
+            case BlockFinished() | CellProgressed() | ReadingsTaken():
                 return self._progress(event)
             case RowMeasured(final=True):
                 return self._row(event)
@@ -70,13 +81,17 @@ class PlainLines:
                 return self._end(event)
         return ""
 
-    def _progress(self, event: BlockFinished | CellProgressed) -> str:
+    def _progress(self, event: BlockFinished | CellProgressed | ReadingsTaken) -> str:
         """At most one line of progress a second, and none about the end, which says itself."""
-        if not self._clock.due(1.0) or event.done_share >= 1:
+        self._share = self._share if isinstance(event, ReadingsTaken) else event.done_share
+        if not self._clock.due(1.0) or self._share >= 1:
             return ""
-        note = f"{event.cell.label}: {event.note}" if isinstance(event, CellProgressed) else ""
-        left = self._clock.left_text(event.done_share)
-        return ", ".join(part for part in (f"{event.done_share:4.0%}", note, left) if part)
+        note = ""
+        if not isinstance(event, BlockFinished):
+            said = event.note if isinstance(event, CellProgressed) else readings_text(event)
+            note = f"{event.cell.label}: {said}"
+        left = self._clock.left_text(self._share)
+        return ", ".join(part for part in (f"{self._share:4.0%}", note, left) if part)
 
     def _row(self, event: RowMeasured) -> str:
         """The main values of a row, with what is wrong with it."""

@@ -1,14 +1,18 @@
-"""The live table: Rich on stderr, drawn between cells and at most four times a second, never during a timed region."""
+"""The live table: Rich on stderr, drawn between cells and at most four times a second.
+
+During a timed region it is drawn for readings only, which come once a second at most and from an observer that is part
+of what is measured; see ``bench``. A run without an observer is never drawn then.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +23,7 @@ from c10k_probe.events import (
     Event,
     FindingMade,
     FitMade,
+    ReadingsTaken,
     RowMeasured,
     RunFinished,
     RunStarted,
@@ -26,6 +31,7 @@ from c10k_probe.events import (
     Warned,
 )
 from c10k_probe.experiment import NOT_MEASURED, Finding, Scalar, Verdict, View
+from c10k_probe.sinks.picture import Bar, Picture, launches_mark
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.text import (
     IntervalStyle,
@@ -59,6 +65,9 @@ class LiveTable:
         self._console = console or Console(stderr=True)
         self._clock = Clock()
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
+        self._cell_drawn_s = -math.inf
+        self._picture = Picture(self._console, self._table)
+        self._launch: tuple[str, int] | None = None
         self._rows: dict[tuple[Scalar, ...], RowMeasured] = {}
         self._notes: list[Text] = []
         self._findings: list[Finding] = []
@@ -73,8 +82,12 @@ class LiveTable:
             self._begin(event)
         elif isinstance(event, RowMeasured):
             self._rows[event.key] = event
+            self._picture.put(event)
+        elif isinstance(event, ReadingsTaken):
+            self._picture.sparks.take(event)
         elif isinstance(event, (CellStarted, CellProgressed)):
             note = event.note if isinstance(event, CellProgressed) else ""
+            self._launch = (event.cell.name, event.block) if isinstance(event, CellStarted) else self._launch
             self._now, self._share = f"{event.cell.label} {note}".strip(), event.done_share
         elif isinstance(event, BlockFinished):
             self._share = event.done_share
@@ -91,8 +104,8 @@ class LiveTable:
         elif isinstance(event, RunFinished):
             self._end(event)
             return
-        if self._live and self._live.is_started and (isinstance(event, RunStarted) or self._clock.due(_REDRAW_S)):
-            self._live.update(self._picture(), refresh=True)
+        if self._live and self._live.is_started and self._is_due(event):
+            self._live.update(self._drawing(), refresh=True)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -134,16 +147,18 @@ class LiveTable:
 
     # --- pictures -------------------------------------------------------------------------------------------------
 
-    def _picture(self) -> RenderableType:
-        """What is drawn while it runs: progress, and the newest rows that fit the height."""
-        bar = Table.grid(padding=(0, 1))
+    def _is_due(self, event: Event) -> bool:
+        """Four times a second; before a launch also when something else was drawn just before it, which may be long."""
+        is_due, now_s = self._clock.due(_REDRAW_S), self._clock.elapsed_s()
+        if isinstance(event, CellStarted) and now_s - self._cell_drawn_s >= _REDRAW_S:
+            self._cell_drawn_s, is_due = now_s, True
+        return is_due or isinstance(event, RunStarted)
+
+    def _drawing(self) -> RenderableType:
         assert self._start is not None
-        left = self._clock.left_text(self._share)
-        bar.add_row(ProgressBar(100, self._share * 100, width=24), f"{self._share:4.0%}", self._now, left)
-        room = max(3, self._console.height - 10 - len(self._notes))
-        main = [view for view in self._start.views if view.group == groups(self._start)[0]]
-        rows = [row for row in self._rows.values() if is_told(main, row)][-room:]
-        return Group(bar, *([self._table(groups(self._start)[0], rows)] if rows else []), *self._notes[-3:])
+        bar = Bar(self._share, self._now, self._clock.left_text(self._share))
+        is_over = self._picture.sparks.launch != self._launch
+        return self._picture.draw(self._start, bar, self._notes, is_over=is_over)
 
     def _table(self, group: str, rows: Sequence[RowMeasured], title: str = "") -> Table:
         """The table of one group, without the least important columns when the terminal is narrow."""
@@ -221,8 +236,10 @@ def _build_table(keys: Sequence[str], way: _Way, rows: Sequence[RowMeasured], ti
     for row in rows:
         told = [case_text(keys, row)] if are_folded else [_key_text(name, row) for name in keys]
         texts = [view_text(view, row, style) for view in views]
-        texts[-1:] = [f"{text}{_mark(row)}" for text in texts[-1:]]
-        table.add_row(*map(Text, (*told, *texts)), style=_GRADE_STYLES[str(row.values["grade"])])  # never as markup
+        launches = launches_mark(row)
+        texts[-1:] = [f"{text}{_mark(row)}{launches}" for text in texts[-1:]]
+        look = f"{_GRADE_STYLES[str(row.values['grade'])]} {'dim' if launches else ''}".strip()
+        table.add_row(*map(Text, (*told, *texts)), style=look)  # never as markup
     return table
 
 

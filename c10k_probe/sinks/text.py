@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from c10k_probe.events import RowMeasured, RunStarted
+from c10k_probe.events import ReadingsTaken, RowMeasured, RunStarted
 from c10k_probe.experiment import Finding, Scalar, Verdict, View
 from c10k_probe.fits import Fit
 from c10k_probe.units import column_suffix, format_column, label
 
+_SHORT = ("cpu", "pss", "rss")  # written in capitals
 IntervalStyle = Literal["ends", "percent", "none"]
 
 
@@ -55,6 +56,20 @@ def finding_text(finding: Finding) -> str:
 def finding_name(finding: Finding) -> str:
     """What was found, as the header of a column."""
     return finding.column.removesuffix(column_suffix(finding.column) or "").replace("_", " ")
+
+
+def reading_name(column: str) -> str:
+    """What is read, as a word or two: ``tree_pss_bytes`` -> ``tree PSS``."""
+    words = column.removesuffix(column_suffix(column) or "").split("_")
+    return " ".join(word.upper() if word in _SHORT else word for word in words)
+
+
+def readings_text(event: ReadingsTaken) -> str:
+    """The newest value of each series: ``tree CPU 99.0 %, processes 12``."""
+    newest: dict[str, float] = {}
+    for reading in event.readings:
+        newest |= reading.values
+    return ", ".join(f"{reading_name(name)} {format_column(name, value)}" for name, value in newest.items())
 
 
 def finding_value(finding: Finding) -> str:

@@ -68,7 +68,7 @@ def find_headers(release: str, root: Path = Path("/")) -> Headers:
             return Headers(tree, flags, tree.name)
     if (root / "sys/kernel/kheaders.tar.xz").exists():
         return Headers(None, (), "kheaders.tar.xz")
-    raise Unsupported("kernel headers of no version are installed", "apt-get install linux-headers-generic")
+    raise Unsupported("kernel headers of no version are installed", "c10k-probe doctor --install")
 
 
 def _version(path: Path) -> list[int]:

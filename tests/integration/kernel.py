@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ESTABLISHED, LISTEN = 1, 10  # include/net/tcp_states.h
+SERVER = "127.0.0.1"  # where every server of ours listens
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,20 @@ def _end(text: str) -> tuple[str, int]:
 
 
 def on_port(port: int) -> list[Socket]:
-    """Sockets, in any state, with either end on a port."""
-    return [item for item in tcp_sockets() if port in (item.port, item.remote_port)]
+    """Sockets, in any state, with either end on a port of 127.0.0.1; clients have other addresses of 127/8."""
+    ends = ((item, (item.address, item.port), (item.remote_address, item.remote_port)) for item in tcp_sockets())
+    return [item for item, *both in ends if (SERVER, port) in both]
 
 
 def established_on(port: int) -> int:
-    """Established sockets whose local port is this one."""
-    return sum(item.port == port and item.state == ESTABLISHED for item in tcp_sockets(readings=3))
+    """Established sockets whose local end is this port of 127.0.0.1."""
+    found = [item for item in tcp_sockets(readings=3) if item.state == ESTABLISHED]
+    return sum((item.address, item.port) == (SERVER, port) for item in found)
 
 
 def established_by_ss(ss: str, port: int) -> int:
     """The same by iproute2's program."""
-    command = [ss, "-4tnH", "state", "established", "sport", "=", f":{port}"]
+    command = [ss, "-4tnH", "state", "established", "src", f"{SERVER}:{port}"]
     return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 

@@ -68,24 +68,27 @@ def test_steps_are_exact_at_the_end(to_23: Rows, model: str) -> None:
     assert 5 <= len(targets) <= 10
 
 
+@pytest.mark.parametrize("ramp", ["to_23", pytest.param("to_400", marks=pytest.mark.alone)])
 @pytest.mark.parametrize("model", TASKS)
-def test_what_is_said_to_be_open_is_open(to_23: Rows, to_400: Rows, model: str) -> None:
+def test_what_is_said_to_be_open_is_open(ramp: str, model: str, request: pytest.FixtureRequest) -> None:
     """At every step target, open, established and the echoes that came back are the same number."""
-    for row in (*of_model(to_23, model), *of_model(to_400, model)):
+    for row in of_model(request.getfixturevalue(ramp), model):
         names = ("target_count", "open_count", "established_count", "echo_asked_count")
         assert len({row[name] for name in names}) == 1, row
         assert row["echo_failed_count"] == "0"
         assert row["status"] == "ok"
 
 
+@pytest.mark.parametrize("ramp", ["to_23", pytest.param("to_400", marks=pytest.mark.alone)])
 @pytest.mark.parametrize("model", TASKS)
-def test_tasks_are_those_of_the_model(to_23: Rows, to_400: Rows, model: str) -> None:
+def test_tasks_are_those_of_the_model(ramp: str, model: str, request: pytest.FixtureRequest) -> None:
     """One loop, or one task for each connection beside the one that accepts."""
-    for row in (*of_model(to_23, model), *of_model(to_400, model)):
+    for row in of_model(request.getfixturevalue(ramp), model):
         assert int(row["tasks_count"]) == TASKS[model](int(row["open_count"]))
         assert int(row["memory_read_count"]) == (int(row["open_count"]) + 1 if model == "fork" else 1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("model", TASKS)
 def test_memory_and_work_are_there(to_400: Rows, model: str) -> None:
     """What 400 connections must take is taken, by the part of the ledger that must pay."""
@@ -97,6 +100,7 @@ def test_memory_and_work_are_there(to_400: Rows, model: str) -> None:
     assert last["echo_p99_ns"] == ""  # 400 samples do not support it
 
 
+@pytest.mark.alone
 def test_a_process_costs_more_memory_than_a_thread(to_400: Rows) -> None:
     """Order alone: user memory and page tables of 400 processes, threads, and one loop."""
     for name in ("user_bytes", "page_table_bytes"):
@@ -119,6 +123,7 @@ def test_client_adds_at_most_256_bytes_per_connection(tmp_path: Path) -> None:
 PARTS = ("private", "shared", "page_table", "kernel_stack", "slab", "socket_page")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("model", TASKS)
 def test_the_ledger_has_every_part_and_they_add_up(to_400: Rows, model: str) -> None:
     """Of the server's end: user memory, page tables, stacks, slab, pages; the sum is that of the whole."""
@@ -134,6 +139,7 @@ def test_the_ledger_has_every_part_and_they_add_up(to_400: Rows, model: str) -> 
     assert int(last["unexplained_bytes"]) == fall - explained
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("model", TASKS)
 def test_caches_by_name_are_the_slab(to_400: Rows, model: str, require_root: None) -> None:
     """Sockets first; a task's own structures where there are tasks; together about what grew."""
@@ -144,6 +150,7 @@ def test_caches_by_name_are_the_slab(to_400: Rows, model: str, require_root: Non
     assert model == "epoll" or "task_struct" in caches  # tasks of other programs come and go beside a loop, too
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("model", TASKS)
 def test_the_end_of_a_ramp_says_what_each_limit_was_used_for(to_400: Rows, model: str) -> None:
     """Before and after, at the last step alone; none bound here, and no connection found the queue full."""
@@ -185,6 +192,7 @@ def test_states_leave_what_their_names_say(tmp_path: Path) -> None:
     assert float(ends["backlogged"]["client_buffer_bytes_per_connection"]) >= 8192
 
 
+@pytest.mark.alone
 def test_the_search_ends_between_what_fits_and_what_does_not(tmp_path: Path) -> None:
     """Every trial says whether it fits; the most that does is a finding of its own."""
     arguments = ("--memory-budget", "40MiB", "--to", 2000, "--model", "thread", "--probe-time", "20ms")
@@ -342,6 +350,7 @@ STRUCTURES = {
 }
 
 
+@pytest.mark.alone
 def test_slab_of_a_connection_is_the_sum_of_its_structures(require_root: None) -> None:
     """3,000 idle connections of an event loop: within 5 % of the sizes in /sys/kernel/slab, on a quiet look."""
     folder = Path("/sys/kernel/slab")

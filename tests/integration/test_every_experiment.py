@@ -24,6 +24,7 @@ from c10k_probe.registry import find_experiments
 EXPERIMENTS = find_experiments()
 STATUSES = {"ok", "skipped", "failed", "interrupted"}
 GRADES = {"ok", "shaky", "void"}
+FIRST_COUNT = 3
 OWN_EXPERIMENT = '''"""How many sheep were asked for?
 
 Question: see above. Timed: nothing. Not timed: everything. Clock: none. Sources: none.
@@ -86,11 +87,15 @@ class Visit:
 
 
 def smallest(experiment: AnyExperiment) -> list[str]:
-    """Every parameter that has a minimum, at it, but for those that the experiment refuses beside the others."""
+    """Every parameter that has a minimum at it, and the first of many things that are measured one after the other, but
+    for what the experiment refuses beside the others. All of them are measured in tests of their own."""
     given: dict[str, str | None] = {}
-    for name, _, option in options_of(experiment.parameters_type):
-        if option.minimum is not None:
-            more = given | {name: units.format_exact(option.minimum, option.dimension)}
+    for name, default, option in options_of(experiment.parameters_type):
+        small = units.format_exact(option.minimum, option.dimension) if option.minimum is not None else ""
+        if option.choices and isinstance(default, tuple) and len(default) > 2 * FIRST_COUNT - 2:
+            small = ",".join(default[:FIRST_COUNT])
+        if small:
+            more = given | {name: small}
             with contextlib.suppress(UsageError):
                 experiment.check(build_parameters(experiment.parameters_type, more, quick=True))
                 given = more

@@ -153,6 +153,7 @@ def test_ratio_to_itself_is_one(tmp_path: Path) -> None:
             assert float(row[f"{name}{end}_ratio"]) == 1
 
 
+@pytest.mark.alone
 def test_vfork_returns_before_fork(tmp_path: Path) -> None:
     """What copies no page tables comes back sooner; order alone is asserted.
 

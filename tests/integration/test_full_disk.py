@@ -69,7 +69,7 @@ def small_disk(tmp_path: Path, require_root: None, require_tool: Callable[[str],
 
 def test_full_file_system(tmp_path: Path, small_disk: tuple[str, ...]) -> None:
     """The folder for results fills up in mid-run: what was written loads, the rows come on stderr as CSV, exit 1."""
-    arguments = ["fork-latency", "--n", 4000, "--repeats", 10, "--method", "fork,vfork", "--out", "small"]
+    arguments = ["fork-latency", "--n", 2000, "--repeats", 10, "--method", "fork,vfork", "--out", "small"]
     finished = run(*arguments, cwd=tmp_path, wrapper=small_disk)
     assert finished.code == 1, finished.stderr
     assert "Traceback" not in finished.stderr
@@ -77,7 +77,7 @@ def test_full_file_system(tmp_path: Path, small_disk: tuple[str, ...]) -> None:
     assert any(line.startswith("c10k-probe: run folder: No space left on device") for line in lines)
     rows = rows_of("\n".join(lines[lines.index(",".join(NAMES)) :]))
     assert sorted((row["method"], row["linking"], row["n_count"], row["status"]) for row in rows) == [
-        (method, linking, "4000", "ok") for method in ("fork", "vfork") for linking in ("dynamic", "static")
+        (method, linking, "2000", "ok") for method in ("fork", "vfork") for linking in ("dynamic", "static")
     ]
     (folder,) = (path for path in (tmp_path / "copied").iterdir() if path.is_dir())
     stored = results.load(folder)
@@ -89,7 +89,19 @@ def test_full_file_system(tmp_path: Path, small_disk: tuple[str, ...]) -> None:
 def test_file_that_may_grow_no_more(tmp_path: Path, require_root: None, small_disk: tuple[str, ...]) -> None:
     """A CSV file on a full file system: no torn line in it, all rows in the run folder elsewhere."""
     filled = [*small_disk[:-2], small_disk[-2].replace('"$@"', 'head -c 94K /dev/zero >small/big; "$@"'), "sh"]
-    arguments = ["connections", "--to", 100, "--steps", 40, "--probe-time", "10ms", "--csv", "small/rows.csv"]
+    arguments = [
+        "connections",
+        "--model",
+        "epoll",
+        "--to",
+        100,
+        "--steps",
+        10,
+        "--probe-time",
+        "10ms",
+        "--csv",
+        "small/rows.csv",
+    ]
     finished = run(*arguments, cwd=tmp_path, wrapper=filled)
     assert finished.code == 1, finished.stderr
     assert "small/rows.csv" in finished.stderr
@@ -113,8 +125,8 @@ def test_a_reader_that_goes(tmp_path: Path, option: str) -> None:
         os.close(reading)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in said
-    assert process.returncode == 1
-    assert "Broken pipe" in said
+    assert process.returncode == 141
+    assert "pipe" not in said.lower().replace(mark, "")
     assert [row["n_count"] for row in results.load(only_run_folder(tmp_path)).rows] == [10, 10]
     assert living(mark) == []
 
@@ -136,4 +148,4 @@ def test_nobody_reads(tmp_path: Path, command: tuple[str, ...]) -> None:
     finally:
         os.close(writing)
     assert finished.stderr == b""
-    assert finished.returncode in (1, 141)
+    assert finished.returncode == 141

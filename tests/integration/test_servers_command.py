@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -73,6 +74,29 @@ def test_what_ab_counts_is_what_the_servers_count(tmp_path: Path) -> None:
     stored = results.load(folder)
     assert {len(item["values"]["at_ns"]) == len(item["values"]["pss_bytes"]) for item in stored.samples} == {True}
     assert all(item["values"]["at_ns"] == sorted(item["values"]["at_ns"]) for item in stored.samples)
+
+
+def test_readings_are_told_as_they_are_kept_and_none_where_nobody_looks(tmp_path: Path) -> None:
+    """What a screen and a program are told within a launch is what the run folder keeps, each once and in order."""
+    require("ab")
+    small = ("--server", "epoll", "--repeats", 1, "--requests", 4 * REQUESTS, "--connections", 20)
+    finished = run("servers", "--as-article", "--observe", "on,off", *small, "--json", "-", cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    told: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for record in map(json.loads, finished.stdout.splitlines()):
+        if record["type"] == "readings":
+            key = record["cell"]
+            told.setdefault((key["server"], key["observed"]), []).extend(record["readings"])
+    assert ("epoll", "on") in told
+    assert {observed for _, observed in told} == {"on"}
+    names = {"at_s", "served_at_once_count", "queued_count", "tree_pss_bytes", "processes_count", "tree_cpu_pct"}
+    assert {name for readings in told.values() for item in readings for name in item} <= names
+    (folder,) = (tmp_path / "results").iterdir()
+    for item in results.load(folder).samples:
+        readings = told.get((item["key"]["server"], item["key"]["observed"]), [])
+        assert [reading["at_s"] for reading in readings] == sorted(reading["at_s"] for reading in readings)
+        pss = [reading["tree_pss_bytes"] for reading in readings if "tree_pss_bytes" in reading]
+        assert pss == item["values"]["pss_bytes"]
 
 
 def test_the_fair_test_has_closed_and_open_loops_on_the_same_settings(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import backends
 import pytest
-from command import Finished, on_terminal, run, started, wait_for, without_escapes
+from command import Finished, on_terminal, run, run_inside, started, wait_for, without_escapes
 
 from c10k_probe.observe.processes import is_alive
 
@@ -212,13 +212,13 @@ def test_proc_keeps_what_descendants_did_that_nobody_waited_for(tmp_path: Path) 
     ],
 )
 def test_bad_input_is_one_line_and_2(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run("trace", *arguments, cwd=tmp_path), 2, *words)
+    assert_refused(run_inside("trace", *arguments, cwd=tmp_path), 2, *words)
 
 
 def test_a_port_nobody_listens_on(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    assert_refused(run("trace", "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
+    assert_refused(run_inside("trace", "--port", port, cwd=tmp_path), 2, f"port {port}", "ss -ltn")
 
 
 def test_a_table_on_a_terminal_with_the_commands_lines_above(bcc: None, tmp_path: Path) -> None:

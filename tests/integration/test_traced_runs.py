@@ -19,6 +19,7 @@ from command import (
     rows_of,
     run,
     run_folders,
+    run_inside,
     started,
     wait_for,
     without_escapes,
@@ -246,7 +247,7 @@ def test_calls_of_an_event_are_those_that_the_helper_counts(backend: str, mechan
     ],
 )
 def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
-    done = run(*arguments, cwd=tmp_path)
+    done = run_inside(*arguments, cwd=tmp_path)
     assert (done.code, run_folders(tmp_path)) == (code, [])
     assert said in complaint_of(done)
 
@@ -300,6 +301,7 @@ def loaded(bpftool: str) -> set[int]:
     return {item["id"] for item in json.loads(said or "[]")}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("backend", "number"),
     [("bcc", signal.SIGINT), ("strace", signal.SIGINT), ("perf", signal.SIGINT), ("bcc", signal.SIGKILL)],

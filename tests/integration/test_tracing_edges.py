@@ -79,6 +79,7 @@ def whole_of(text: str) -> dict[str, str]:
     return next(row for row in csv.DictReader(io.StringIO(text)) if row["span"] == "whole" and row["call"] == "")
 
 
+@pytest.mark.alone
 def test_a_task_that_kernel_and_helper_meet_at_once_is_counted_once(
     require_backend: Callable[[str], None], require_root: None
 ) -> None:

@@ -179,6 +179,7 @@ def test_errors_and_accepts(require_backend: Callable[[str], None]) -> None:
             assert trace.dropped_count == 0
 
 
+@pytest.mark.alone
 def test_12000_threads_that_live_together_are_all_counted(require_backend: Callable[[str], None]) -> None:
     require_backend("bcc")
     with waiting_program("threads", 12_000) as process:
@@ -280,6 +281,7 @@ def loaded(bpftool: str) -> set[tuple[str, int]]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_program_no_map_no_mount_no_file_is_left(
     number: int,

@@ -52,7 +52,7 @@ def assert_told_apart(row: dict[str, str], name: str) -> None:
 
 def test_descriptors(tmp_path: Path) -> None:
     """With 200 descriptors a process the loop ends below 200; processes share the number and go on to the end."""
-    arguments = ["--to", 250, "--model", "poll,fork", "--probe-time", "20ms", "--csv", "-"]
+    arguments = ["--to", 250, "--steps", 4, "--model", "poll,fork", "--probe-time", "20ms", "--csv", "-"]
     finished = run("connections", *arguments, cwd=tmp_path, wrapper=limited("RLIMIT_NOFILE", DESCRIPTORS))
     assert finished.code == 3, finished.stderr
     assert "Traceback" not in finished.stderr
@@ -82,9 +82,12 @@ def as_nobody(tmp_path: Path, require_root: None, require_tool: Callable[[str], 
     return lambda *arguments: run(*arguments, cwd=tmp_path, wrapper=wrapper)
 
 
+@pytest.mark.alone
 def test_tasks(as_nobody: Callable[..., Finished], tmp_path: Path) -> None:
     """With 60 tasks for the user, processes and threads end below 60, and the loop does not notice."""
-    finished = as_nobody("connections", "--model", "fork,thread,epoll", "--to", 100, "--probe-rate", 0, "--csv", "-")
+    finished = as_nobody(
+        "connections", "--model", "fork,thread,epoll", "--to", 100, "--steps", 4, "--probe-rate", 0, "--csv", "-"
+    )
     assert finished.code == 3, finished.stderr
     assert "Traceback" not in finished.stderr
     for model in ("fork", "thread"):

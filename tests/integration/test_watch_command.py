@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import complaint_of, on_terminal, rows_of, run, started, without_escapes
+from command import complaint_of, on_terminal, rows_of, run, run_inside, started, without_escapes
 
 # listens on one address or on both families, holds what it accepts, and says its port
 SERVER = """
@@ -182,7 +182,7 @@ def test_watch_on_a_terminal(server: tuple[int, int], tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_of_watch(arguments: tuple[object, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    finished = run("watch", *arguments, cwd=tmp_path)
+    finished = run_inside("watch", *arguments, cwd=tmp_path)
     assert finished.code == 2
     complaint = complaint_of(finished)
     for word in words:

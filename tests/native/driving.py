@@ -25,7 +25,8 @@ from native.kernel_view import living_members, session_members, wait_until
 
 RECEIVE_TIMEOUT_S = 10.0  # patience, not expectation
 DEATH_DEADLINE_S = 2.0
-ANOTHER_UID = 64_917  # belongs to nobody, so that RLIMIT_NPROC counts our processes only
+# Belongs to nobody, so that RLIMIT_NPROC counts our processes only: of this worker, where two run beside each other.
+ANOTHER_UID = 64_920 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 FEW_WORKERS = {
     "prefork": 40,
     "thread-pool": 40,

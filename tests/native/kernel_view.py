@@ -6,12 +6,13 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 STATES = {"01": "ESTABLISHED", "06": "TIME_WAIT", "0A": "LISTEN"}  # include/net/tcp_states.h
 POLL_S = 0.005
+SERVER = "127.0.0.1"  # where every server of ours listens
 
 
 def wait_until(is_reached: Callable[[], object], what: str, deadline_s: float = 10.0) -> None:
@@ -126,18 +127,26 @@ def tcp_sockets(is_wanted: Callable[[TcpSocket], bool]) -> list[TcpSocket]:
 
 
 def server_ends(port: int, state: str = "ESTABLISHED") -> list[TcpSocket]:
-    """Sockets whose own port this is. A connection in the accept queue has one too."""
-    return tcp_sockets(lambda row: row.local[1] == port and row.state == state)
+    """Sockets of a server on this port of 127.0.0.1; of any address, where it listens. A connection in the accept queue
+    has one too; the ends of other tests' clients, whose addresses are others of 127/8, may have the same port."""
+    return tcp_sockets(
+        lambda row: row.local[1] == port and row.state == state and (state == "LISTEN" or row.local[0] == SERVER)
+    )
 
 
 def client_ends(port: int, state: str = "ESTABLISHED") -> list[TcpSocket]:
-    """Sockets whose peer's port this is."""
-    return tcp_sockets(lambda row: row.remote[1] == port and row.state == state)
+    """Sockets whose peer is a server on this port of 127.0.0.1."""
+    return tcp_sockets(lambda row: row.remote == (SERVER, port) and row.state == state)
 
 
 def remains_of(port: int) -> list[TcpSocket]:
-    """Sockets with this port at either end, in any state: those that wait for their end, TIME_WAIT, included."""
-    return tcp_sockets(lambda row: port in (row.local[1], row.remote[1]))
+    """Sockets with this port of 127.0.0.1 at either end, in any state: TIME_WAIT included."""
+    return tcp_sockets(lambda row: (SERVER, port) in (row.local, row.remote))
+
+
+def remains_of_connections(port: int, clients: Collection[tuple[str, int]]) -> list[TcpSocket]:
+    """The same of connections with these clients alone: when a server has ended, others may be given its port."""
+    return [row for row in remains_of(port) if row.local in clients or row.remote in clients]
 
 
 def listens_on_ipv6(port: int) -> bool:

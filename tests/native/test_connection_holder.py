@@ -185,14 +185,16 @@ def test_sources_lie_in_127_and_differ_by_base(server: Server) -> None:
 
 
 def test_it_chooses_ports_itself_and_passes_over_those_of_others(server: Server) -> None:
-    with socket.create_server(("127.16.0.2", PORT_FIRST + 1)), holding(server.port, "--ports", 10) as holder:
+    """From addresses that no other test's client has."""
+    own = ("--source-base", 150, "--ports", 10)
+    with socket.create_server(("127.166.0.2", PORT_FIRST + 1)), holding(server.port, *own) as holder:
         ramped = holder.ask("ramp 24", "ramped")
         ends = sorted((row.local for row in sockets_of(holder.pid)), key=lambda end: (end[0], end[1]))
 
     assert (ramped["open_count"], ramped["failure"]) == (24, None)
-    first = [("127.16.0.1", PORT_FIRST + place) for place in range(10)]
-    second = [("127.16.0.2", PORT_FIRST + place) for place in range(10) if place != 1]
-    assert ends == [*first, *second, *(("127.16.0.3", PORT_FIRST + place) for place in range(5))]
+    first = [("127.166.0.1", PORT_FIRST + place) for place in range(10)]
+    second = [("127.166.0.2", PORT_FIRST + place) for place in range(10) if place != 1]
+    assert ends == [*first, *second, *(("127.166.0.3", PORT_FIRST + place) for place in range(5))]
 
 
 def test_two_holders_at_once_leave_each_other_ports(server: Server) -> None:

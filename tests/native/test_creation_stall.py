@@ -46,6 +46,7 @@ def test_every_tick_and_every_creation(method: str, linking: str) -> None:
     assert session_members(outcome.pid) == {}
 
 
+@pytest.mark.alone
 def test_ticks_after_a_creation_are_told_apart() -> None:
     """At most one a creation; fork of much memory makes these late, and most of all ticks not."""
     found = stall("fork", 100, "--rss", 32 << 20, "--placement", "any-cpu").only("stall")

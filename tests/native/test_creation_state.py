@@ -178,6 +178,7 @@ def test_linkings_in_their_order() -> None:
     assert counts[0] <= counts[1] < counts[2]
 
 
+@pytest.mark.alone
 def test_forks_price_grows_with_memory_and_vforks_does_not() -> None:
     memory = ("--rss", 256 * MIB, "--warmup", 1)
     fork, vfork = (
@@ -187,6 +188,7 @@ def test_forks_price_grows_with_memory_and_vforks_does_not() -> None:
     assert fork > 10 * vfork
 
 
+@pytest.mark.alone
 def test_fork_copies_less_of_huge_pages() -> None:
     """Not in VmPTE: the kernel keeps a table in reserve for each huge page (pgtable_trans_huge_deposit)."""
     facts, return_ns = {}, {}
@@ -211,6 +213,7 @@ def test_a_budget_ends_the_samples_but_leaves_three() -> None:
 LEAST_SAMPLES = 3  # whatever the budget
 
 
+@pytest.mark.alone
 def test_making_the_state_takes_nothing_from_the_budget() -> None:
     """512 MiB take longer to write than 50 ms; of those nothing would be left for more than the least of samples."""
     outcome = take("vfork", "--rss", 512 * MIB, "--budget-ms", 50, "--warmup", 5, samples=40)
@@ -226,6 +229,7 @@ def test_where_nothing_is_copied_all_warm_ups_are_made(method: str) -> None:
     assert outcome.only("samples")["warmups_count"] == 200
 
 
+@pytest.mark.alone
 def test_warm_ups_that_copy_have_a_part_of_the_budget() -> None:
     """And it is said how many there were."""
     outcome = take("fork", "--rss", 64 * MIB, "--budget-ms", 300, "--warmup", 1000, samples=ENDLESS)

@@ -36,7 +36,7 @@ from native.kernel_view import (
     descriptors_of,
     listens_on_ipv6,
     living_members,
-    remains_of,
+    remains_of_connections,
     server_ends,
     session_members,
     sockets_of,
@@ -279,6 +279,9 @@ def test_no_more_tasks(task_model: str, call: str, monkeypatch: pytest.MonkeyPat
 def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
     with start(model, linking=linking) as server:
         sockets = server.connect_served(5)
+        clients = [connection.getsockname() for connection in sockets]
+        assert len(remains_of_connections(server.port, clients)) == 2 * 5
+        listeners = server_ends(server.port, "LISTEN")
         if how == "quit":
             server.helper.send("quit")
         end = server.helper.finish()
@@ -286,7 +289,8 @@ def test_the_end_leaves_nothing(model: str, linking: str, how: str) -> None:
         assert end == {"type": "end", "samples_count": 5, "dropped_count": 0}
         assert session_members(server.pid) == {}
         assert all(is_closed_by_peer(connection) for connection in sockets)
-        assert remains_of(server.port) == [], "resets leave no FIN_WAIT2 and no TIME_WAIT"
+        assert remains_of_connections(server.port, clients) == [], "resets leave no FIN_WAIT2 and no TIME_WAIT"
+        assert not set(listeners) & set(server_ends(server.port, "LISTEN"))
 
 
 @pytest.mark.parametrize(("model", "linking"), BUILDS)

@@ -58,7 +58,8 @@ def launch(server: str, block: int, per_s: float, arm: str = "article", **facts:
         "overflows_count": 0,
         "timeouts_count": 0,
         "forks_count": 0,
-        "idle_forks_count": 0 if server.startswith("apache") else None,
+        "began_count": 0 if server.startswith("apache") else None,
+        "idle_forks_count": None,
         "new_processes_count": 0,
     }
     return Samples(key, block, {}, usual | facts)

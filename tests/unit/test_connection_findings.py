@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 from c10k_probe.experiments._connection_findings import (
     CLOSING,
+    EVENT_MODELS,
     MEMORY,
     MOST,
     MOST_RATIO,
     RATIO,
     REACHED,
+    THE_FOUR,
+    WORKER_MODELS,
     Most,
     Reached,
     findings,
@@ -18,6 +21,7 @@ from c10k_probe.experiments._connection_findings import (
 from made_connections import around, row, stopped, trials
 
 from c10k_probe.experiment import Finding, FlatRow
+from c10k_probe.servers import MODELS, REAL_SERVERS
 from c10k_probe.stats import Interval
 
 
@@ -127,3 +131,10 @@ def test_what_was_held_before_the_server_died_was_reached() -> None:
     assert "it was killed at 15,275 connections" in reached.note
     other = found([*rows, row("epoll", 20_000, block=1)], REACHED)["epoll, used"]
     assert other.value is not None and other.value.middle == 15_000
+
+
+def test_every_model_either_gives_each_connection_a_worker_or_is_driven_by_events() -> None:
+    assert sorted((*WORKER_MODELS, *EVENT_MODELS)) == sorted((*MODELS, *REAL_SERVERS))
+    assert {"fork", "prefork", "thread", "thread-pool", "python-forking", "apache-prefork-php"} <= set(WORKER_MODELS)
+    assert {"epoll", "epoll-inherited", "epoll-passed", "epoll-await", "epoll-pool", "uvloop"} <= set(EVENT_MODELS)
+    assert set(THE_FOUR) <= set(EVENT_MODELS)

@@ -184,11 +184,13 @@ def test_the_live_table_draws_and_gives_the_terminal_back(height: int) -> None:
 
 
 def test_the_live_table_is_drawn_seldom() -> None:
-    """With a clock that stands still nothing is drawn between the start and the end."""
+    """With a clock that stands still nothing is drawn between the first cell and the end."""
     stream = io.StringIO()
     table = LiveTable(Console(file=stream, width=80, height=24, force_terminal=True))
     table._clock = Clock(lambda: 5.0)
     table.handle(started(MockExperiment()))
+    table.handle(CellStarted(Cell({"cell": "first"}), 0, 0.0))
+    assert "first" in stream.getvalue()
     before = stream.tell()
     for number in range(100):
         table.handle(CellStarted(Cell({"cell": "a"}), number, number / 100))

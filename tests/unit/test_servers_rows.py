@@ -242,19 +242,26 @@ def test_counts_decide_without_intervals() -> None:
     }
     forking = verdicts_of(
         [
-            launch(APACHE, 0, 1000, forks_count=10_300, idle_forks_count=200),
+            launch(APACHE, 0, 1000, began_count=10_100, forks_count=90_000),
             launch("nginx", 0, 1000, new_processes_count=3),
         ]
     )
     assert (forking["C01"].verdict, forking["C30"].verdict) == ("CONFIRMED", "REFUTED")
-    assert forking["C01"].evidence.startswith("10,300 began, 200 without a load, 10,000 requests: 1.0100 for each")
+    assert forking["C01"].evidence.startswith("10,100 began in Apache's tree, 10,000 requests: 1.0100 for each")
 
 
 def test_others_processes_are_not_apaches() -> None:
-    """What begins without a load as well is taken off; without that control nothing is judged."""
-    busy = launch(APACHE, 0, 1000, forks_count=9_600, idle_forks_count=9_500)
-    assert verdicts_of([busy])["C01"].verdict == "REFUTED"
-    unknown = launch(APACHE, 0, 1000, forks_count=9_600, idle_forks_count=None)
+    """What the kernel says began in its tree; else, as far as that can tell, what began on the whole machine."""
+    own = launch(APACHE, 0, 1000, began_count=100, forks_count=90_000)
+    assert verdicts_of([own])["C01"].verdict == "REFUTED", "the others are none of Apache's"
+    busy = launch(APACHE, 0, 1000, began_count=None, forks_count=9_600, idle_forks_count=9_500)
+    found = verdicts_of([busy])["C01"]
+    assert found.verdict == "REFUTED", "it cannot be more than on the whole machine"
+    assert found.evidence.startswith("9,600 began on the whole machine, 9,500 without a load, 10,000 requests: 0.0100")
+    many = launch(APACHE, 0, 1000, began_count=None, forks_count=9_600, idle_forks_count=0)
+    found = verdicts_of([many])["C01"]
+    assert (found.verdict, "would be CONFIRMED, but whose they were" in found.evidence) == ("INCONCLUSIVE", True)
+    unknown = launch(APACHE, 0, 1000, began_count=None, forks_count=9_600, idle_forks_count=None)
     assert verdicts_of([unknown])["C01"].verdict == NOT_MEASURED
 
 

@@ -219,7 +219,7 @@ def test_a_tree_in_two_halves_is_joined_by_flags(tmp_path: Path) -> None:
 def test_without_headers_the_package_is_named(tmp_path: Path) -> None:
     with pytest.raises(bcc_kernel.Unsupported, match="headers") as refused:
         bcc_kernel.find_headers("6.18.44", tmp_path)
-    assert refused.value.lift == "apt-get install linux-headers-generic"
+    assert refused.value.lift == "c10k-probe doctor --install"
 
 
 @pytest.mark.parametrize(
