@@ -46,13 +46,14 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
         assert (row["max_to_mean_ratio"] == "") == (len(shares) == 1)
         assert int(row["accepted_count"]) == sum(shares), "a connection for each"
         assert int(row["sparse_count"]) == 20
-        assert int(row["intended_count"]) >= 500, "as many as its p99 needs"
-        assert 0 < float(row["request_p50_ns"]) <= float(row["request_p99_ns"])
+        has_p99 = row["request_p99_ns"] != ""
+        assert has_p99 == (int(row["intended_count"]) >= 500), "there, but on a machine that gives a tenth of its CPU"
+        assert not has_p99 or 0 < float(row["request_p50_ns"]) <= float(row["request_p99_ns"])
         assert 0 < float(row["utilisation_pct"]) <= 101, "of the CPUs that the workers can have"
         if row["arm"] in BASES:
             assert (row["p99_over_single_ratio"], row["p99_reason"]) == ("", "")
         else:
-            assert (row["p99_over_single_ratio"] == "") == ("utilisation is" in row["p99_reason"])
+            assert (row["p99_over_single_ratio"] == "") == bool(row["p99_reason"])
         assert (row["binomial_ratio"] != "") <= (row["arm"] == "reuseport")
         if len(os.sched_getaffinity(0)) < 4 and len(shares) > 1:
             assert (row["speed_up_ratio"], row["speed_up_grade"]) == ("", "void")
@@ -69,6 +70,13 @@ def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
             assert max(shares) - min(shares) <= 1, "in turn"
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open loop that is not for a p99."""
+    monkeypatch.setattr(subject, "OPEN_COUNT", 20)
+
+
+@pytest.mark.usefixtures("few")
 def test_kept_connections_are_shared_too() -> None:
     ask = subject.Ask(CoresParameters(duration=100 * MS, concurrency=8, connections=60), "passed", W, "long", 1)
     launch = subject.measure(ask)
@@ -83,6 +91,7 @@ def workers_of(server: Server) -> set[int]:
     return {pid for pid in members if b".socket" in Path(f"/proc/{pid}/cmdline").read_bytes()} or members
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", ["passed", "node-cluster", "nginx-node", "nginx-tornado"])
 def test_a_worker_that_dies_fails_the_launch_and_nothing_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if ARMS[name].model.missing:
