@@ -27,7 +27,7 @@ _SPARSE_UTILISATION: Final = 0.1  # of one CPU, at most
 _SPARSE_S: Final = 0.2  # or ten connections
 _SPARSE_COUNT: Final = 10
 _LEAST_WORK_NS: Final = 300_000  # of a request, where the handler has less
-_MOST_SLOWED: Final = 10
+_MOST_SLOWED: Final = 4
 _PATIENCE_S: Final = 30.0  # for the sender to tell
 _NS_PER_S: Final = 1e9
 
@@ -55,7 +55,7 @@ class Ask:
 
     @property
     def longest_s(self) -> float:
-        """Of an open loop on a machine that has a tenth to give of what it should; p99 is then missing."""
+        """Of an open loop on a machine that has a quarter to give of what it should; with less p99 is missing."""
         work_s = max(self.parameters.work, _LEAST_WORK_NS) / _NS_PER_S
         return _MOST_SLOWED * OPEN_COUNT * work_s * 100 / self.parameters.utilisation
 

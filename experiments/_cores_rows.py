@@ -174,7 +174,7 @@ def _row(parameters: CoresParameters, found: Found, key: tuple[str, int, str], s
         utilisation_pct=_utilisation(launches),
         request_p50_ns=stats.interval_of_all(_floats(launches, "p50_ns"), seed),
         request_p99_ns=stats.interval_of_all(_floats(launches, "p99_ns"), seed),
-        **({} if is_base(name) else _over_single(launches, base, seed)),
+        **({} if is_base(name) else _over_single(launches, base, parameters.utilisation, seed)),
         **_of_workers(parameters, key, launches, seed),
         grade=grade.level,
         grade_reason=grade.reason,
@@ -230,7 +230,7 @@ def _chance(launches: Sequence[Samples], chances_count: float, workers_count: in
     return binomial_max_to_mean(chances_count, workers_count)
 
 
-def _over_single(launches: Sequence[Samples], base: Sequence[Samples], seed: int) -> dict[str, Any]:
+def _over_single(launches: Sequence[Samples], base: Sequence[Samples], asked_pct: int, seed: int) -> dict[str, Any]:
     """p99 over that of one process, or why there is none: at another utilisation it would say nothing."""
     ratio = _paired(launches, base, "p99_ns", seed)
     if ratio is None:
@@ -240,6 +240,8 @@ def _over_single(launches: Sequence[Samples], base: Sequence[Samples], seed: int
         return {"p99_reason": "the workers' CPU time could not be read"}
     if abs(own_pct - base_pct) > MOST_APART_PCT:
         return {"p99_reason": f"utilisation is {own_pct:.0f} %, that of one process {base_pct:.0f} %"}
+    if min(own_pct, base_pct) < asked_pct / 2:
+        return {"p99_reason": f"utilisation is {min(own_pct, base_pct):.0f} % for {asked_pct} %: others had the CPU"}
     return {"p99_over_single_ratio": ratio}
 
 

@@ -143,6 +143,8 @@ def test_p99_is_compared_at_equal_utilisation_or_not_at_all(facts: dict[str, Sca
     assert (found["passed"].p99_over_single_ratio, found["passed"].p99_reason) == (None, reason)
     assert verdict(found) == "INCONCLUSIVE", "fast, and nobody knows how late"
     assert made(3600.0, utilisation_pct=59.0)["passed"].p99_reason is None
+    robbed = [launch(arm, workers, 0, 1000.0, utilisation_pct=20.0) for arm, workers in (("epoll", 1), ("passed", W))]
+    assert rows(PARAMETERS, robbed, 1)[1].p99_reason == "utilisation is 20 % for 50 %: others had the CPU"
 
 
 def test_p99_has_an_interval_over_launches_and_is_empty_where_one_has_none() -> None:
