@@ -108,7 +108,7 @@ class CoresParameters(Parameters):
         quick=150 * MS,
     )
     utilisation: int = parameter(
-        50, "Rate of the open loop, in percent of what the closed one reached.", minimum=1, maximum=95
+        50, "Rate of the open loop, in percent of what the closed one reached.", minimum=10, maximum=95
     )
 
 
