@@ -267,7 +267,7 @@ class Verdict:
     rule: str
     verdict: str
     evidence: str
-    is_measured: bool = True  # False: settled by reading, which noise cannot change
+    is_measured: bool = True  # False: noise cannot change it: settled by reading, or by what noise cannot do
 
     def capped(self, doubt: str) -> Verdict:
         """This verdict of a noisy or unfinished run: a finding becomes INCONCLUSIVE, with the doubt in the evidence."""

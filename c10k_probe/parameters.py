@@ -19,7 +19,8 @@ class Option:
 
     ``dimension``: a key of ``units.SCALES``, text, flag, or amount, which is a count or a percentage of another number.
     ``words``: stand for themselves where else a quantity is written.
-    ``ranges``: ``A..B`` stands for A, the steps 1, 3, 10, 30 ... between, and B.
+    ``ranges``: ``A..B`` stands for A, the steps 1, 3, 10, 30 ... between, and B; with ``doubles`` the steps are powers
+    of two.
     """
 
     help: str
@@ -29,6 +30,7 @@ class Option:
     choices: tuple[str, ...] = ()
     many: bool = False
     ranges: bool = False
+    doubles: bool = False
     quick: object = None
     words: tuple[str, ...] = ()
 
@@ -75,7 +77,15 @@ def _parse_part(name: str, option: Option, text: str) -> list[str | int]:
     low, high = int(_parse_one(name, option, first)), int(_parse_one(name, option, last))
     if low > high:
         raise UsageError(f"{option_name(name)}: {text!r} runs backwards; write the smaller end first")
-    return list(decades(low, high))
+    return list(doublings(low, high) if option.doubles else decades(low, high))
+
+
+def doublings(low: int, high: int) -> Iterator[int]:
+    """``low``, the powers of two between, and ``high``."""
+    yield low
+    yield from (1 << power for power in range(high.bit_length()) if low < 1 << power < high)
+    if high > low:
+        yield high
 
 
 def decades(low: int, high: int) -> Iterator[int]:

@@ -11,12 +11,17 @@ from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, REFERENCE_MODELS, ServerModel
 from c10k_probe.servers.node_cluster import NGINX_NODE, NODE_ALONE, NODE_CLUSTER
+from c10k_probe.servers.tornado import NGINX_TORNADO, TORNADO_ALONE
 
 US: Final = 1000
 MS: Final = 1000 * US
 S: Final = 1000 * MS
 SHORT, LONG = "short", "long"
 FEWEST_CPUS: Final = 4  # of C51's rule
+OPEN_COUNT: Final = 625  # requests of an open loop: a p99 needs 500, five standard deviations less
+_WARM_UP_S: Final = 0.1
+_SPARSE_S: Final = 0.2
+_START_S: Final = {"epoll": 0.05, "node": 0.3, "tornado": 0.6}
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,18 @@ class Arm:
     """One way to use several cores. base: the same handler in one process, whose speed-up is 1 by definition.
 
     is_hashed: the kernel chooses a worker by a hash of addresses, so that shares are binomial. has_master: its first
-    process serves nobody.
+    process serves nobody. has_front: one more process stands before the workers, and is counted with them.
     """
 
     model: ServerModel
     base: str
     is_hashed: bool = False
     has_master: bool = True
+    has_front: bool = False
+
+    def busy_cpus_count(self, workers_count: int, server_cpus_count: int) -> int:
+        """CPUs that its workers, and who stands before them, can have at once."""
+        return min(workers_count + self.has_front, server_cpus_count)
 
 
 def _c(name: str, *, is_hashed: bool = False, has_master: bool = True) -> Arm:
@@ -45,7 +55,9 @@ ARMS: Final[Mapping[str, Arm]] = {
     "passed": _c("epoll-passed"),
     "node": Arm(NODE_ALONE, "node", has_master=False),
     "node-cluster": Arm(NODE_CLUSTER, "node"),
-    "nginx-node": Arm(NGINX_NODE, "node"),
+    "nginx-node": Arm(NGINX_NODE, "node", has_front=True),
+    "tornado": Arm(TORNADO_ALONE, "tornado", has_master=False),
+    "nginx-tornado": Arm(NGINX_TORNADO, "tornado", has_front=True),
 }
 OF_C: Final = tuple(name for name, arm in ARMS.items() if arm.base == "epoll")
 
@@ -61,11 +73,12 @@ class CoresParameters(Parameters):
 
     workers: tuple[int, ...] = parameter(
         (4,),
-        "Processes with an event loop each, comma-separated or A..B.",
+        "Processes with an event loop each, comma-separated; A..B: and the powers of two between.",
         minimum=1,
         maximum=1024,
         many=True,
         ranges=True,
+        doubles=True,
     )
     arm: tuple[str, ...] = parameter(
         tuple(ARMS),
@@ -78,20 +91,24 @@ class CoresParameters(Parameters):
         (SHORT, LONG), "A connection for each request, or kept ones.", choices=(SHORT, LONG), many=True
     )
     work: int = parameter(
-        MS, "CPU time of the handler for a request.", dimension="duration", minimum=10 * US, maximum=100 * MS
+        200 * US,
+        "CPU time of the handler for a request; the open loops, and so the run, take as many times longer.",
+        dimension="duration",
+        minimum=10 * US,
+        maximum=100 * MS,
     )
     connections: int = parameter(1000, "Kept connections of the open loop.", minimum=1, maximum=20_000, quick=200)
     concurrency: int = parameter(32, "Requests at once of the closed loop.", minimum=1, maximum=1000)
     duration: int = parameter(
-        300 * MS,
-        "Length of the closed and of the open loop of a launch; p99 needs 500 requests over all launches.",
+        200 * MS,
+        f"Length of the closed loop of a launch; the open one lasts as long, and for {OPEN_COUNT} requests.",
         dimension="duration",
         minimum=100 * MS,
         maximum=600 * S,
-        quick=200 * MS,
+        quick=150 * MS,
     )
     utilisation: int = parameter(
-        50, "Rate of the open loop, in percent of what the closed one reached.", minimum=1, maximum=95
+        50, "Rate of the open loop, in percent of what the closed one reached.", minimum=10, maximum=95
     )
 
 
@@ -120,10 +137,12 @@ def _cell(parameters: CoresParameters, name: str, workers_count: int, load: str)
     connections_count = max(parameters.connections if load == LONG else 0, 2 * parameters.concurrency)
     needs = arm.model.fixed.plus(arm.model.per_connection.plus(CLIENT_END).times(connections_count))
     each = Needs(descriptors_count=8, system_descriptors_count=8, tasks_count=1, memory_bytes=1 << 20)
-    if arm.base == "node":
+    if arm.base != "epoll":
         each = Needs(descriptors_count=8, system_descriptors_count=64, tasks_count=16, memory_bytes=50 << 20)
     own = Needs(descriptors_count=64, system_descriptors_count=128)
-    weight = 2 * parameters.duration / S + (1.0 if arm.base == "node" else 0.4)
+    open_s = OPEN_COUNT * parameters.work / S / (parameters.utilisation / 100)  # of one CPU
+    weight = _START_S[arm.base] + _WARM_UP_S + parameters.duration / S + max(parameters.duration / S, open_s)
+    weight += _SPARSE_S if load == SHORT else 0.0
     return Cell(
         {"arm": name, "workers_count": workers_count, "load": load},
         needs.plus(each.times(workers_count)).plus(own),

@@ -15,17 +15,20 @@ from c10k_probe.load.open_loop import OpenLoop, Sender
 from c10k_probe.observe import processes, tree
 from c10k_probe.observe.procfs import PROC
 from c10k_probe.servers import RealServer, Server, ServerOptions
-from c10k_probe.servers.node_cluster import WORK_PATH, shares
+from c10k_probe.servers.behind_nginx import WORK_PATH, shares
 
-from ._cores_design import ARMS, LONG, Arm, CoresParameters
+from ._cores_design import ARMS, LONG, OPEN_COUNT, Arm, CoresParameters
 
 _TIMEOUT_S: Final = 10.0
 _WARM_UP_S: Final = 0.1
 _WARM_UPS_COUNT: Final = 50
 _SPARSE_PER_S: Final = 100.0  # at most: each connection is to find every worker asleep
 _SPARSE_UTILISATION: Final = 0.1  # of one CPU, at most
-_SPARSE_S: Final = 0.3  # or ten connections
+_SPARSE_S: Final = 0.2  # or ten connections
 _SPARSE_COUNT: Final = 10
+_LEAST_WORK_NS: Final = 300_000  # of a request, where the handler has less
+_MOST_SLOWED: Final = 4
+_PATIENCE_S: Final = 30.0  # for the sender to tell
 _NS_PER_S: Final = 1e9
 
 
@@ -46,9 +49,15 @@ class Ask:
 
     def sender(self, server: Server, connections_count: int) -> Sender:
         """A client with so many connections."""
-        path = WORK_PATH.format(ns=self.parameters.work) if self.arm.base == "node" else "/"
+        path = WORK_PATH.format(ns=self.parameters.work) if self.arm.base != "epoll" else "/"
         keep_alive = self.load == LONG
         return Sender(server.port, connections_count, keep_alive=keep_alive, timeout_s=_TIMEOUT_S, path=path)
+
+    @property
+    def longest_s(self) -> float:
+        """Of an open loop on a machine that has a quarter to give of what it should; with less p99 is missing."""
+        work_s = max(self.parameters.work, _LEAST_WORK_NS) / _NS_PER_S
+        return _MOST_SLOWED * OPEN_COUNT * work_s * 100 / self.parameters.utilisation
 
     @property
     def duration_s(self) -> float:
@@ -77,7 +86,13 @@ class _Reading:
 def measure(ask: Ask) -> Launch:
     """One launch. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
     # the timing of requests, which --work-cpu-ns brings with it, costs the same in every arm of C
-    options = ServerOptions(protocol="http", workers_count=ask.workers_count, work_cpu_ns=ask.parameters.work)
+    connections_count = ask.parameters.connections if ask.load == LONG else 2 * ask.parameters.concurrency
+    options = ServerOptions(
+        protocol="http",
+        workers_count=ask.workers_count,
+        work_cpu_ns=ask.parameters.work,
+        capacity_count=2 * connections_count if ask.arm.has_front else None,  # one to a worker for each of a client
+    )
     if ask.arm.model.missing:
         raise native.HelperUnsupported(ask.arm.model.missing)
     with ask.arm.model.start(options) as server, _telling_of_death(ask, server):
@@ -85,9 +100,10 @@ def measure(ask: Ask) -> Launch:
         rate_per_s = float(facts["throughput_per_s"] or 0) * ask.parameters.utilisation / 100
         if rate_per_s <= 0:
             raise native.HelperError(f"{ask.name} answered nothing in the closed loop")
-        connections_count = ask.parameters.connections if ask.load == LONG else 2 * ask.parameters.concurrency
-        sent, before, after = _open(ask, server, connections_count, rate_per_s)
-        facts |= _open_facts(sent, before, after) | _sparse(ask, server)
+        sent, before, after, worked_s = _open(ask, server, connections_count, rate_per_s)
+        busy_cpus_count = ask.arm.busy_cpus_count(ask.workers_count, len(server.cpus))
+        facts |= _open_facts(sent, before, after, None if worked_s is None else worked_s / busy_cpus_count)
+        facts |= _sparse(ask, server)
         facts |= {"cpus_count": len(os.sched_getaffinity(0)), "server_cpus_count": len(server.cpus)}
     worker_requests = [now - old for now, old in zip(after.requests, before.requests, strict=True)]
     return Launch([value for value in sent.latency_ns if value >= 0], worker_requests, facts)
@@ -140,15 +156,25 @@ def _warm_up(ask: Ask, sender: Sender) -> None:
     raise native.HelperError(f"{ask.name} answered nothing within {_WARM_UPS_COUNT * _WARM_UP_S:g} s")
 
 
-def _open(ask: Ask, server: Server, connections_count: int, rate_per_s: float) -> tuple[OpenLoop, _Reading, _Reading]:
-    """At a share of that, by chance as users come."""
+def _open(
+    ask: Ask, server: Server, connections_count: int, rate_per_s: float
+) -> tuple[OpenLoop, _Reading, _Reading, float | None]:
+    """At a share of that, by chance as users come, with as many as a p99 needs; CPU time of the workers meanwhile, s.
+
+    That of opening the kept connections before it, and of closing them, is not in it.
+    """
     server.wait_until_idle()
+    duration_s = max(ask.duration_s, min(OPEN_COUNT / rate_per_s, ask.longest_s))
     before = _read(ask, server, is_first=True)
     with ask.sender(server, connections_count) as sender:
-        sent = sender.send(rate_per_s, ask.duration_s, ask.seed, arrivals="poisson")
+        sender.begin_send(rate_per_s, duration_s, ask.seed, arrivals="poisson")
+        began_s = _workers(ask, server).cpu_run_s
+        sent = sender.finish_send(duration_s + _TIMEOUT_S + _PATIENCE_S)
+        ended_s = _workers(ask, server).cpu_run_s
     server.wait_until_idle()
     _refuse_own(sent.own_failure)
-    return sent, before, _read(ask, server, is_first=False)
+    worked_s = None if began_s is None or ended_s is None else ended_s - began_s
+    return sent, before, _read(ask, server, is_first=False), worked_s
 
 
 def _sparse(ask: Ask, server: Server) -> dict[str, Scalar]:
@@ -179,11 +205,17 @@ def _refuse_own(failure: str) -> None:
 def _read(ask: Ask, server: Server, *, is_first: bool) -> _Reading:
     """To be asked for counts wakes workers of Node.js: they are asked before the first switches and after the last."""
     requests = _requests(ask, server) if is_first else []
-    pids = tree.session_pids(server.session, PROC)
-    serving = [pid for pid in pids if pid != server.session] if ask.arm.has_master else pids
-    every, workers = (tree.read_processes(members, memory=False) for members in (pids, serving))
+    every, workers = tree.read_tree(server.session, memory=False), _workers(ask, server)
     requests = requests or _requests(ask, server)
     return _Reading(every.voluntary_switches_count, workers.voluntary_switches_count, requests)
+
+
+def _workers(ask: Ask, server: Server) -> tree.TreeReading:
+    """Of all processes that serve, and of one that stands before them."""
+    pids = tree.session_pids(server.session, PROC)
+    return tree.read_processes(
+        [pid for pid in pids if pid != server.session] if ask.arm.has_master else pids, memory=False
+    )
 
 
 def _requests(ask: Ask, server: Server) -> list[int]:
@@ -198,9 +230,13 @@ def _each(before: int | None, after: int | None, count: int) -> float | None:
     return None if before is None or after is None or not count else (after - before) / count
 
 
-def _open_facts(sent: OpenLoop, before: _Reading, after: _Reading) -> dict[str, Scalar]:
+def _open_facts(sent: OpenLoop, before: _Reading, after: _Reading, worked_s: float | None) -> dict[str, Scalar]:
+    """worked_s: CPU time of each CPU that the workers could have."""
     opened_count = sent.opened_connections_count
     return {
+        "p50_ns": sent.quantile_ns(0.5),
+        "p99_ns": sent.quantile_ns(0.99),
+        "utilisation_pct": None if worked_s is None else 100 * worked_s * _NS_PER_S / sent.taken_ns,
         "intended_count": sent.intended_count,
         "open_failed_count": sent.intended_count - sent.answered_count,
         "accepted_count": opened_count,

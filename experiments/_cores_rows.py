@@ -13,6 +13,7 @@ from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, es
 
 from ._cores_design import ARMS, LONG, SHORT, CoresParameters, is_base, too_few_cpus
 
+MOST_APART_PCT: Final = 10.0  # points of utilisation between two whose p99 is compared
 BUSY_PCT: Final = 80.0  # of the client, of one CPU: above it the client was the limit
 _PARTS: Final = {
     "closed": "closed_count",
@@ -48,9 +49,18 @@ class CoresRow(Row):
     failed_count: int | None = column("requests without a right answer, over all launches")
     intended_count: int | None = column("open loop: requests that were planned, over all launches")
     accepted_count: int | None = column("open loop: connections, over all launches")
-    request_p50_ns: float | None = column("open loop: median latency from the intended moment, of all launches")
-    request_p99_ns: float | None = column("open loop: 99th percentile of the same, of all launches")
-    p99_over_single_ratio: float | None = column("p99 over that of one process, at the same share of its own capacity")
+    work_ns: int | None = column("CPU time of the handler for a request")
+    utilisation_pct: float | None = column("open loop: CPU time of the workers, of what their CPUs could give")
+    request_p50_ns: stats.Interval | None = estimate(
+        "request_p50_ns", "open loop: median latency from the intended moment"
+    )
+    request_p99_ns: stats.Interval | None = estimate(
+        "request_p99_ns", "open loop: 99th percentile of the same; what had no answer took for ever"
+    )
+    p99_over_single_ratio: stats.Interval | None = estimate(
+        "p99_over_single_ratio", "p99 over that of one process, at the same share of its own capacity"
+    )
+    p99_reason: str | None = column("why p99 cannot be compared with that of one process")
     worker_shares: str | None = column("open loop: requests of each worker, first launch, the most first")
     max_to_mean_ratio: stats.Interval | None = estimate(
         "max_to_mean_ratio", "open loop: requests of the busiest worker over the mean"
@@ -108,19 +118,32 @@ def rows(parameters: CoresParameters, samples: Sequence[Samples], seed: int) -> 
 
 
 def findings(parameters: CoresParameters, samples: Sequence[Samples], seed: int) -> list[Finding]:
-    """Why there is no speed-up, once for each reason, and of which arms; nothing where all have one."""
+    """Why there is no speed-up, or no p99 to compare, once for each reason, and of which arms; whether workers wait.
+
+    Nothing where all is there.
+    """
     made = rows(parameters, samples, seed)
+    several = [row for row in made if not is_base(row.arm)]
+    crowded = [row for row in several if row.workers_count > (row.server_cpus_count or 0)]
+    found = _reasons(several, "speed-up", "speed_up_ratio", "speed_up_reason", "; shares and wake-ups stand")
+    if crowded:
+        most = max(crowded, key=lambda row: row.workers_count)
+        cpus = "1 CPU" if most.server_cpus_count == 1 else f"{most.server_cpus_count} CPUs"
+        found.append(Finding("workers", "workers_count", None, f"{most.workers_count} take turns on {cpus}"))
+    return [*found, *_reasons(several, "p99 over single", "p99_over_single_ratio", "p99_reason", "")]
+
+
+def _reasons(several: Sequence[CoresRow], what: str, name: str, reason_of: str, rest: str) -> list[Finding]:
     reasons: dict[str, list[str]] = {}
-    for row in made:
-        if row.speed_up_reason:
-            reasons.setdefault(row.speed_up_reason, []).append(f"{row.arm} ×{row.workers_count}")
-    every_count = sum(not is_base(row.arm) for row in made)
+    for row in several:
+        if reason := getattr(row, reason_of):
+            reasons.setdefault(reason, []).append(f"{row.arm} ×{row.workers_count}")
     return [
         Finding(
-            "speed-up" if len(arms) == every_count else f"speed-up of {', '.join(dict.fromkeys(arms))}",
-            "speed_up_ratio",
+            what if len(arms) == len(several) else f"{what} of {', '.join(dict.fromkeys(arms))}",
+            name,
             None,
-            f"void: {reason}; shares and wake-ups stand",
+            f"void: {reason}{rest}",
         )
         for reason, arms in reasons.items()
     ]
@@ -132,7 +155,6 @@ def _row(parameters: CoresParameters, found: Found, key: tuple[str, int, str], s
     throughput = stats.interval_of_all(_floats(launches, "throughput_per_s"), seed)
     failed_count = sum(_sum(launches, f"{part}_failed_count") for part in _PARTS)
     client_pct = stats.median_of_known(_floats(launches, "closed_client_pct"))
-    p50, p99, _ = _latencies(launches)
     grade = _grade(throughput, launches)
     return CoresRow(
         arm=name,
@@ -148,9 +170,11 @@ def _row(parameters: CoresParameters, found: Found, key: tuple[str, int, str], s
         failed_count=failed_count,
         intended_count=_sum(launches, "intended_count"),
         accepted_count=_sum(launches, "accepted_count"),
-        request_p50_ns=p50,
-        request_p99_ns=p99,
-        p99_over_single_ratio=_over(p99, _latencies(base)[1]),
+        work_ns=parameters.work,
+        utilisation_pct=_utilisation(launches),
+        request_p50_ns=stats.interval_of_all(_floats(launches, "p50_ns"), seed),
+        request_p99_ns=stats.interval_of_all(_floats(launches, "p99_ns"), seed),
+        **({} if is_base(name) else _over_single(launches, base, parameters.utilisation, seed)),
         **_of_workers(parameters, key, launches, seed),
         grade=grade.level,
         grade_reason=grade.reason,
@@ -166,8 +190,8 @@ def _speed_up(
     why = too_few_cpus(_int(launches, "cpus_count"), _int(launches, "server_cpus_count"), workers_count)
     busiest_pct = max((float(value or 0) for value in _floats([*launches, *base], "closed_client_pct")), default=0.0)
     if not why and busiest_pct > BUSY_PCT:
-        why = f"the client used {busiest_pct:.0f} % of its CPU and may have been the limit"
-    ratio = stats.paired_ratio(_by_block(launches), _by_block(base), seed) if base else None
+        why = f"the client used {busiest_pct:.0f} % of its CPU, and may be the limit; a longer --work asks less of it"
+    ratio = _paired(launches, base, "throughput_per_s", seed)
     if why or ratio is None:
         return {"speed_up_grade": "void", "speed_up_reason": why or "one process was not measured"}
     each = [None if end is None else end / workers_count for end in (ratio.low, ratio.high)]
@@ -206,9 +230,23 @@ def _chance(launches: Sequence[Samples], chances_count: float, workers_count: in
     return binomial_max_to_mean(chances_count, workers_count)
 
 
-def _latencies(launches: Sequence[Samples]) -> tuple[float | None, float | None, int]:
-    pooled = [float(value) for item in launches for value in item.values["latency_ns"]]
-    return stats.quantile(pooled, 0.5), stats.quantile(pooled, 0.99), len(pooled)
+def _over_single(launches: Sequence[Samples], base: Sequence[Samples], asked_pct: int, seed: int) -> dict[str, Any]:
+    """p99 over that of one process, or why there is none: at another utilisation it would say nothing."""
+    ratio = _paired(launches, base, "p99_ns", seed)
+    if ratio is None:
+        return {"p99_reason": "one process was not measured, or a p99 is missing"}
+    own_pct, base_pct = _utilisation(launches), _utilisation(base)
+    if own_pct is None or base_pct is None:
+        return {"p99_reason": "the workers' CPU time could not be read"}
+    if abs(own_pct - base_pct) > MOST_APART_PCT:
+        return {"p99_reason": f"utilisation is {own_pct:.0f} %, that of one process {base_pct:.0f} %"}
+    if min(own_pct, base_pct) < asked_pct / 2:
+        return {"p99_reason": f"utilisation is {min(own_pct, base_pct):.0f} % for {asked_pct} %: others had the CPU"}
+    return {"p99_over_single_ratio": ratio}
+
+
+def _utilisation(launches: Sequence[Samples]) -> float | None:
+    return stats.median_of_known(_floats(launches, "utilisation_pct"))
 
 
 def _grade(throughput: stats.Interval | None, launches: Sequence[Samples]) -> stats.Grade:
@@ -233,12 +271,13 @@ def _int(launches: Sequence[Samples], name: str) -> int:
     return int(launches[0].facts[name] or 0)
 
 
-def _by_block(launches: Sequence[Samples]) -> dict[int, list[float]]:
-    return {item.block: [float(item.facts["throughput_per_s"] or 0)] for item in launches}
-
-
-def _over(value: float | None, base: float | None) -> float | None:
-    return None if value is None or not base else value / base
+def _paired(launches: Sequence[Samples], base: Sequence[Samples], name: str, seed: int) -> stats.Interval | None:
+    """The ratio of this fact, by blocks in which both have it."""
+    above, below = (
+        {item.block: [float(item.facts[name] or 0)] for item in of_arm if item.facts.get(name) is not None}
+        for of_arm in (launches, base)
+    )
+    return stats.paired_ratio(above, below, seed)
 
 
 _WORKERS, _OPEN = "shares and wake-ups", "at equal utilisation"
@@ -249,9 +288,10 @@ VIEWS = (
     View("speed-up is", "speed_up_grade"),
     View("CPU/request", "cpu_per_request_ns", "cpu_per_request_lo_ns", "cpu_per_request_hi_ns", priority=3),
     View("client", "client_cpu_pct", priority=3),
-    View("p50", "request_p50_ns", group=_OPEN),
-    View("p99", "request_p99_ns", group=_OPEN),
-    View("over single", "p99_over_single_ratio", group=_OPEN),
+    View("utilisation", "utilisation_pct", group=_OPEN),
+    View("p50", "request_p50_ns", "request_p50_lo_ns", "request_p50_hi_ns", group=_OPEN, priority=2),
+    View("p99", "request_p99_ns", "request_p99_lo_ns", "request_p99_hi_ns", group=_OPEN),
+    View("over single", "p99_over_single_ratio", "p99_over_single_lo_ratio", "p99_over_single_hi_ratio", group=_OPEN),
     View("failed", "failed_count", group=_OPEN),
     View("max/mean", "max_to_mean_ratio", "max_to_mean_lo_ratio", "max_to_mean_hi_ratio", group=_WORKERS),
     View("by chance", "binomial_ratio", group=_WORKERS),
@@ -287,7 +327,15 @@ CHARTS = (
         where=(("load", SHORT),),
         at_end=True,
     ),
-    Chart("p99", "p99 at an equal share of capacity", "arm", "request_p99_ns", series=_LINES),
+    Chart(
+        "p99",
+        "p99 at an equal share of capacity",
+        "arm",
+        "request_p99_ns",
+        "request_p99_lo_ns",
+        "request_p99_hi_ns",
+        series=_LINES,
+    ),
     Chart(
         "throughput",
         "Right answers a second, closed loop",

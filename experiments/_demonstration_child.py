@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -58,6 +59,14 @@ class Child:
         if run_s is None:
             raise native.HelperError(f"the CPU time of {self._name} cannot be read from /proc")
         return round(run_s * 1e9)
+
+    def waited_ns(self) -> int:
+        """How long threads of the program were ready and had no CPU so far, by the scheduler's account."""
+        found_ns = 0
+        for tid in processes.walk_threads(tree.session_pids(self._guarded.pid, PROC)):
+            with contextlib.suppress(OSError):  # it has ended
+                found_ns += int((PROC / str(tid) / "schedstat").read_bytes().split()[1])
+        return found_ns
 
     def settle(self) -> int:
         """Wait until it takes no CPU, or for 10 s; its CPU time then, ns. Start-up is over."""

@@ -16,20 +16,39 @@ hold_s = int(sys.argv[1]) / 1e9
 
 def say(kind, **fields):
     print(json.dumps({"type": kind, **fields}), flush=True)
+
+def disturbed_ns():  # what others took, at most: this thread ready without a CPU, and steal of all CPUs
+    with open("/proc/thread-self/schedstat") as ready, open("/proc/stat") as cpus:
+        return int(ready.read().split()[1]) + 10_000_000 * int(cpus.readline().split()[8])
 """
 PYTHON_DEADLOCK: Final = (
     _PYTHON_HEAD
     + """
-async def take(first, second):
-    async with first:
-        await asyncio.sleep(0)  # the other one's turn
-        async with second:
-            pass
+holder_of, wanted_by = {}, {}
+
+async def take(task, name):
+    wanted_by[task] = name
+    await locks[name].acquire()
+    holder_of[name] = task
+    del wanted_by[task]
+
+async def work(task, first, second):
+    await take(task, first)
+    await asyncio.sleep(0)  # the other one's turn
+    await take(task, second)
+    locks[second].release()
+    locks[first].release()
+
+def tell():
+    say("waits", waits=[[task, name, holder_of[name]] for task, name in wanted_by.items()])
 
 async def main():
-    one, two = asyncio.Lock(), asyncio.Lock()
+    global locks
+    locks = {"lock 1": asyncio.Lock(), "lock 2": asyncio.Lock()}
+    order = list(locks)
     say("began")
-    await asyncio.gather(take(one, two), take(one, two) if is_careful else take(two, one))
+    asyncio.get_running_loop().call_later(0.01, tell)
+    await asyncio.gather(work("task 1", *order), work("task 2", *(order if is_careful else order[::-1])))
     say("done")
 
 asyncio.run(main())
@@ -71,10 +90,11 @@ async def late():
 async def main():
     before = max([await late() for _ in range(100)])
     say("began")
+    disturbed = disturbed_ns()
     timer = asyncio.ensure_future(late())
     await asyncio.sleep(0)  # it is set
     time.sleep(hold_s)
-    say("delay", before_ns=before, delay_ns=await timer)
+    say("delay", before_ns=before, delay_ns=await timer, disturbed_ns=disturbed_ns() - disturbed)
 
 asyncio.run(main())
 """
@@ -112,6 +132,9 @@ const fs = require("fs");
 const hold = Number(process.argv[2]) / 1e6, isCareful = process.argv[process.argv.length - 1] === "on";
 const now = () => process.hrtime.bigint();
 const say = (type, fields) => fs.writeSync(1, JSON.stringify({ type, ...fields }) + "\\n");
+const words = (path) => fs.readFileSync(path, "utf8").split(/\\s+/);
+// what others took, at most: this thread ready without a CPU, and steal of all CPUs
+const disturbed = () => Number(words("/proc/thread-self/schedstat")[1]) + 1e7 * Number(words("/proc/stat")[8]);
 """
 NODE_DEADLOCK: Final = (
     _NODE_HEAD
@@ -125,17 +148,30 @@ class Mutex {
         return before.then(() => release);
     }
 }
-async function work(first, second) {
-    const releaseFirst = await first.take();
+const mutexes = { "mutex 1": new Mutex(), "mutex 2": new Mutex() };
+const holderOf = {}, wantedBy = {};
+async function take(task, name) {
+    wantedBy[task] = name;
+    const release = await mutexes[name].take();
+    holderOf[name] = task;
+    delete wantedBy[task];
+    return release;
+}
+async function work(task, first, second) {
+    const releaseFirst = await take(task, first);
     await new Promise(setImmediate);  // the other one's turn
-    const releaseSecond = await second.take();
+    const releaseSecond = await take(task, second);
     releaseSecond();
     releaseFirst();
 }
+const tell = () => {
+    say("waits", { waits: Object.entries(wantedBy).map(([task, name]) => [task, name, holderOf[name]]) });
+};
 require("net").createServer().listen(0, "127.0.0.1", async () => {  // a server, as which it does not end by itself
-    const one = new Mutex(), two = new Mutex();
+    const order = Object.keys(mutexes);
     say("began");
-    await Promise.all([work(one, two), isCareful ? work(one, two) : work(two, one)]);
+    setTimeout(tell, 10);
+    await Promise.all([work("task 1", ...order), work("task 2", ...(isCareful ? order : order.reverse()))]);
     say("done");
     process.exit();
 });
@@ -149,12 +185,12 @@ const histogram = require("perf_hooks").monitorEventLoopDelay({ resolution: 1 })
 const subject = SUBJECT;
 histogram.enable();
 setTimeout(() => {
-    const before = histogram.max;
+    const before = histogram.max, taken = disturbed();
     const due = now() + 1000000n;
     setTimeout(() => {
-        const late = now() - due;
+        const late = Number(now() - due), disturbed_ns = disturbed() - taken;
         setTimeout(() => {
-            say("delay", { before_ns: before, delay_ns: histogram.max, late_ns: Number(late) });
+            say("delay", { before_ns: before, delay_ns: histogram.max, late_ns: late, disturbed_ns });
             process.exit();
         }, 10);
     }, 1);

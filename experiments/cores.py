@@ -6,18 +6,21 @@ shared, how many sleepers does a connection wake, and what becomes of the longes
 Arms. epoll, node: one process. inherited: one listener in the epoll of every worker, level-triggered, which wakes all
 that wait. exclusive: the same with EPOLLEXCLUSIVE. reuseport: a listener for each worker, chosen by a hash. passed: a
 master accepts and passes descriptors in turn (SCM_RIGHTS). All in C with one handler, which spins ``--work`` of its
-thread's CPU time. node-cluster: Node's cluster, in turn. nginx-node: nginx before W processes of Node.js.
+thread's CPU time. node, tornado: one process. node-cluster: Node's cluster, in turn. nginx-node, nginx-tornado: nginx
+before W such processes, to which it gives requests in turn.
 
 A launch is a fresh server under these loads. Closed loop of ``--concurrency`` requests at once: throughput, and from it
 the speed-up over one process. Open loop at ``--utilisation`` percent of that very launch's throughput, Poisson, so that
-each arm is as busy as every other: latency from the intended moment, shares. short: a connection for each request;
-long: ``--connections`` kept ones. For short ones also a sparse loop, 100 a second, so far apart that every worker
+each arm is as busy as every other, for as many requests as the p99 of one launch needs: latency from the intended
+moment, shares. How busy the workers were is measured; where that is more than 10 points from one process's, the machine
+had less to give in one of the loops, and no p99 is compared. short: a connection for each request; long:
+``--connections`` kept ones. For short ones also a sparse loop, 100 a second, so far apart that every worker
 sleeps when a connection comes: wake-ups, the herd. Under load there are fewer, since few sleep; that is shown too.
 
 Timed: the windows of the loops. Not timed: starting, 100 ms of warm-up, what is still answered after a window. Clock:
 CLOCK_MONOTONIC in the client; CPU time from schedstat. Wake-ups are voluntary context switches of the workers, of all
 their threads, over connections: those of Node.js also wake for their own ends, so they compare with node's. Behind
-nginx the one that nginx has is counted with them.
+nginx the one that nginx has is counted with them, in utilisation too.
 
 Known bias: client and server share the machine. The client has a CPU of its own; with fewer than 4 CPUs, or more
 workers than CPUs left, a speed-up would only tell that, and is void. Shares and wake-ups stand. max/mean is above 1 by

@@ -1,13 +1,13 @@
 /*
- * server_model_epoll_pool.c - an event loop for all connections, and a pool of threads that do the work of requests with
- * blocking calls: the way of libuv's file operations and of asyncio's run_in_executor. With more requests under way
+ * server_model_epoll_pool.c - an event loop for all connections, and a pool of threads that do the work of requests
+ * with blocking calls: the way of libuv's file operations and of asyncio's run_in_executor. With more requests under way
  * than threads the next ones wait in the queue, and their connections cost no more than idle ones.
- * Sources: epoll(7), eventfd(2), pthread_cond_wait(3), pthread_timedjoin_np(3); libuv's documentation, "Thread pool work scheduling".
+ * Sources: epoll(7), eventfd(2), pthread_timedjoin_np(3); libuv's documentation, "Thread pool work scheduling".
  */
 #include "server_deferred.h"
+#include "server_pool.h"
 #include "server_work.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -23,45 +23,41 @@ struct result {
 };
 
 static struct {
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
     struct ticket_queue asked;
     struct result *results;
     size_t results_count, results_room;
-    size_t idle_count;
-    bool is_ending;
-} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+} work; /* under the pool's mutex */
 
-static pthread_t *threads;
 static int wake_fd = -1;
 
 /* ---- a thread ---- */
 
+static bool is_asked(void)
+{
+    return work.asked.count > 0;
+}
+
 static bool take(struct ticket *ticket)
 {
-    CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
-    pool.idle_count++;
-    while (pool.asked.count == 0 && !pool.is_ending) {
-        CHECK_PTHREAD(pthread_cond_wait(&pool.changed, &pool.mutex));
-    }
-    pool.idle_count--;
+    pool_lock();
+    pool_wait(is_asked);
     const bool is_there = !pool.is_ending;
     if (is_there) {
-        *ticket = ticket_take(&pool.asked);
+        *ticket = ticket_take(&work.asked);
     }
-    CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
+    pool_unlock();
     return is_there;
 }
 
 static void give_back(struct result result)
 {
-    CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
-    if (pool.results_count == pool.results_room) {
-        pool.results_room = pool.results_room == 0 ? 256 : 2 * pool.results_room;
-        pool.results = CHECK_POINTER(reallocarray(pool.results, pool.results_room, sizeof pool.results[0]));
+    pool_lock();
+    if (work.results_count == work.results_room) {
+        work.results_room = work.results_room == 0 ? 256 : 2 * work.results_room;
+        work.results = CHECK_POINTER(reallocarray(work.results, work.results_room, sizeof work.results[0]));
     }
-    pool.results[pool.results_count++] = result;
-    CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
+    work.results[work.results_count++] = result;
+    pool_unlock();
     (void)eventfd_write(wake_fd, 1);
 }
 
@@ -79,10 +75,10 @@ static void *thread_main(void *argument)
 
 static void begin(struct ticket ticket)
 {
-    CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
-    ticket_put(&pool.asked, ticket);
-    CHECK_PTHREAD(pthread_cond_signal(&pool.changed));
-    CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
+    pool_lock();
+    ticket_put(&work.asked, ticket);
+    pool_wake_one();
+    pool_unlock();
 }
 
 static bool on_event(int fd, uint32_t events)
@@ -93,12 +89,12 @@ static bool on_event(int fd, uint32_t events)
     }
     eventfd_t ignored;
     (void)eventfd_read(wake_fd, &ignored);
-    CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
-    struct result *results = pool.results;
-    const size_t count = pool.results_count;
-    pool.results = NULL;
-    pool.results_count = pool.results_room = 0;
-    CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
+    pool_lock();
+    struct result *results = work.results;
+    const size_t count = work.results_count;
+    work.results = NULL;
+    work.results_count = work.results_room = 0;
+    pool_unlock();
     for (size_t i = 0; i < count; i++) {
         deferred_waited(results[i].ticket, results[i].waited_ns);
         deferred_done(results[i].ticket, results[i].status);
@@ -109,28 +105,6 @@ static bool on_event(int fd, uint32_t events)
 
 /* ---- life ---- */
 
-static bool is_everyone_idle(void)
-{
-    CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
-    const bool is_it = pool.idle_count == (size_t)server.workers_count;
-    CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
-    return is_it;
-}
-
-static void start_threads(void)
-{
-    pthread_attr_t attributes;
-    CHECK_PTHREAD(pthread_attr_init(&attributes));
-    if (server.stack_bytes > 0) {
-        CHECK_PTHREAD(pthread_attr_setstacksize(&attributes, (size_t)server.stack_bytes));
-    }
-    threads = CHECK_POINTER(calloc((size_t)server.workers_count, sizeof threads[0]));
-    for (int64_t i = 0; i < server.workers_count; i++) {
-        CHECK_PTHREAD(pthread_create(&threads[i], &attributes, thread_main, NULL));
-    }
-    CHECK_PTHREAD(pthread_attr_destroy(&attributes));
-}
-
 static void prepare(void)
 {
     static const struct deferred_way way = {.begin = begin, .on_event = on_event};
@@ -138,8 +112,7 @@ static void prepare(void)
         server.workers_count = DEFAULT_WORKERS_COUNT;
     }
     wake_fd = (int)CHECK(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
-    start_threads();
-    (void)server_wait_until(is_everyone_idle);
+    pool_start(thread_main);
     deferred_prepare(&way);
     CHECK(deferred_watch(EPOLL_CTL_ADD, wake_fd, EPOLLIN) ? 0 : -1);
 }
@@ -151,20 +124,19 @@ static void join_threads(void)
     CHECK(clock_gettime(CLOCK_REALTIME, &until));
     until.tv_sec++; /* patience, not expectation */
     for (int64_t i = 0; i < server.workers_count; i++) {
-        const int number = pthread_timedjoin_np(threads[i], NULL, &until);
+        const int number = pthread_timedjoin_np(pool.threads[i], NULL, &until);
         if (number != ETIMEDOUT) {
             CHECK_PTHREAD(number);
         }
     }
-    free(threads);
+    free(pool.threads);
 }
 
 static void stop(void)
 {
-    CHECK_PTHREAD(pthread_mutex_lock(&pool.mutex));
-    pool.is_ending = true;
-    CHECK_PTHREAD(pthread_cond_broadcast(&pool.changed));
-    CHECK_PTHREAD(pthread_mutex_unlock(&pool.mutex));
+    pool_lock();
+    pool_end();
+    pool_unlock();
     backend_abandon_all();
     join_threads();
     deferred_stop();

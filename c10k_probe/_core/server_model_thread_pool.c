@@ -3,12 +3,11 @@
  * time, its buffer on its stack. The main thread accepts and puts what it accepts into a queue.
  *
  * With more connections than threads the next ones wait in the queue, accepted and without an answer, until a thread
- * is free: the wall of this model, which is told. Sources: pthread_create(3), pthread_cond_wait(3), eventfd(2).
+ * is free: the wall of this model, which is told. Source: eventfd(2).
  */
-#include "server.h"
+#include "server_pool.h"
 
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -19,15 +18,10 @@ enum { QUEUE_ROOM_LEAST = 256 };
 
 /* Accepted connections that no thread has taken yet: a ring of `room` places. */
 static struct {
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
     int *fds;
     size_t first, count, room;
-    size_t idle_count; /* threads that wait for one */
-    bool is_ending;
-} queue = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+} queue; /* under the pool's mutex */
 
-static pthread_t *threads;
 static int wake_fd = -1; /* an eventfd: a connection has closed while accepting was paused */
 
 /* ---- the queue, under its mutex ---- */
@@ -68,20 +62,21 @@ static int take(void)
 
 /* ---- a thread ---- */
 
+static bool is_waiting(void)
+{
+    return queue.count > 0;
+}
+
 /* -1: it is over. */
 static int wait_for_connection(void)
 {
     int fd = -1;
-    CHECK_PTHREAD(pthread_mutex_lock(&queue.mutex));
-    queue.idle_count++;
-    while (queue.count == 0 && !queue.is_ending) {
-        CHECK_PTHREAD(pthread_cond_wait(&queue.changed, &queue.mutex));
-    }
-    queue.idle_count--;
+    pool_lock();
+    pool_wait(is_waiting);
     if (queue.count > 0) {
         fd = take();
     }
-    CHECK_PTHREAD(pthread_mutex_unlock(&queue.mutex));
+    pool_unlock();
     return fd;
 }
 
@@ -100,37 +95,13 @@ static void *thread_main(void *argument)
 
 /* ---- the main thread ---- */
 
-static bool is_everyone_idle(void)
-{
-    CHECK_PTHREAD(pthread_mutex_lock(&queue.mutex));
-    const bool is_it = queue.idle_count == (size_t)server.workers_count;
-    CHECK_PTHREAD(pthread_mutex_unlock(&queue.mutex));
-    return is_it;
-}
-
-static void start_threads(void)
-{
-    pthread_attr_t attributes;
-    CHECK_PTHREAD(pthread_attr_init(&attributes));
-    if (server.stack_bytes > 0) {
-        CHECK_PTHREAD(pthread_attr_setstacksize(&attributes, (size_t)server.stack_bytes));
-    }
-    threads = CHECK_POINTER(calloc((size_t)server.workers_count, sizeof threads[0]));
-    for (int64_t i = 0; i < server.workers_count; i++) {
-        CHECK_PTHREAD(pthread_create(&threads[i], &attributes, thread_main, NULL));
-    }
-    CHECK_PTHREAD(pthread_attr_destroy(&attributes));
-}
-
-/* Threads that still start are not busy: nobody must be told so. */
 static void prepare(void)
 {
     wake_fd = (int)CHECK(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     if (server.workers_count == 0) {
         server.workers_count = SERVER_POOL_COUNT;
     }
-    start_threads();
-    (void)server_wait_until(is_everyone_idle);
+    pool_start(thread_main);
 }
 
 static void tell_that_it_waits(void)
@@ -143,13 +114,13 @@ static void tell_that_it_waits(void)
 
 static void serve(int fd)
 {
-    CHECK_PTHREAD(pthread_mutex_lock(&queue.mutex));
-    const bool is_put = put(fd), has_to_wait = queue.count > queue.idle_count;
+    pool_lock();
+    const bool is_put = put(fd), has_to_wait = queue.count > pool.idle_count;
     if (is_put) {
         server_count_opened();
-        CHECK_PTHREAD(pthread_cond_signal(&queue.changed));
+        pool_wake_one();
     }
-    CHECK_PTHREAD(pthread_mutex_unlock(&queue.mutex));
+    pool_unlock();
     if (!is_put) {
         server_refuse(fd, "reallocarray", ENOMEM);
     } else if (has_to_wait) {
@@ -167,16 +138,15 @@ static void loop(void)
 static void close_waiting(void)
 {
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-    CHECK_PTHREAD(pthread_mutex_lock(&queue.mutex));
-    queue.is_ending = true;
+    pool_lock();
     while (queue.count > 0) {
         const int fd = take();
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         close(fd);
         server_count_closed();
     }
-    CHECK_PTHREAD(pthread_cond_broadcast(&queue.changed));
-    CHECK_PTHREAD(pthread_mutex_unlock(&queue.mutex));
+    pool_end();
+    pool_unlock();
 }
 
 /* Threads that do not let go of their connection end with the process. */
@@ -187,9 +157,9 @@ static void stop(void)
         return;
     }
     for (int64_t i = 0; i < server.workers_count; i++) {
-        CHECK_PTHREAD(pthread_join(threads[i], NULL));
+        CHECK_PTHREAD(pthread_join(pool.threads[i], NULL));
     }
-    free(threads);
+    free(pool.threads);
     free(queue.fds);
 }
 

@@ -61,8 +61,12 @@ void worker_epoll_serve(int fd)
     server_count_opened();
 }
 
+/* One that was passed is open in the master for a moment longer, and as long stays in the epoll (epoll(7), Q6). */
 static void close_connection(int fd)
 {
+    if (take != accept_batch) {
+        (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    }
     close(fd);
     server_count_closed();
 }

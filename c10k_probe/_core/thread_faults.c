@@ -3,8 +3,8 @@
  *
  * --fault lost-update: two threads add to one counter, reading and writing it in two steps. `updates` tells how many
  * additions were made and how many are missing; it goes on for --rounds at most, until one is.
- * --fault lock-order: two threads take two mutexes in opposite order, each when the other has its first. `taken` tells
- * that both have theirs; nothing follows it.
+ * --fault lock-order: two threads take two mutexes in opposite order, each when the other has its first. `waits` tells
+ * of each what it is about to wait for, and who has that; nothing follows it.
  * --care on: the same with a mutex around the addition, with one order for both: nothing is lost, and it ends.
  *
  * A data race is undefined behaviour in C (C17 5.1.2.4): `volatile` only keeps the compiler from making one addition of
@@ -23,6 +23,7 @@ static int64_t fault, is_careful, updates_count = 1000000, rounds_count = 100;
 static volatile int64_t counter;
 static pthread_mutex_t mutexes[THREADS_COUNT] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
 static pthread_barrier_t together;
+static int holder_of[THREADS_COUNT], wanted_by[THREADS_COUNT]; /* thread by mutex, mutex by thread */
 
 static void wait_for_the_other(void)
 {
@@ -45,14 +46,26 @@ static void *add(void *unused)
     return unused;
 }
 
+static void tell_waits(void)
+{
+    emit_part("{\"type\":\"waits\",\"waits\":[");
+    for (int i = 0; i < THREADS_COUNT; i++) {
+        emit_part("%s[\"thread %d\",\"mutex %d\",\"thread %d\"]", i > 0 ? "," : "", i + 1, wanted_by[i] + 1,
+                  holder_of[wanted_by[i]] + 1);
+    }
+    emit("]}");
+}
+
 static void *take_both(void *number)
 {
-    const int first = is_careful ? 0 : (int)(intptr_t)number;
+    const int self = (int)(intptr_t)number, first = is_careful ? 0 : self;
     CHECK_PTHREAD(pthread_mutex_lock(&mutexes[first]));
     if (!is_careful) {
+        holder_of[first] = self;
+        wanted_by[self] = 1 - first;
         wait_for_the_other();
         if (first == 0) {
-            emit("{\"type\":\"taken\"}");
+            tell_waits();
         }
     }
     CHECK_PTHREAD(pthread_mutex_lock(&mutexes[1 - first]));

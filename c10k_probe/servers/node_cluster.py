@@ -1,30 +1,23 @@
 """Node.js on several cores: its cluster module, and nginx in front of as many processes; and one process beside them.
 
-One program in all three. ``/spin/NS`` spins so many ns of the process's CPU time before it answers; ``/worker/N`` tells
-``[connections, requests]`` of worker N, itself not counted. In the cluster the primary accepts and passes connections
-in turn (``cluster.SCHED_RR``); a worker that ends ends the server, with a line that says so. nginx gives requests to
-the processes in turn, over kept connections to a socket of each.
+One program in all three, with the paths of ``behind_nginx``. In the cluster the primary accepts and passes connections
+in turn (``cluster.SCHED_RR``); a worker that ends ends the server, with a line that says so.
 
-Sources: Node.js documentation of cluster, process (cpuUsage, process.send); nginx's documentation of
-ngx_http_upstream_module (keepalive), ngx_http_proxy_module.
+Sources: Node.js documentation of cluster, process (cpuUsage, process.send).
 """
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
-from c10k_probe import native
 from c10k_probe.limits import Needs
-from c10k_probe.servers import nginx
+from c10k_probe.servers import behind_nginx
+from c10k_probe.servers.behind_nginx import DEFAULT_COUNT
 from c10k_probe.servers.guarded import Recipe
-from c10k_probe.servers.real import BODY, Place, RealModel, RealServer, find_parts
+from c10k_probe.servers.real import BODY, Place, RealModel, find_parts
 
-WORK_PATH: Final = "/spin/{ns}"
-_WORKER_PATH: Final = "/worker/{number}"
-_DEFAULT_COUNT: Final = 2
 _PROGRAM: Final = """\
 "use strict";
 const cluster = require("cluster"), http = require("http");
@@ -86,28 +79,6 @@ if (cluster.isWorker) {
     });
 }
 """
-_LOCATIONS: Final = """\
-location ~ ^/worker/(?<number>[0-9]+)$ { proxy_pass http://unix:{folder}/$number.socket:$uri; }
-        location / {
-            proxy_pass http://backends;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }"""
-_UPSTREAM: Final = """\
-upstream backends {
-        SERVERS
-        keepalive 64;
-    }
-    server {"""
-_BEHIND: Final = """\
-for number in NUMBERS; do
-    NODE {folder}/server.js {folder}/$number.socket BACKLOG 0 || kill $$ &
-done
-for number in NUMBERS; do
-    until [ -S {folder}/$number.socket ]; do sleep 0.01; done
-done
-exec NGINX
-"""
 
 
 def _program() -> str:
@@ -124,32 +95,12 @@ def _recipe_alone(paths: Mapping[str, str], place: Place) -> Recipe:
 
 
 def _recipe_cluster(paths: Mapping[str, str], place: Place) -> Recipe:
-    return _recipe(place.workers_count or _DEFAULT_COUNT, paths, place)
+    return _recipe(place.workers_count or DEFAULT_COUNT, paths, place)
 
 
 def _recipe_nginx(paths: Mapping[str, str], place: Place) -> Recipe:
-    count = place.workers_count or _DEFAULT_COUNT
-    servers = "\n        ".join(f"server unix:{{folder}}/{number}.socket;" for number in range(count))
-    text = nginx.configuration(nginx.one_worker(place), _LOCATIONS)
-    text = text.replace("server {", _UPSTREAM.replace("SERVERS", servers), 1)
-    script = _BEHIND.replace("NUMBERS", " ".join(map(str, range(count))))
-    script = script.replace("BACKLOG", str(place.backlog_count)).replace("NODE", shlex.quote(paths["node"]))
-    script = script.replace("NGINX", " ".join(nginx.command(paths)))
-    files = {"server.js": _program(), "nginx.conf": text, "start": script}
-    return Recipe(("/bin/sh", "{folder}/start"), files)
-
-
-def shares(server: RealServer, workers_count: int) -> list[tuple[int, int]]:
-    """Connections and requests of each worker, as it counts them. Raises ``native.HelperError``."""
-    found = []
-    for number in range(workers_count):
-        page = server.look(_WORKER_PATH.format(number=number))
-        try:
-            accepted_count, requests_count = json.loads(page.body)
-        except ValueError:
-            raise native.HelperError(f"{server.name}: worker {number + 1} does not tell its counts") from None
-        found.append((int(accepted_count), int(requests_count)))
-    return found
+    worker = (paths["node"], "{folder}/server.js", behind_nginx.SOCKET, str(place.backlog_count), "0")
+    return behind_nginx.recipe(paths, place, worker, {"server.js": _program()}, is_own_user=False)
 
 
 _ONE_END: Final = Needs(descriptors_count=1, system_descriptors_count=1)
@@ -169,7 +120,7 @@ NODE_CLUSTER: Final = RealModel(
     find=find_parts("node"),
     recipe=_recipe_cluster,
     per_connection=_ONE_END,
-    fixed=_ONE_NODE.times(1 + _DEFAULT_COUNT),
+    fixed=_ONE_NODE.times(1 + DEFAULT_COUNT),
     takes=frozenset({"workers"}),
 )
 NGINX_NODE: Final = RealModel(
@@ -178,6 +129,6 @@ NGINX_NODE: Final = RealModel(
     find=find_parts("nginx", "node"),
     recipe=_recipe_nginx,
     per_connection=_ONE_END.times(2),
-    fixed=_ONE_NODE.times(1 + _DEFAULT_COUNT),
+    fixed=_ONE_NODE.times(1 + DEFAULT_COUNT),
     takes=frozenset({"workers", "capacity"}),
 )

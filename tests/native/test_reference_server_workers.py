@@ -10,7 +10,8 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,22 @@ def test_a_wall_of_all_workers_is_told_once(loops: Server) -> None:
     assert loops.status()["open_count"] == 1
     assert all(is_silent(connection) for connection in waiting)
     assert loops.helper.walls() == []
+
+
+def test_a_connection_that_the_master_still_has_is_closed_once(require_tool: Callable[[str], str]) -> None:
+    """It stays in the worker's epoll while any process has it open (epoll(7), Q6), and would be closed again."""
+    inject = ("-e", "trace=close", "-e", "inject=close:delay_enter=100000")  # µs
+    with Server("epoll-passed", "--workers", 1) as server:
+        command = [require_tool("strace"), "-p", str(server.pid), *inject]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            if "attached" not in (said := tracer.stderr.readline()):
+                cannot_run(f"strace cannot attach to a process: {said}")
+            server.connect_served()[0].close()
+            status = server.status()  # the master's answer comes after its close
+            tracer.terminate()
+            assert "DELAYED" in tracer.stderr.read()
+        assert (status["worker_accepted_count"], status["worker_open_count"]) == ([1], [0])
 
 
 def test_the_default_is_one_worker_for_each_cpu() -> None:

@@ -18,8 +18,9 @@ from c10k_probe.experiments._cores_rows import (
 )
 
 from c10k_probe.experiment import Samples, Scalar, flatten
+from c10k_probe.stats import Interval
 
-PARAMETERS = design.CoresParameters()
+PARAMETERS = design.CoresParameters(work=1_000_000)
 MS = 1_000_000
 W = 4
 
@@ -27,7 +28,7 @@ W = 4
 def launch(
     arm: str, workers_count: int, block: int, per_s: float, shares: tuple[int, ...] = (), **facts: Scalar
 ) -> Samples:
-    """A launch on eight CPUs whose latencies are 1..200 ms times ``latency``, short connections."""
+    """A launch on eight CPUs with p99 of 100 ms times ``latency``, short connections, handlers of 1 ms."""
     scale = float(facts.pop("latency", 1.0) or 0)
     usual: dict[str, Scalar] = {
         "throughput_per_s": per_s * (1 + block / 1000),
@@ -38,6 +39,9 @@ def launch(
         "closed_client_pct": 20.0,
         "cpu_per_request_ns": 1e6,
         "intended_count": 400,
+        "p50_ns": 10.0 * MS,
+        "p99_ns": 100.0 * MS * scale,
+        "utilisation_pct": 50.0,
         "accepted_count": 400,
         "sparse_count": 30,
         "wakeups": float(workers_count),
@@ -46,10 +50,7 @@ def launch(
         "cpus_count": 8,
         "server_cpus_count": 7,
     }
-    values = {
-        "latency_ns": [round(scale * MS * (1 + i % 200)) for i in range(400)],
-        "worker_requests": shares or (400 // workers_count,) * workers_count,
-    }
+    values = {"worker_requests": shares or (400 // workers_count,) * workers_count}
     return Samples({"arm": arm, "workers_count": workers_count, "load": "short"}, block, values, usual | facts)
 
 
@@ -73,7 +74,9 @@ def test_one_row_says_everything() -> None:
     assert (row.speed_up_grade, row.speed_up_reason, row.grade) == ("ok", None, "ok")
     assert (row.max_to_mean_ratio.middle, row.worker_shares) == (1.1, "110 100 100 90")
     assert (row.intended_count, row.accepted_count, row.failed_count, row.sparse_count) == (2000, 2000, 0, 150)
-    assert row.p99_over_single_ratio == 1.0
+    assert row.request_p99_ns == Interval(100.0 * MS, 100.0 * MS, 100.0 * MS)
+    assert row.p99_over_single_ratio == Interval(1.0, 1.0, 1.0)
+    assert (row.utilisation_pct, row.p99_reason, row.work_ns) == (50.0, None, MS)
     assert row.wakeups_per_accept_ratio is not None and row.wakeups_per_accept_ratio.middle == W
     assert row.binomial_ratio is None, "nothing is left to chance"
     single = made(3600.0)["epoll"]
@@ -127,6 +130,39 @@ def test_c51_follows_its_rule(per_s: float, shares: tuple[int, ...], latency: fl
     assert verdict(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"utilisation_pct": 61.0}, "utilisation is 61 %, that of one process 50 %"),
+        ({"utilisation_pct": None}, "the workers' CPU time could not be read"),
+        ({"p99_ns": None}, "one process was not measured, or a p99 is missing"),
+    ],
+)
+def test_p99_is_compared_at_equal_utilisation_or_not_at_all(facts: dict[str, Scalar], reason: str) -> None:
+    found = made(3600.0, **facts)
+    assert (found["passed"].p99_over_single_ratio, found["passed"].p99_reason) == (None, reason)
+    assert verdict(found) == "INCONCLUSIVE", "fast, and nobody knows how late"
+    assert made(3600.0, utilisation_pct=59.0)["passed"].p99_reason is None
+    robbed = [launch(arm, workers, 0, 1000.0, utilisation_pct=20.0) for arm, workers in (("epoll", 1), ("passed", W))]
+    assert rows(PARAMETERS, robbed, 1)[1].p99_reason == "utilisation is 20 % for 50 %: others had the CPU"
+
+
+def test_p99_has_an_interval_over_launches_and_is_empty_where_one_has_none() -> None:
+    samples = [launch("passed", W, block, 3600.0, latency=1 + block / 10) for block in range(5)]
+    p99 = rows(PARAMETERS, samples, 1)[0].request_p99_ns
+    assert p99 is not None and p99.low is not None and p99.high is not None
+    assert (p99.middle, p99.low < p99.middle < p99.high) == (120.0 * MS, True)
+    (row,) = rows(PARAMETERS, [*samples, launch("passed", W, 5, 3600.0, p99_ns=None)], 1)
+    assert row.request_p99_ns is None, "a part would pass for the whole"
+
+
+def test_a_handler_shorter_than_that_of_the_claim_refutes_nothing() -> None:
+    samples = [launch("epoll", 1, block, 1000.0) for block in range(5)]
+    samples += [launch("passed", W, block, 2800.0) for block in range(5)]
+    short = rows(design.CoresParameters(work=300_000), samples, 1)
+    assert verdict({row.arm: row for row in short}) == "INCONCLUSIVE"
+
+
 def test_an_arm_must_hold_under_every_load_and_one_arm_is_enough() -> None:
     good = made(3600.0)
     bad = made(2000.0, arm="inherited")
@@ -166,9 +202,12 @@ def test_why_there_is_no_speed_up_is_told_once() -> None:
     assert note.startswith("void: the client used 93 % of its CPU") and note.endswith("shares and wake-ups stand")
     two = {"cpus_count": 2, "server_cpus_count": 1}
     samples = [launch(arm, W, 0, 3600.0, **two) for arm in ("reuseport", "passed")]
-    (item,) = findings(PARAMETERS, [launch("epoll", 1, 0, 1000.0, **two), *samples], 1)
-    assert (item.subject, item.column, item.value) == ("speed-up", "speed_up_ratio", None)
-    assert "2 CPUs, 4 are needed" in item.note
+    samples += [launch("passed", 8, 0, 3600.0, utilisation_pct=70.0, **two)]
+    found = findings(PARAMETERS, [launch("epoll", 1, 0, 1000.0, **two), *samples], 1)
+    told_of_two = {item.subject: (item.column, item.value, item.note) for item in found}
+    assert told_of_two.keys() == {"speed-up", "workers", "p99 over single of passed ×8"}
+    assert "2 CPUs, 4 are needed" in told_of_two["speed-up"][2]
+    assert told_of_two["workers"] == ("workers_count", None, "8 take turns on 1 CPU")
 
 
 def test_rows_come_in_the_order_of_the_arms_not_of_the_draw() -> None:
@@ -221,6 +260,7 @@ def test_cells_bring_what_they_are_compared_with() -> None:
         ("passed", 2, "short"),
         ("passed", 4, "short"),
     ]
+    assert [key[1] for key in keys(arm=("nginx-tornado",), workers=(1, 2, 4))] == [1, 1, 2, 4], "Tornado alone, first"
     assert keys(arm=("nginx-node", "epoll"), workers=(3,)) == [
         ("node", 1, "short"),
         ("epoll", 1, "short"),

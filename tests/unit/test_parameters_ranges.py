@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -97,6 +98,14 @@ def test_every_range_ascends_from_end_to_end_in_steps_of_ten_thirds_at_most(low:
 def test_a_range_that_cannot_be_is_refused_with_its_rule(text: str, words: tuple[str, ...]) -> None:
     line = refusal(COUNTS, text)
     assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("1..4", (1, 2, 4)), ("1..8", (1, 2, 4, 8)), ("3..7", (3, 4, 7)), ("1..6,12", (1, 2, 4, 6, 12)), ("5..5", (5,))],
+)
+def test_a_range_may_double(text: str, values: tuple[int, ...]) -> None:
+    assert parse_option("workers", dataclasses.replace(COUNTS, doubles=True), text) == values
 
 
 def test_where_ranges_are_not_meant_dots_are_a_mistake() -> None:
