@@ -18,6 +18,7 @@ class Option:
     """How a parameter is written on the command line.
 
     ``dimension``: a key of ``units.SCALES``, text, flag, or amount, which is a count or a percentage of another number.
+    ``words``: stand for themselves where else a quantity is written.
     ``ranges``: ``A..B`` stands for A, the steps 1, 3, 10, 30 ... between, and B; with ``doubles`` the steps are powers
     of two.
     """
@@ -31,6 +32,7 @@ class Option:
     ranges: bool = False
     doubles: bool = False
     quick: object = None
+    words: tuple[str, ...] = ()
 
 
 def parameter(default: object, help: str, **rules: Any) -> Any:
@@ -123,7 +125,7 @@ def _parse_one(name: str, option: Option, text: str) -> str | int:
         if text not in option.choices:
             raise UsageError(f"{flag}: {text!r} is not known; choose from {', '.join(option.choices)}")
         return text
-    if option.dimension == "text":
+    if option.dimension == "text" or text in option.words:
         return text
     if option.dimension == "amount":
         return _parse_amount(flag, text)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import POOLS, REFERENCE_MODELS
+from c10k_probe.servers import ASKING_PYTHON_MODELS, POOLS, REFERENCE_MODELS, ServerModel, ServerOptions
 from c10k_probe.servers.backend import DELAYS, FAULTS
 
 MS: Final = 10**6
 S: Final = 10**9
 
-PLATEAU, SECOND, LIMIT, SURFACE, ONE_CPU, CALLS = "plateau", "second-user", "limit", "surface", "one-cpu", "calls"
-PARTS: Final = (PLATEAU, SECOND, LIMIT, SURFACE, ONE_CPU, CALLS)
-SHOWN: Final = ("epoll", "epoll-await", "epoll-pool", "prefork", "thread-pool", "thread", "fork")
-WITH_WORKERS: Final = (*POOLS, "epoll-pool")
+PLATEAU, OPEN, SECOND, LIMIT = "plateau", "open-loop", "second-user", "limit"
+SURFACE, ONE_CPU, CALLS = "surface", "one-cpu", "calls"
+PARTS: Final = (PLATEAU, OPEN, SECOND, LIMIT, SURFACE, ONE_CPU, CALLS)
+SERVED: Final[Mapping[str, ServerModel]] = {
+    **{
+        name: REFERENCE_MODELS[name]
+        for name in ("epoll", "epoll-await", "epoll-pool", "prefork", "thread-pool", "thread", "fork")
+    },
+    **ASKING_PYTHON_MODELS,
+}
+SHOWN: Final = tuple(SERVED)
+WITH_WORKERS: Final = (*POOLS, "epoll-pool", "asyncio-pool")
 """Models of which --workers are as many requests as they have under way at once."""
 
-WORKER_NEEDS: Final[Mapping[str, Needs]] = {**POOLS, "epoll-pool": POOLS["thread-pool"]}
+WORKER_NEEDS: Final[Mapping[str, Needs]] = {
+    **POOLS,
+    **dict.fromkeys(("epoll-pool", "asyncio-pool"), POOLS["thread-pool"]),
+}
+NEVER: Final = "never"  # instead of a delay
+OVERLOAD: Final = 1.5  # open-loop: requests offered for each worker
+FAULT_AFTER_COUNT: Final = 100
+NEVER_TIMEOUT_NS: Final = 100 * MS  # after which a server gives up a backend that hangs
+WARMUP_CYCLES: Final = 2
 SERVERS_COUNT: Final = 10  # second-user: trials of a launch, at once, each on a server of its own: they only wait
-AS_MANY_AS_COME: Final = ("epoll-await", "thread", "fork")
+AS_MANY_AS_COME: Final = ("epoll-await", "thread", "fork", "asyncio", "uvloop", "python-threading")
 PER_REQUEST: Final = "per request"
 SECOND_MODELS: Final = {
     "prefork": (1, 2, 8),
@@ -34,6 +50,9 @@ SECOND_MODELS: Final = {
     "fork": (0,),
     "epoll": (0,),
     "epoll-await": (0,),
+    "python-threading": (0,),
+    "asyncio-blocking": (0,),
+    "asyncio": (0,),
 }
 SECOND_HELD_NS: Final = S
 LIMIT_WORKERS: Final = 16
@@ -43,6 +62,7 @@ SURFACE_WORKERS: Final = 8
 SURFACE_DELAYS: Final = (0, MS, 10 * MS, 100 * MS)
 SURFACE_WORK: Final = (50_000, MS, 10 * MS)
 ONE_CPU_CONCURRENCY: Final = 32
+ONE_CPU_MORE: Final = 128
 ONE_CPU_WORK: Final = ((0, 0), (0, 100_000), (0, MS), (10 * MS, 0))  # backend's delay, CPU
 ONE_CPU_MODELS: Final = ("epoll", "epoll-await", "thread", "thread-pool", "prefork", "fork")
 CALL_NAMES: Final = ("read: data", "read: end", "read: signal", "write 1 KiB: fits", "write 16 MiB: reader")
@@ -53,32 +73,53 @@ class BlockingParameters(Parameters):
     """What may be chosen on the command line."""
 
     part: tuple[str, ...] = parameter(
-        (PLATEAU, CALLS),
-        "What to ask, comma-separated, or all: throughput against Little's law, what a second user waits for, time in "
-        "a worker above the limit, how long workers wait, requests for a CPU second, blocking calls alone.",
+        (PLATEAU, OPEN, CALLS),
+        "What to ask, comma-separated, or all: throughput against Little's law, in a closed and in an open loop, what "
+        "a second user waits for, time in a worker above the limit, how long workers wait, requests for a CPU second "
+        "and memory, blocking calls alone.",
         choices=PARTS,
         many=True,
     )
     model: tuple[str, ...] = parameter(
         ("epoll", "epoll-await", "prefork", "thread-pool"),
-        "Ways to serve for the plateau, comma-separated, or all.",
+        "Ways to serve for the plateau (those with workers for the open loop, too), comma-separated, or all.",
         choices=SHOWN,
         many=True,
         quick=("epoll", "epoll-await", "thread-pool"),
     )
-    delay: int = parameter(
-        50 * MS, "The backend's delay, or its mean.", dimension="duration", minimum=MS, maximum=10 * S, quick=20 * MS
+    delay: int | str = parameter(
+        50 * MS,
+        "The backend's delay in the plateau, or its mean; or never: it gives no answer.",
+        dimension="duration",
+        minimum=MS,
+        maximum=10 * S,
+        quick=20 * MS,
+        words=(NEVER,),
     )
     delay_kind: str = parameter(
         "fixed",
         "How it is spread: fixed, jittered (half of it to three halves), pareto (heavy-tailed).",
-        choices=tuple(kind for kind in DELAYS if kind != "never"),
+        choices=tuple(kind for kind in DELAYS if kind != NEVER),
     )
     workers: tuple[int, ...] = parameter(
-        (8, 128), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
+        (8, 64), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
     )
     concurrency: tuple[int, ...] = parameter(
-        (8, 32, 128), "Requests under way.", minimum=1, maximum=10_000, many=True, ranges=True, quick=(4, 64)
+        (8, 64),
+        "Requests under way in the plateau.",
+        minimum=1,
+        maximum=10_000,
+        many=True,
+        ranges=True,
+        quick=(4, 64),
+    )
+    open_delay: int = parameter(
+        100 * MS,
+        "The backend's delay in the open loop. The CPU must be able to answer 1.5 W/S: for 512 workers 500ms, for 4096 "
+        "4s.",
+        dimension="duration",
+        minimum=10 * MS,
+        maximum=10 * S,
     )
     keep_alive: str = parameter(
         "off",
@@ -87,11 +128,15 @@ class BlockingParameters(Parameters):
     )
     fault: str = parameter(
         "none",
-        "What the backend does wrong in the plateau, from question --fault-after on: it must show. "
-        "hang with --fault-after 0 never answers.",
+        "What the backend does wrong in the plateau, from question --fault-after on: it must show.",
         choices=FAULTS,
     )
-    fault_after: int = parameter(100, "How many questions it takes before --fault.", minimum=0, maximum=10**9)
+    fault_after: int | None = parameter(
+        None,
+        f"How many questions it takes before --fault; {FAULT_AFTER_COUNT} if not given.",
+        minimum=0,
+        maximum=10**9,
+    )
     cycles: int = parameter(
         6, "How long requests are counted, in delays of the backend; 300 ms at least.", minimum=2, maximum=1000, quick=5
     )
@@ -111,23 +156,6 @@ def workers_text(model: str, workers_count: int) -> str:
     return PER_REQUEST if model in AS_MANY_AS_COME else "1"
 
 
-def check(parameters: BlockingParameters) -> None:
-    """Raise ``UsageError`` for what cannot be measured together."""
-    if PLATEAU not in parameters.part:
-        for name, usual in (("delay_kind", "fixed"), ("keep_alive", "off"), ("fault", "none")):
-            if getattr(parameters, name) != usual:
-                option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option} is for the plateau alone; add plateau to --part, or leave {option} out")
-    if PLATEAU in parameters.part and parameters.keep_alive == "on" and set(parameters.model) & set(POOLS):
-        starved = [(w, c) for w in parameters.workers for c in parameters.concurrency if c > w]
-        if starved:
-            w, c = starved[0]
-            raise UsageError(
-                f"--keep-alive on: with {w} workers, {c - w} of {c} connections of a pool would never be served; "
-                "leave it off, or name only models and --concurrency that fit"
-            )
-
-
 @dataclass(frozen=True)
 class _Load:
     """A cell in the making. most_count: connections at its last step."""
@@ -135,7 +163,7 @@ class _Load:
     part: str
     model: str
     workers_count: int
-    delay_ns: int
+    delay_ns: int | str
     cpu_ns: int
     most_count: int
     weight: float
@@ -155,15 +183,15 @@ class _Load:
         """
         count = self.most_count
         # what a connection takes of epoll-await and thread is in per_connection, below
-        known = {"epoll-await": 0, "thread": count}
+        known = {"epoll-await": 0, **dict.fromkeys(("thread", "asyncio", "uvloop", "python-threading"), count)}
         needs = Needs(
             descriptors_count=64 + known.get(self.model, count + self.workers_count),
             system_descriptors_count=64 + 4 * count,
             memory_bytes=100 << 20,
         )
-        if self.model not in REFERENCE_MODELS:
+        if self.model not in SERVED:
             return needs
-        model = REFERENCE_MODELS[self.model]
+        model = SERVED[self.model]
         if self.model in WITH_WORKERS:
             own = Needs(tasks_count=1).plus(WORKER_NEEDS[self.model].times(self.workers_count))
         else:
@@ -173,14 +201,45 @@ class _Load:
 
 def _plateau(parameters: BlockingParameters) -> Iterator[_Load]:
     most_count = max(parameters.concurrency)
+    delay_ns = NEVER_TIMEOUT_NS if isinstance(parameters.delay, str) else parameters.delay
     for model in parameters.model:
         for workers_count in parameters.workers if model in WITH_WORKERS else (0,):
             weight = sum(
-                0.2 + 1.4 * window_s(parameters.delay, parameters.cycles) + count * parameters.delay / S / least
+                0.2 + 1.4 * window_s(delay_ns, parameters.cycles) + count * delay_ns / S / least
                 for count in parameters.concurrency
                 if (least := places(model, workers_count, count))
             )
             yield _Load(PLATEAU, model, workers_count, parameters.delay, 0, most_count, 0.3 + weight)
+
+
+def open_concurrencies(parameters: BlockingParameters, workers_count: int) -> tuple[int, ...]:
+    """Requests offered at a time, the arrivals' rate times the delay, to a pool of so many workers: more than it has,
+    where it was asked for, and as many as half of it cannot serve, where half of it was."""
+    asked = (workers_count / 2, workers_count)  # the lower load first
+    return tuple(max(int(count) + 1, round(OVERLOAD * count)) for count in asked if count in parameters.workers)
+
+
+def open_connections(parameters: BlockingParameters, workers_count: int, count: int) -> int:
+    """Connections that are open at once, at most: what comes beyond them waits at the sender.
+
+    Above the pool's places the accept queue takes the rest, but for its last quarter: a worker that has answered is not
+    back at once.
+    """
+    if count <= workers_count:
+        return count + 64 + 8 * math.isqrt(count)  # eight standard deviations of a Poisson process
+    all_count = round(count * (WARMUP_CYCLES + parameters.cycles) * 1.2) + 64
+    return min(all_count, workers_count + ServerOptions().backlog_count * 3 // 4)
+
+
+def _open(parameters: BlockingParameters) -> Iterator[_Load]:
+    counts = sorted({count for workers in parameters.workers for count in (workers, 2 * workers)})
+    for model in parameters.model:
+        for workers_count in counts if model in WITH_WORKERS else ():
+            offered = open_concurrencies(parameters, workers_count)
+            cycles = (parameters.cycles + WARMUP_CYCLES) * 1.5 * len(offered)
+            most_count = max(open_connections(parameters, workers_count, count) for count in offered)
+            weight = 0.5 + cycles * parameters.open_delay / S
+            yield _Load(OPEN, model, workers_count, parameters.open_delay, 0, most_count, weight)
 
 
 def window_s(delay_ns: int, cycles: int) -> float:
@@ -194,17 +253,29 @@ def _second_user() -> Iterator[_Load]:
             yield _Load(SECOND, model, workers_count, SECOND_HELD_NS, 0, 2, 2.5, SERVERS_COUNT)
 
 
+def one_cpu_concurrencies(model: str, workers_count: int, delay_ns: int) -> tuple[int, ...]:
+    """Requests under way; with a wait also four times as many, for the memory that each takes. A pool has a worker for
+    each."""
+    if model in POOLS:
+        return (workers_count,)
+    has_more = delay_ns > 0 and model in AS_MANY_AS_COME
+    return (ONE_CPU_CONCURRENCY, ONE_CPU_MORE) if has_more else (ONE_CPU_CONCURRENCY,)
+
+
 def _one_cpu() -> Iterator[_Load]:
     for model, (delay_ns, cpu_ns) in product(ONE_CPU_MODELS, ONE_CPU_WORK):
         if model != "epoll-await" or delay_ns > 0:
-            workers_count = ONE_CPU_CONCURRENCY if model in POOLS else 0
-            yield _Load(ONE_CPU, model, workers_count, delay_ns, cpu_ns, ONE_CPU_CONCURRENCY, 0.9)
+            pools = (ONE_CPU_CONCURRENCY, ONE_CPU_MORE) if delay_ns > 0 else (ONE_CPU_CONCURRENCY,)
+            for workers_count in pools if model in POOLS else (0,):
+                most_count = max(one_cpu_concurrencies(model, workers_count, delay_ns))
+                yield _Load(ONE_CPU, model, workers_count, delay_ns, cpu_ns, most_count, 0.9)
 
 
 def cells(parameters: BlockingParameters) -> Iterator[Cell]:
     """Every launch of the parts that were chosen; the concurrencies of one are its steps."""
     loads: dict[str, Iterable[_Load]] = {
         PLATEAU: _plateau(parameters),
+        OPEN: _open(parameters),
         SECOND: _second_user(),
         LIMIT: [_Load(LIMIT, "prefork", LIMIT_WORKERS, LIMIT_DELAY_NS, 0, max(LIMIT_CONCURRENCIES), 3)],
         SURFACE: (

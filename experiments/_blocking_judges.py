@@ -8,7 +8,9 @@ from typing import Final
 from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Made, Verdict
 from c10k_probe.units import format_column
 
-from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, ONE_CPU, PLATEAU, SECOND, SURFACE
+from ._blocking_cost import judge_c52
+from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, OPEN, PLATEAU, SECOND, SURFACE
+from ._blocking_told import number, of, text
 
 _SECOND_ADDED_NS: Final = 0.5e9
 _LIMIT_RATIO: Final = 1.2
@@ -16,23 +18,7 @@ _LINE_TOLERANCE: Final = 0.05
 _IDLE_CPU_PCT: Final = 50.0
 _GONE_RATIO: Final = 1 / 1.10  # the low end of what counts as the same, as everywhere
 _OFF_CPU_PCT, _WAITING_PCT = 90.0, 50.0
-_BY_CONNECTION: Final = ("prefork", "thread-pool", "thread", "fork")
-
-
-def _of(rows: Sequence[FlatRow], part: str) -> list[FlatRow]:
-    return [row for row in rows if row["part"] == part and row["status"] == "ok" and row["grade"] != "void"]
-
-
-def _number(row: FlatRow, name: str) -> float | None:
-    value = row[name]
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _text(name: str, row: FlatRow, low: str, high: str) -> str:
-    """With its interval, where there are launches enough for one."""
-    if row[low] is None or row[high] is None:
-        return f"{format_column(name, row[name])} (no interval)"
-    return f"{format_column(name, row[name])} [{format_column(low, row[low])}, {format_column(high, row[high])}]"
+_BY_CONNECTION: Final = ("prefork", "thread-pool", "thread", "fork", "python-threading")
 
 
 def _of_all(parts: Iterable[bool | None]) -> str:
@@ -45,7 +31,7 @@ def _of_all(parts: Iterable[bool | None]) -> str:
 
 def _above(row: FlatRow, low: str, high: str, bound: float) -> bool | None:
     """Whether the whole interval is at or above the bound; None: it is on both sides, or there is none."""
-    least, most = _number(row, low), _number(row, high)
+    least, most = number(row, low), number(row, high)
     if least is None or most is None:
         return None
     return True if least >= bound else False if most < bound else None
@@ -65,12 +51,12 @@ def judge_c02(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "end), REFUTED when by <0.5 s (high end), in every model with a process or thread for a connection; PARTLY "
         "when in some of them"
     )
-    found = _of(rows, SECOND)
+    found = of(rows, SECOND)
     free = [row for row in found if row["model"] in _BY_CONNECTION and row["workers"] != "1"]
     if not free:
         return Verdict("C02", restated, rule, NOT_MEASURED, "needs --part second-user")
     told = "; ".join(
-        f"{row['model']}, {_free_text(row)}: {_text('added_ns', row, 'added_lo_ns', 'added_hi_ns')}" for row in found
+        f"{row['model']}, {_free_text(row)}: {text('added_ns', row, 'added_lo_ns', 'added_hi_ns')}" for row in found
     )
     held = [_above(row, "added_lo_ns", "added_hi_ns", _SECOND_ADDED_NS) for row in free]
     return Verdict("C02", restated, rule, _of_all(held), told)
@@ -84,14 +70,14 @@ def judge_c04(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         f"{LIMIT_WORKERS} requests (low end) at every higher concurrency, REFUTED when it is less (high end), PARTLY "
         "when at some"
     )
-    found = {int(row["concurrency_count"] or 0): row for row in _of(rows, LIMIT)}
+    found = {int(row["concurrency_count"] or 0): row for row in of(rows, LIMIT)}
     above = [row for count, row in sorted(found.items()) if count > LIMIT_WORKERS]
     if not above or LIMIT_WORKERS not in found:  # all are over that one
         return Verdict("C04", restated, rule, NOT_MEASURED, "needs --part limit")
     names = ("in_worker_over_full_lo_ratio", "in_worker_over_full_hi_ratio")
     told = "; ".join(
         f"{row['concurrency_count']} requests: in worker {format_column('x_ns', row['in_worker_ns'])}, "
-        f"{_text('in_worker_over_full_ratio', row, *names)}, in queue {format_column('x_ns', row['queue_ns'])}"
+        f"{text('in_worker_over_full_ratio', row, *names)}, in queue {format_column('x_ns', row['queue_ns'])}"
         for row in above
     )
     return Verdict("C04", restated, rule, _of_all(_above(row, *names, _LIMIT_RATIO) for row in above), told)
@@ -102,20 +88,27 @@ def judge_c25(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     restated = "under many concurrent requests blocking I/O becomes the bottleneck"
     rule = (
         "P with more requests than workers a pool's throughput is W/S ±5 % (interval inside) at <50 % of a CPU, "
-        "N with as many workers as requests it is ≥1/1.10 of c/S (low end), c the requests under way; CONFIRMED "
-        "when both hold in every pool, PARTLY when some do"
+        "N with as many workers as requests it is ≥1/1.10 of c/S (low end), c the requests offered; CONFIRMED "
+        "when both hold in every pool of processes and of threads, PARTLY when some do; in an open loop, or in a "
+        "closed one where the run has no other"
     )
-    pools = [row for row in _of(rows, PLATEAU) if str(row["workers"]).isdigit() and row["model"] in _BY_CONNECTION]
-    pools = [row for row in pools if not row["backend_failed_count"]]  # what it does wrong is not the pool's
+    pools = _pools(rows, OPEN) or _pools(rows, PLATEAU)
     full = [row for row in pools if int(row["concurrency_count"] or 0) > int(str(row["workers"]))]
     enough = [row for row in pools if any(_is_twin(row, other) for other in full)]
     if not full or not enough:
-        needed = "needs --part plateau with --workers both below and at or above one --concurrency, no --fault"
+        needed = "needs --part open-loop with prefork or thread-pool; or --part plateau with --workers both below and "
+        needed += "at or above one --concurrency, no --fault"
         return Verdict("C25", restated, rule, NOT_MEASURED, needed)
     held = [_is_on_plateau(row) for row in full]
     gone = [_above(row, "of_line_lo_ratio", "of_line_hi_ratio", _GONE_RATIO) for row in enough]
     told = "; ".join(_plateau_text(row) for row in (*full, *enough))
     return Verdict("C25", restated, rule, _of_all([*held, *gone]), told)
+
+
+def _pools(rows: Sequence[FlatRow], part: str) -> list[FlatRow]:
+    """Rows of pools whose backend did nothing wrong: that would not be the pool's."""
+    pools = [row for row in of(rows, part) if str(row["workers"]).isdigit() and row["model"] in _BY_CONNECTION]
+    return [row for row in pools if not row["backend_failed_count"] and row["line_per_s"] is not None]
 
 
 def _is_twin(row: FlatRow, full: FlatRow) -> bool:
@@ -125,8 +118,8 @@ def _is_twin(row: FlatRow, full: FlatRow) -> bool:
 
 
 def _is_on_plateau(row: FlatRow) -> bool | None:
-    low, high = _number(row, "of_line_lo_ratio"), _number(row, "of_line_hi_ratio")
-    cpu = _number(row, "server_cpu_hi_pct")
+    low, high = number(row, "of_line_lo_ratio"), number(row, "of_line_hi_ratio")
+    cpu = number(row, "server_cpu_hi_pct")
     if low is None or high is None or cpu is None:
         return None
     if high < 1 - _LINE_TOLERANCE or low > 1 + _LINE_TOLERANCE or cpu >= _IDLE_CPU_PCT:
@@ -135,9 +128,11 @@ def _is_on_plateau(row: FlatRow) -> bool | None:
 
 
 def _plateau_text(row: FlatRow) -> str:
-    ratio = _text("of_line_ratio", row, "of_line_lo_ratio", "of_line_hi_ratio")
-    what = f"{row['model']} {row['workers']} workers, {row['concurrency_count']} requests"
-    return f"{what}: {ratio} of W/S, CPU {format_column('x_pct', row['server_cpu_pct'])}"
+    ratio = text("of_line_ratio", row, "of_line_lo_ratio", "of_line_hi_ratio")
+    loop = "offered" if row["part"] == OPEN else "requests"
+    what = f"{row['model']} {row['workers']} workers, {row['concurrency_count']} {loop}"
+    line = "W/S" if int(row["concurrency_count"] or 0) > int(str(row["workers"])) else "c/S"
+    return f"{what}: {ratio} of {line}, CPU {format_column('x_pct', row['server_cpu_pct'])}"
 
 
 def judge_c35(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -148,7 +143,7 @@ def judge_c35(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "them are asleep at a random look (low ends); CONFIRMED when every cell with a backend holds, REFUTED when "
         "none does, PARTLY when some do"
     )
-    cells = _of(rows, SURFACE)
+    cells = of(rows, SURFACE)
     if not cells:
         return Verdict("C35", restated, rule, NOT_MEASURED, "needs --part surface")
     held = {id(row): _waits(row) for row in cells}
@@ -158,12 +153,12 @@ def judge_c35(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         f"S/(S+CPU) {_share(row):.2f}"
         for row in cells
     )
-    verdict = _of_all(held[id(row)] for row in cells if _number(row, "delay_ns"))
+    verdict = _of_all(held[id(row)] for row in cells if number(row, "delay_ns"))
     return Verdict("C35", restated, rule, verdict, f"{told}; one worker alone breaks even at S = 9 CPU")
 
 
 def _share(row: FlatRow) -> float:
-    delay, work = _number(row, "delay_ns") or 0.0, _number(row, "cpu_ns") or 0.0
+    delay, work = number(row, "delay_ns") or 0.0, number(row, "cpu_ns") or 0.0
     return delay / (delay + work)
 
 
@@ -175,52 +170,6 @@ def _waits(row: FlatRow) -> bool | None:
     return False if False in parts else None if None in parts else True
 
 
-def judge_c52(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
-    """C52: does the event loop answer most for a second of CPU? Its memory is another experiment's part."""
-    restated = "an event-driven server is the best on one CPU and takes less memory"
-    rule = (
-        "R on one CPU the event server answers at least as many requests for a second of CPU time as each alternative "
-        "(intervals apart, or within 1 %), M it takes least memory for a connection; CONFIRMED when both hold, REFUTED "
-        "when one fails; this run measures R alone"
-    )
-    found = [row for row in _of(rows, ONE_CPU) if _number(row, "requests_lo_per_cpu_s") is not None]
-    loads = sorted({(int(row["delay_ns"] or 0), int(row["cpu_ns"] or 0)) for row in found})
-    parts = {load: _is_best(found, load) for load in loads}
-    if not any(part is not NOT_MEASURED for part in parts.values()):
-        return Verdict("C52", restated, rule, NOT_MEASURED, "needs --part one-cpu in five launches")
-    told = "; ".join(
-        f"wait {format_column('x_ns', delay)}, CPU {format_column('x_ns', work)}: {_best_text(found, (delay, work))}"
-        for delay, work in loads
-    )
-    verdict = "REFUTED" if False in parts.values() else "INCONCLUSIVE"
-    return Verdict("C52", restated, rule, verdict, f"R {told}; M is not part of this run: see connections")
-
-
-def _load(rows: Sequence[FlatRow], load: tuple[int, int]) -> tuple[FlatRow | None, list[FlatRow]]:
-    """(the event server, all others); where there is a wait, the event server is the one that awaits."""
-    name = "epoll-await" if load[0] else "epoll"
-    of_load = [row for row in rows if (row["delay_ns"], row["cpu_ns"]) == load]
-    event = next((row for row in of_load if row["model"] == name), None)
-    return event, [row for row in of_load if row["model"] not in ("epoll", "epoll-await")]
-
-
-def _is_best(rows: Sequence[FlatRow], load: tuple[int, int]) -> bool | str | None:
-    event, others = _load(rows, load)
-    if event is None or not others:
-        return NOT_MEASURED
-    low, high = _number(event, "requests_lo_per_cpu_s") or 0, _number(event, "requests_hi_per_cpu_s") or 0
-    if any((_number(other, "requests_lo_per_cpu_s") or 0) > high * 1.01 for other in others):
-        return False
-    return True if all(low >= 0.99 * (_number(other, "requests_hi_per_cpu_s") or 0) for other in others) else None
-
-
-def _best_text(rows: Sequence[FlatRow], load: tuple[int, int]) -> str:
-    event, others = _load(rows, load)
-    told = ([event] if event else []) + others
-    names = ("requests_lo_per_cpu_s", "requests_hi_per_cpu_s")
-    return ", ".join(f"{row['model']} {_text('requests_per_cpu_s', row, *names)}" for row in told)
-
-
 def judge_c58(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     """C58: does a read return only for data, an end or a signal, and a write only when somebody reads?"""
     restated = "a synchronous call blocks until the data have been transferred or it fails"
@@ -229,7 +178,7 @@ def judge_c58(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         "read; a write of 1 KiB returns before: CONFIRMED when the first four hold and the last does not, PARTLY when "
         "a write returns before its data were read"
     )
-    found = _of(rows, CALLS)
+    found = of(rows, CALLS)
     if len(found) < 5:
         return Verdict("C58", restated, rule, NOT_MEASURED, "needs --part calls")
     told = "; ".join(
@@ -240,7 +189,7 @@ def judge_c58(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     if any(row["failed_count"] for row in found):
         return Verdict("C58", restated, rule, "REFUTED", told)
     is_early = any(
-        row["after_ns"] is None and (_number(row, "blocked_ns") or 0) < int(row["delay_ns"] or 0) for row in found
+        row["after_ns"] is None and (number(row, "blocked_ns") or 0) < int(row["delay_ns"] or 0) for row in found
     )
     return Verdict("C58", restated, rule, "PARTLY" if is_early else "CONFIRMED", told)
 

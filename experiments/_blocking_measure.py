@@ -7,20 +7,22 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from c10k_probe.experiment import Cell, Samples, Scalar
 from c10k_probe.load import ClosedLoopReport, Sender
 from c10k_probe.observe import processes, tree
+from c10k_probe.observe.counters import Counters, read_counters
 from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
 from c10k_probe.observe.work import Work, read_work
-from c10k_probe.servers import REFERENCE_MODELS, Backend, Server, ServerOptions
+from c10k_probe.servers import Backend, Server, ServerOptions
 
-from ._blocking_design import WITH_WORKERS, S, places
+from ._blocking_design import NEVER, NEVER_TIMEOUT_NS, SERVED, WARMUP_CYCLES, WITH_WORKERS, S, places
 
 _SAMPLE_S: Final = 0.02
+_REQUESTS_PER_S: Final = 4000  # that two CPUs answer at least, each on a new connection
 _SAMPLED_TASKS: Final = 32
 _WAITING_STATES: Final = (b"S", b"D")
 _PATIENT_DELAYS: Final = 150  # more than the longest delay that a backend draws
@@ -30,7 +32,7 @@ _MOST_TIMEOUT_NS: Final = 60 * S
 
 @dataclass(frozen=True)
 class Ask:
-    """One load: ``delay_ns`` 0 stands for no backend."""
+    """One load: ``delay_ns`` 0 stands for no backend; with ``delay_kind`` never it is what a server waits in vain."""
 
     cell: Cell
     workers_count: int
@@ -60,7 +62,12 @@ class Watched:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, session: int, begins_s: float, ends_s: float, seed: int) -> None:
-        """Look 50 times a second at no more than 32 tasks drawn at random; then at the memory."""
+        """Look at what tasks do, then at the memory."""
+        self.look(session, begins_s, ends_s, seed)
+        self.read_memory(session)
+
+    def look(self, session: int, begins_s: float, ends_s: float, seed: int) -> None:
+        """Look 50 times a second at no more than 32 tasks drawn at random."""
         draws = random.Random(seed)
         self._stop.wait(max(0.0, begins_s - time.monotonic()))
         while time.monotonic() < ends_s and not self._stop.wait(_SAMPLE_S):
@@ -69,13 +76,13 @@ class Watched:
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     self.waiting_count += processes.stat_fields(pid, tid=tid)[0] in _WAITING_STATES
                     self.seen_count += 1
-        self._read_memory(session)
 
     def stop(self) -> None:
         """No further look."""
         self._stop.set()
 
-    def _read_memory(self, session: int) -> None:
+    def read_memory(self, session: int) -> None:
+        """Of all the server's tasks, now."""
         reading = tree.read_tree(session)
         self.tasks_count = reading.tasks_count
         parts = (reading.pss_bytes, reading.page_table_bytes)
@@ -105,7 +112,24 @@ def _watching(server: Server, warmup_s: float, window_s: float, seed: int) -> It
         thread.join()
 
 
-def steps(ask: Ask, concurrencies: tuple[int, ...]) -> Iterator[Samples]:
+@dataclass(frozen=True)
+class Bed:
+    """Where a load is laid: a server and its backend, if it has one."""
+
+    ask: Ask
+    backend: Backend | None
+    server: Server
+
+    def counts(self) -> dict[str, Any]:
+        """Of the server, and of the backend's questions."""
+        counts: dict[str, Any] = dict(self.server.status()["work"])
+        return counts | ({"told_count": self.backend.status().asked_count} if self.backend else {})
+
+
+Step = Callable[[Bed, int], Samples]
+
+
+def steps(ask: Ask, concurrencies: Sequence[int], step: Step) -> Iterator[Samples]:
     """A fresh backend and server; each concurrency in turn."""
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(_backend(ask)) if ask.delay_ns else None
@@ -116,9 +140,9 @@ def steps(ask: Ask, concurrencies: tuple[int, ...]) -> Iterator[Samples]:
             backend_port=backend.port if backend else None,
             backend_timeout_ns=_timeout_ns(ask) if backend else None,
         )
-        server = stack.enter_context(REFERENCE_MODELS[ask.model].start(options))
+        server = stack.enter_context(SERVED[ask.model].start(options))
         for count in concurrencies:
-            yield _step(ask, backend, server, count)
+            yield step(Bed(ask, backend, server), count)
 
 
 def _backend(ask: Ask) -> Backend:
@@ -128,30 +152,36 @@ def _backend(ask: Ask) -> Backend:
 
 
 def _timeout_ns(ask: Ask) -> int:
-    """When a server gives its backend up and says so."""
+    """When a server gives its backend up and says so: soon, where that is what the run is about."""
+    if ask.delay_kind == NEVER:
+        return ask.delay_ns
+    if ask.fault == "hang" and ask.delay_kind != "pareto":
+        return max(NEVER_TIMEOUT_NS, 2 * ask.delay_ns)
     return min(_MOST_TIMEOUT_NS, max(_LEAST_TIMEOUT_NS, _PATIENT_DELAYS * ask.delay_ns))
 
 
-def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samples:
+def closed_step(bed: Bed, count: int) -> Samples:
     """One closed loop, and the differences of all counts over it."""
+    ask, server = bed.ask, bed.server
     places_count = places(ask.model, ask.workers_count, count)
     cycle_s = (ask.delay_ns + ask.cpu_ns) / S
-    warmup_s = max(0.1, 2 * cycle_s)
+    turn_s = count / _REQUESTS_PER_S  # thousands need the CPU for longer than they wait
+    warmup_s = max(0.1, WARMUP_CYCLES * cycle_s + turn_s)
+    window_s = max(ask.window_s, turn_s)
     timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * cycle_s * (count / places_count + 1))
-    before, asked_before = server.status()["work"], backend.status().asked_count if backend else 0
+    before, drops = bed.counts(), read_counters()
     work = Work()
     with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
         work.add(read_work(tree.session_pids(server.session)))
         began_s = time.monotonic()
-        with _watching(server, warmup_s, ask.window_s, ask.seed) as watched:
-            report = sender.pump(ask.window_s, warmup_s)
+        with _watching(server, warmup_s, window_s, ask.seed) as watched:
+            report = sender.pump(window_s, warmup_s)
         wall_s = time.monotonic() - began_s
         work.add(read_work(tree.session_pids(server.session)))
     server.wait_until_idle()
-    after = server.status()["work"]
-    asked_count = backend.status().asked_count - asked_before if backend else None
-    facts = _facts(report, watched, before, after)
-    line_per_s = _line_per_s(ask, min(count, places_count), len(server.cpus))
+    after = bed.counts()
+    line_per_s = line_of(ask, min(count, places_count), len(server.cpus))
+    facts = _facts(report) | watched_facts(watched) | counted_facts(before, after) | dropped_facts(drops)
     facts |= {
         "places_count": places_count,
         "line_per_s": line_per_s,
@@ -159,18 +189,12 @@ def _step(ask: Ask, backend: Backend | None, server: Server, count: int) -> Samp
         "server_cpu_pct": 100 * work.cpu_s / wall_s,
         "requests_per_cpu_s": _ratio(after["requests_count"] - before["requests_count"], work.cpu_s),
         "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * places_count)),
-        "backend_asked_count": asked_count,
-        "server_asked_count": _change(before, after, "backend_asked_count") if backend else None,
-        "backend_failed_count": _failed(before, after) if backend else None,
-        "backend_wait_ns": _mean(before, after, "backend_wait_ns", "backend_asked_count") if backend else None,
     }
     key = {**ask.cell.key, "concurrency_count": count}
     return Samples(key, 0, {"latency": list(report.latency_ns)}, facts)
 
 
-def _facts(
-    report: ClosedLoopReport, watched: Watched, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> dict[str, Scalar]:
+def _facts(report: ClosedLoopReport) -> dict[str, Scalar]:
     return {
         "requests_per_s": report.steady_rate_per_s,
         "failed_count": report.failed_count,
@@ -178,16 +202,46 @@ def _facts(
         "served_connections_count": report.served_connections_count,
         "client_cpu_pct": 100 * report.client_busy_ratio,
         "latency_p50_ns": statistics.median(report.latency_ns) if len(report.latency_ns) else None,
-        "queue_ns": _mean(before, after, "queue_ns", "queue_count"),
-        "in_worker_ns": _mean(before, after, "handler_ns", "handler_count"),
+    }
+
+
+def watched_facts(watched: Watched) -> dict[str, Scalar]:
+    """What the tasks were seen to do."""
+    return {
         "waiting_pct": 100 * watched.waiting_count / watched.seen_count if watched.seen_count else None,
         "tasks_count": watched.tasks_count,
         "memory_bytes": watched.memory_bytes,
     }
 
 
-def _line_per_s(ask: Ask, places_count: int, cpus_count: int) -> float | None:
-    """Little's law, and what the CPUs can do; None where nothing is waited for or worked on."""
+def counted_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What server and backend counted meanwhile."""
+    facts: dict[str, Scalar] = {
+        "queue_ns": _mean(before, after, "queue_ns", "queue_count"),
+        "in_worker_ns": _mean(before, after, "handler_ns", "handler_count"),
+    }
+    if "told_count" not in after:
+        return facts
+    return facts | {
+        "backend_asked_count": _change(before, after, "told_count"),
+        "server_asked_count": _change(before, after, "backend_asked_count"),
+        "backend_failed_count": _failed(before, after),
+        "backend_wait_ns": _mean(before, after, "backend_wait_ns", "backend_asked_count"),
+    }
+
+
+def dropped_facts(before: Counters) -> dict[str, Scalar]:
+    """New connections that an accept queue of this network namespace had no place for since then."""
+    after = read_counters()
+    names = ("listen_overflows_count", "listen_drops_count")
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
+    return {name: None if None in pair else pair[1] - pair[0] for name, pair in pairs.items()}
+
+
+def line_of(ask: Ask, places_count: int, cpus_count: int) -> float | None:
+    """Little's law, and what the CPUs can do; None where nothing is waited for or worked on, or for ever."""
+    if ask.delay_kind == NEVER:
+        return None
     lines = [places_count * S / (ask.delay_ns + ask.cpu_ns)] if ask.delay_ns + ask.cpu_ns else []
     lines += [cpus_count * S / ask.cpu_ns] if ask.cpu_ns else []
     return min(lines, default=None)

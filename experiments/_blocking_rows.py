@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
-from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, PARTS, SECOND
+from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, OPEN, PARTS, SECOND
 
 BUSY_CLIENT_PCT: Final = 80
 
@@ -21,13 +22,18 @@ class BlockingRow(Row):
     part: str = column("what was asked: plateau, second-user, limit, surface, one-cpu, calls", key=True)
     model: str = column("how requests are served; of calls: which call, and what ends it", key=True)
     workers: str = column("workers that requests share, or per request", key=True)
-    delay_ns: int = column("the backend's delay, or its mean; of calls: when the other end acts", key=True)
+    delay_ns: int | str = column(
+        "the backend's delay, or its mean, or never; of calls: when the other end acts", key=True
+    )
     cpu_ns: int = column("CPU time that the handler spends on each request", key=True)
-    concurrency_count: int = column("requests under way at a time", key=True, ramp=True)
+    concurrency_count: int = column(
+        "requests under way at a time; of open-loop: offered, the arrivals' rate times the delay", key=True, ramp=True
+    )
     places_count: int | None = column("requests that the server can have under way, W of Little's law")
     requests_per_s: stats.Interval | None = estimate("requests_per_s", "answers a second, median of launches")
     line_per_s: float | None = column(
-        "Little's law: the fewer of requests and places over delay and CPU time; no more than the CPUs can do"
+        "Little's law: the fewer of requests and places over delay and CPU time; no more than the CPUs can do; "
+        "of open-loop with places enough: what came"
     )
     of_line_ratio: stats.Interval | None = estimate("of_line_ratio", "answers a second over the line")
     queue_ns: stats.Interval | None = estimate(
@@ -58,6 +64,10 @@ class BlockingRow(Row):
     server_asked_count: int | None = column("questions, by the server's count")
     backend_failed_count: int | None = column("requests that failed for the backend, warm-up and end included")
     failed_count: int | None = column("requests without a right answer, in the window; of calls: that ended otherwise")
+    listen_overflows_count: int | None = column(
+        "times that a new connection found an accept queue full, in this network namespace (TcpExt ListenOverflows)"
+    )
+    listen_drops_count: int | None = column("the same for whatever reason (TcpExt ListenDrops)")
     client_cpu_pct: float | None = column("the client's CPU time, of one CPU, median")
     launches_count: int | None = column("fresh servers")
 
@@ -127,7 +137,8 @@ def _place(pair: tuple[tuple[str | int, ...], list[Samples]]) -> tuple[object, .
     key = pair[1][0].key
     workers = str(key["workers"])
     workers_count = int(workers) if workers.isdigit() else 0
-    numbers = (int(key["delay_ns"]), int(key["cpu_ns"]), int(key["concurrency_count"]))
+    delay_ns = key["delay_ns"] if isinstance(key["delay_ns"], int) else math.inf
+    numbers = (delay_ns, int(key["cpu_ns"]), int(key["concurrency_count"]))
     return PARTS.index(str(key["part"])), str(key["model"]), workers_count, *numbers
 
 
@@ -161,6 +172,8 @@ def _row(launches: Sequence[Samples], samples: Sequence[Samples], seed: int) -> 
         server_asked_count=_sum(launches, "server_asked_count"),
         backend_failed_count=_sum(launches, "backend_failed_count"),
         failed_count=_sum(launches, "failed_count"),
+        listen_overflows_count=_sum(launches, "listen_overflows_count"),
+        listen_drops_count=_sum(launches, "listen_drops_count"),
         client_cpu_pct=stats.median_of_known(map(_fact("client_cpu_pct"), launches)),
         launches_count=len(launches),
         grade=grade.level,
@@ -195,13 +208,18 @@ def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | No
         if interval is None or interval.low is None:
             grade = stats.Grade("shaky", f"{name}: too few launches for an interval")
     else:
-        grade = stats.grade_interval(estimates["requests_per_s"], "requests/s")
+        # how many come in an open loop is chance, and not the server's
+        name, words = ("of_line_ratio", "of W/S") if part == OPEN else ("requests_per_s", "requests/s")
+        grade = stats.grade_interval(estimates[name], words)
         client_pct = stats.median_of_known(map(_fact("client_cpu_pct"), launches)) or 0
         if client_pct > BUSY_CLIENT_PCT:
             grade = grade.worse("shaky", f"the client used {client_pct:.0f} % of its CPU: the server could do more")
     failed = _sum(launches, "failed_count") or 0
     if failed:
         grade = grade.worse("shaky", f"{failed:,} failed")
+    dropped = _sum(launches, "listen_drops_count") or 0
+    if dropped:
+        grade = grade.worse("shaky", f"the accept queue dropped {dropped:,} SYNs, which come again after 1 s and more")
     by_backend = _sum(launches, "backend_failed_count") or 0
     if by_backend:
         grade = grade.worse("shaky", f"the backend failed {by_backend:,} requests, or was too slow for them")

@@ -11,9 +11,9 @@ from typing import Final
 
 from c10k_probe import native
 from c10k_probe.experiment import Cell, Samples
-from c10k_probe.servers import REFERENCE_MODELS, Backend, ServerOptions
+from c10k_probe.servers import Backend, ServerOptions
 
-from ._blocking_design import SECOND_HELD_NS, SERVERS_COUNT, WITH_WORKERS, S
+from ._blocking_design import SECOND_HELD_NS, SERVED, SERVERS_COUNT, WITH_WORKERS, S
 
 _PATIENCE_S: Final = 30.0
 _SLOW, _PLAIN = (f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode() for path in ("/", "/plain"))
@@ -29,7 +29,7 @@ def trials(cell: Cell, workers_count: int, block: int) -> Samples:
             workers_count=workers_count if model in WITH_WORKERS else None,
             backend_port=backend.port,
         )
-        start = REFERENCE_MODELS[model].start
+        start = SERVED[model].start
         ports = [stack.enter_context(start(options)).port for _ in range(SERVERS_COUNT)]
         _latencies_ns(ports)  # the first request of a server is slower
         alone_ns = _latencies_ns(ports)

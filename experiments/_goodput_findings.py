@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from c10k_probe import stats
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Samples, Verdict
@@ -42,16 +42,34 @@ def way_text(work: str, keep_alive: str) -> str:
     return f"work {work}, keep-alive {keep_alive}"
 
 
-def knee(curve: Curve) -> tuple[float, float] | None:
-    """Where the share in time falls below 0.9, in percent of capacity and as a rate; between the last load that is
-    above and the first that is below, on a straight line. None where no load is below, or none above it."""
+class Knee(NamedTuple):
+    """Where the share in time falls below 0.9, in one unit: the last load above it, a straight line's, the first below.
+
+    What was measured says only that it lies between the outer two.
+    """
+
+    above: float
+    between: float
+    below: float
+
+
+def knee(curve: Curve) -> tuple[Knee, Knee] | None:
+    """In percent of capacity and as a rate. None where no load is below, or none above it."""
     ordered = sorted(curve)
     below = next((place for place, point in enumerate(ordered) if point[2] < KNEE_SHARE), None)
     if below is None or below == 0:
         return None
     (pct, rate, share), (next_pct, next_rate, next_share) = ordered[below - 1 : below + 1]
     part = (share - KNEE_SHARE) / (share - next_share)
-    return pct + part * (next_pct - pct), rate + part * (next_rate - rate)
+    return Knee(pct, pct + part * (next_pct - pct), next_pct), Knee(rate, rate + part * (next_rate - rate), next_rate)
+
+
+def knee_interval(knees: Sequence[Knee], seed: int) -> stats.Interval:
+    """The 95 % interval over launches, widened to the loads that were measured on both sides of it."""
+    middle = stats.median_interval([item.between for item in knees], seed)
+    low = stats.median_interval([item.above for item in knees], seed).low
+    high = stats.median_interval([item.below for item in knees], seed).high
+    return stats.Interval(middle.middle, low, high)
 
 
 def _of_curve(way: Way, launches: Sequence[Samples], seed: int) -> Iterator[Finding]:
@@ -66,8 +84,8 @@ def _of_curve(way: Way, launches: Sequence[Samples], seed: int) -> Iterator[Find
         note = f"{len(knees)} of {len(curves)} launches have a knee among the loads that were measured"
         yield Finding(subject, KNEE, None, note)
     else:
-        yield Finding(subject, KNEE, stats.median_interval([pct for pct, _ in knees], seed), "of capacity")
-        yield Finding(subject, KNEE_RATE, stats.median_interval([rate for _, rate in knees], seed), "offered")
+        yield Finding(subject, KNEE, knee_interval([pct for pct, _ in knees], seed), "of capacity")
+        yield Finding(subject, KNEE_RATE, knee_interval([rate for _, rate in knees], seed), "offered")
     kept = [ratio for block in blocks.values() if (ratio := _kept(block)) is not None]
     if kept:
         most = max(int(item.key["load_pct"]) for item in launches)

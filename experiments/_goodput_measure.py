@@ -11,19 +11,24 @@ from c10k_probe import native, stats
 from c10k_probe.experiment import Bench, Cell, Samples, Scalar
 from c10k_probe.load import ClosedLoopReport, OpenLoop, Sender
 from c10k_probe.load.open_loop import ANSWERED, OUTCOMES
-from c10k_probe.servers import MODELS
+from c10k_probe.observe.counters import read_netstat
+from c10k_probe.servers import RealServer, Server
 
 from ._goodput_design import (
     CAPACITY_CLIENTS,
     CLOSED,
-    CLOSED_LEAST_NS,
+    CLOSED_NS,
     FULL_PCT,
     NS_PER_S,
     OPEN,
     PATIENCE_BOUNDS,
     WARMUP_NS,
     GoodputParameters,
+    burst_count,
+    closed_times_ns,
     connections_of,
+    model_of,
+    most_connections,
     server_options,
     settling_ns,
 )
@@ -32,6 +37,7 @@ _CLOSED_PATIENCE_S: Final = 5.0  # a closed loop measures what the server can do
 _SPARE_S: Final = 30.0  # patience, not expectation: connecting, and telling of the samples
 _SAMPLES_MOST: Final = 1_000_000  # of the sender: every request of a load
 Facts = dict[str, Scalar]
+_Pumped = tuple[ClosedLoopReport, Facts]
 LoadT = TypeVar("LoadT")
 
 
@@ -43,6 +49,7 @@ class Launch:
         self._model, self._work, keep_alive = (str(cell.key[name]) for name in ("model", "work", "keep_alive"))
         self._keeps_alive = keep_alive == "on"
         self._connections_count = connections_of(parameters, keep_alive)
+        self._options = server_options(self._model, self._work, most_connections(parameters, keep_alive))
 
     def steps(self) -> Iterator[Samples]:
         """The capacity first, as every load is a share of it; the rest shuffled. Raises ``native.HelperError``."""
@@ -59,7 +66,7 @@ class Launch:
         order = random.Random(self._bench.seed).sample(asked, len(asked))
         for place, (loop, amount) in enumerate(order):
             self._bench.progress(place, len(order), f"{amount} %" if loop == OPEN else f"{amount:,} clients")
-            facts = self._open(amount, capacity.rate_per_s) if loop == OPEN else self._closed(amount)
+            facts = (self._open if loop == OPEN else self._closed)(amount, capacity.rate_per_s)
             yield self._samples(loop, amount, known | facts)
 
     def _samples(self, loop: str, amount: int, facts: Facts) -> Samples:
@@ -72,7 +79,7 @@ class Launch:
     ) -> tuple[LoadT, Facts]:
         """What a load came to on a fresh server, and the limits that this ran into. Raises when the server died."""
         with (
-            MODELS[self._model].start(server_options(self._work)) as server,
+            model_of(self._model).start(self._options) as server,
             Sender(
                 server.port,
                 connections_count,
@@ -81,34 +88,56 @@ class Launch:
                 samples_count=_SAMPLES_MOST,
             ) as sender,
         ):
+            if isinstance(server, RealServer):
+                server.warm_up(CAPACITY_CLIENTS)  # a pool grows, code is compiled
             report = load(sender)
-            server.status()  # a dead one raises how it died
+            _check_lives(server)
             walls = server.walls()
             first = f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else ""
             return report, {"walls_count": len(walls), "first_wall": first}
 
-    def _pump(self, clients_count: int) -> tuple[ClosedLoopReport, Facts]:
-        window_s = max(self._parameters.window, CLOSED_LEAST_NS) / NS_PER_S
+    def _pump(self, clients_count: int, warmup_ns: int = WARMUP_NS, window_ns: int = CLOSED_NS) -> _Pumped:
         return self._loaded(
-            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(window_s, WARMUP_NS / NS_PER_S)
+            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(window_ns / NS_PER_S, warmup_ns / NS_PER_S)
         )
 
-    def _closed(self, clients_count: int) -> Facts:
-        report, walls = self._pump(clients_count)
+    def _closed(self, clients_count: int, capacity_per_s: float) -> Facts:
+        report, walls = self._pump(clients_count, *closed_times_ns(clients_count, capacity_per_s))
         return closed_facts(report, self._parameters.bound) | walls
 
     def _open(self, load_pct: int, capacity_per_s: float) -> Facts:
-        settling = settling_ns(load_pct, self._parameters.bound)
-        duration_s = (settling + self._parameters.window) / NS_PER_S
-        patience_s = PATIENCE_BOUNDS * self._parameters.bound / NS_PER_S
-        most_s = duration_s + patience_s + _SPARE_S
+        bound_ns = self._parameters.bound
+        settling = settling_ns(load_pct, bound_ns)
+        duration_s, bound_s = (settling + self._parameters.window) / NS_PER_S, bound_ns / NS_PER_S
+        burst = burst_count(load_pct, capacity_per_s, bound_ns)
 
         def load(sender: Sender) -> OpenLoop:
-            sender.begin_send(capacity_per_s * load_pct / 100, duration_s, self._bench.seed, arrivals="poisson")
-            return sender.finish_send(min(self._bench.remaining_s() + 0.1, most_s))
+            rate_per_s = capacity_per_s * load_pct / 100
+            sender.begin_send(
+                rate_per_s, duration_s, self._bench.seed, arrivals="poisson", burst_count=burst, wait_s=bound_s
+            )
+            return sender.finish_send(min(self._bench.remaining_s() + 0.1, duration_s + bound_s + _SPARE_S))
 
-        report, walls = self._loaded(self._connections_count, patience_s, load)
-        return open_facts(report, settling, self._parameters.bound) | walls
+        overflows_before = _overflows_count()
+        report, walls = self._loaded(self._connections_count, PATIENCE_BOUNDS * bound_s, load)
+        overflows_after = _overflows_count()
+        known: Facts = {"burst_count": burst}
+        if overflows_before is not None and overflows_after is not None:
+            known["overflows_count"] = overflows_after - overflows_before
+        return open_facts(report, settling, bound_ns) | known | walls
+
+
+def _check_lives(server: Server) -> None:
+    """Raise how it died. A real one that is flooded does not answer us either, and is not asked."""
+    if not isinstance(server, RealServer):
+        server.status()
+    elif death := server.death():
+        raise native.HelperError(f"{server.name} died under the load: {death}")
+
+
+def _overflows_count() -> int | None:
+    """Handshakes that found an accept queue full, in this network namespace since it began."""
+    return read_netstat().get("ListenOverflows")
 
 
 def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:

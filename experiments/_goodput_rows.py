@@ -13,6 +13,7 @@ from ._goodput_design import CLOSED, OPEN
 
 CLIENT_FULL_PCT: Final = 90  # of a CPU: the sender was the limit
 LATE_SHAKY_SHARE: Final = 0.25  # of the bound, by which the sender itself was late
+UNSENT_SHAKY_SHARE: Final = 0.01  # of what was due: the limit of connections decided what the server was asked
 Key = tuple[str, str, str, str, int, int]  # model, work, keep_alive, loop, load, clients
 
 
@@ -37,8 +38,14 @@ class GoodputRow(Row):
     due_count: int | None = column("requests that were due in the counted window, over all launches")
     good_count: int | None = column("of these: answered within the bound")
     late_count: int | None = column("of these: answered later")
-    timed_out_count: int | None = column("of these: given up by the client, twice the bound after they were due")
+    timed_out_count: int | None = column(
+        "of these: given up by the client, twice the bound after they were due or at the end of the load"
+    )
     unsent_count: int | None = column("of these: found no free connection until they were given up")
+    burst_count: int | None = column("requests at the first moment of an open load, not counted, over all launches")
+    overflows_count: int | None = column(
+        "handshakes that found an accept queue full, whole network namespace, from the start of each server to its end"
+    )
     refused_count: int | None = column("of these: their connection was refused")
     reset_count: int | None = column("of these: their connection broke")
     wrong_count: int | None = column("of these: answered with another status than 2xx")
@@ -146,6 +153,11 @@ def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Gra
             grade = grade.worse("void", f"{what} used {most:.0f} % of its CPU: it was the limit")
     if wall := next((str(item.facts["first_wall"]) for item in launches if item.facts.get("first_wall")), ""):
         grade = grade.worse("shaky", f"the server ran into a limit ({wall})")
+    keeps_alive = any(item.key["keep_alive"] == "on" for item in launches)  # their number is what is asked there
+    unsent_count, due_count = sum(known("unsent_count", launches)), sum(known("due_count", launches))
+    if not keeps_alive and unsent_count > UNSENT_SHAKY_SHARE * due_count:
+        share_pct = 100 * unsent_count / due_count
+        grade = grade.worse("shaky", f"{share_pct:.0f} % found no connection free: --connections is the limit")
     late_ns = max(known("longest_late_ns", launches), default=0.0)
     if late_ns > LATE_SHAKY_SHARE * bound_ns:
         level = "void" if late_ns > bound_ns else "shaky"
@@ -172,6 +184,8 @@ def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> Goo
         loop=loop,
         load_pct=load_pct,
         clients_count=clients_count,
+        burst_count=_sum("burst_count", launches),
+        overflows_count=_sum("overflows_count", launches),
         launches_count=len(launches),
         bound_ns=bound_ns,
         capacity_per_s=_interval("capacity_per_s", launches, seed),

@@ -69,6 +69,18 @@ def cpu_facts(
     }
 
 
+def cost_by_its_own_count(came_to: Facts, told: Facts, before_s: float | None, after_s: float | None) -> Facts:
+    """What an answer costs, by the server's own count of answers and its CPU time until it had come to rest.
+
+    wrk stops in the middle of as many requests as it has connections: their work is in the CPU time, and they are not
+    in its count. Nothing where the server does not tell, or something failed: it does not tell which were right.
+    """
+    count, run_s = told["told_requests_count"], _since(before_s, after_s)
+    if came_to["failed_count"] != 0 or not isinstance(count, int) or not count or not run_s:
+        return {}
+    return {"requests_per_cpu_s": count / run_s, "cpu_per_request_ns": run_s * NS_PER_S / count}
+
+
 def _since(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 

@@ -24,6 +24,9 @@ _READ_BYTES = 65_536
 _GROWN_S = 10.0
 _POLL_S = 0.02
 _ASLEEP_S = 0.5
+_REST_S = 5.0
+_REST_POLL_S = 0.1
+_REST_SHARE = 0.1  # of one CPU
 _SAME_TIMES = 3  # readings of a tree in which nothing grows any more
 
 
@@ -133,6 +136,23 @@ def _answer(port: int) -> bytes:
             return b"".join(pieces)
     except OSError as error:
         raise native.HelperError(f"the server does not answer: {error}") from None
+
+
+def cpu_s(server: Server) -> float | None:
+    """CPU time of the server's tree since its start."""
+    return tree.read_tree(server.session, memory=False).cpu_run_s
+
+
+def wait_until_at_rest(server: Server) -> None:
+    """Until the server has ended what was under way when its load went away: it takes hardly any CPU time."""
+    deadline = time.monotonic() + _REST_S
+    last_s, last_cpu_s = time.monotonic(), cpu_s(server)
+    while time.monotonic() < deadline:
+        time.sleep(_REST_POLL_S)
+        now_s, now_cpu_s = time.monotonic(), cpu_s(server)
+        if last_cpu_s is None or now_cpu_s is None or now_cpu_s - last_cpu_s < _REST_SHARE * (now_s - last_s):
+            return
+        last_s, last_cpu_s = now_s, now_cpu_s
 
 
 def told_count(server: Server) -> int | None:

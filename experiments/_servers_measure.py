@@ -15,16 +15,27 @@ from c10k_probe.observe.births import Births, births_of
 from c10k_probe.observe.series import Series
 
 from ._servers_design import ARTICLE, FAIR
-from ._servers_facts import NS_PER_S, Facts, ab_facts, cpu_facts, kernel_facts, series_facts, wrk_facts
+from ._servers_facts import (
+    NS_PER_S,
+    Facts,
+    ab_facts,
+    cost_by_its_own_count,
+    cpu_facts,
+    kernel_facts,
+    series_facts,
+    wrk_facts,
+)
 from ._servers_launch import (
     Ask,
     Started,
     beside_the_client,
+    cpu_s,
     death_of,
     started,
     telling_of_death,
     told_count,
     told_since,
+    wait_until_at_rest,
 )
 from ._servers_traced import RATE, counting
 
@@ -46,10 +57,14 @@ def measure(ask: Ask, bench: Bench) -> Launch:
     missing here."""
     find_generator("wrk" if ask.arm == FAIR else "ab")
     with started(ask) as ready:
-        told_before = told_count(ready.server)
+        cpu_before_s, told_before = cpu_s(ready.server), told_count(ready.server)
         with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
             came_to, values = _loaded(ask, ready, bench)
-        told = told_since(told_before, told_count(ready.server))
+        if ask.arm == FAIR:
+            wait_until_at_rest(ready.server)
+        cpu_after_s, told = cpu_s(ready.server), told_since(told_before, told_count(ready.server))
+        if ask.arm == FAIR:
+            came_to |= cost_by_its_own_count(came_to, told, cpu_before_s, cpu_after_s)
         if came_to["began_count"] is None:
             came_to |= _idle_forks(ask, came_to)
     per_s = came_to["throughput_per_s"]

@@ -74,7 +74,9 @@ class ServersRow(Row):
     request_longest_ns: float | None = column("longest request, of all launches (ab: whole milliseconds; open loop)")
     sender_late_ns: float | None = column("by how much the sender was late at the most (open loop)")
     requests_per_cpu_s: float | None = column("right answers for each second of the server's CPU, median of launches")
-    cpu_per_request_ns: stats.Interval | None = estimate("cpu_per_request_ns", "the server's CPU time for an answer")
+    cpu_per_request_ns: stats.Interval | None = estimate(
+        "cpu_per_request_ns", "the server's CPU time for an answer (wrk: by the server's own count, where it has one)"
+    )
     server_cpu_pct: stats.Interval | None = estimate("server_cpu_pct", "CPU of the server's tree, of one CPU")
     server_user_pct: float | None = column("of that, in user mode, by clock ticks")
     server_system_pct: float | None = column("of that, in the kernel, by clock ticks")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Cell
@@ -13,6 +15,7 @@ from c10k_probe.load.slow import KINDS, MOST_COUNT
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, MODELS, POOLS, REAL_SERVERS, RealModel, ServerModel, ServerOptions
 
+ItemT = TypeVar("ItemT")
 NS_PER_S = 1_000_000_000
 CPU = "cpu"  # the kind without slow clients
 ON, OFF, NONE = "on", "off", "none"
@@ -23,6 +26,7 @@ SERVERS: Mapping[str, ServerModel] = {
 POOLS_OF_PHP = ("apache-prefork-php", "apache-event", "nginx-php-fpm")
 LEAD_NS = NS_PER_S // 2  # for the slow clients to get their connections, before innocents are judged
 SPARE_COUNT = 64  # connections of innocents beyond those that may be waiting for an answer
+TOGETHER_COUNT = 5_000  # slow clients of all launches that are side by side, unless one alone has more
 _READ_BYTES = 400_000  # of the kernel, for requests and answers that nobody reads: as measured, twice
 _OWN_COUNT = 16  # descriptors of a client's process that are no connections
 _OWN_NEEDS = Needs(system_descriptors_count=256, tasks_count=4)
@@ -66,7 +70,14 @@ class SlowParameters(Parameters):
         maximum=3600 * NS_PER_S,
     )
     workers: int = parameter(16, "Workers of a server that is a pool.", minimum=1, maximum=1000, quick=4)
-    innocents: int = parameter(300, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
+    side_by_side: int = parameter(
+        5,
+        "Fresh servers, each with its own clients, that are measured at the same time; 1 for one after another.",
+        minimum=1,
+        maximum=50,
+        quick=2,
+    )
+    innocents: int = parameter(150, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
     served_within: int = parameter(
         5 * NS_PER_S,
         "How soon an innocent must be answered to count as served.",
@@ -76,7 +87,7 @@ class SlowParameters(Parameters):
         quick=NS_PER_S,
     )
     duration: int = parameter(
-        2 * NS_PER_S,
+        NS_PER_S * 4 // 5,
         "For how long innocents are judged.",
         dimension="duration",
         minimum=NS_PER_S // 10,
@@ -156,7 +167,7 @@ def is_pool(name: str) -> bool:
 
 
 def cells(parameters: SlowParameters) -> Iterator[Cell]:
-    """Each server, kind, number and defence; what a server cannot do is left out."""
+    """Each server, kind, number and defence; what a server cannot do is left out, and a defence against nobody."""
     for name in parameters.server:
         for kind in parameters.kinds:
             if kind == CPU and not work_path(name):
@@ -164,10 +175,40 @@ def cells(parameters: SlowParameters) -> Iterator[Cell]:
             counts = (1,) if kind == CPU else parameters.clients
             defences = parameters.defence if defence_of(name) else (NONE,)
             for defence in (OFF if defence_of(name) else NONE,) if kind == CPU else defences:
-                yield from (_cell(parameters, name, kind, count, defence) for count in counts)
+                for count in counts:
+                    if count or defence != ON or OFF not in defences:
+                        yield _cell(parameters, name, kind, count, defence)
+
+
+def batches(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
+    """So many at a time, in order."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def launches_count(parameters: SlowParameters, kind: str, clients_count: int) -> int:
+    """How many fresh servers a block has for this many slow clients: one where nothing is to be compared."""
+    if kind == CPU:
+        return parameters.side_by_side  # and these one after another
+    return min(parameters.side_by_side, TOGETHER_COUNT // clients_count or 1) if clients_count else 1
 
 
 def _cell(parameters: SlowParameters, name: str, kind: str, count: int, defence: str) -> Cell:
+    launches = launches_count(parameters, kind, count)
+    key: dict[str, str | int] = {"server": name, "kind": kind, "clients_count": count, "defence": defence}
+    if kind == CPU:
+        return Cell(key, needs_of(parameters, [key]), launches * (parameters.work / NS_PER_S + 1))
+    weight = (parameters.duration + parameters.served_within * (is_pool(name) and count > 0)) / NS_PER_S + 1
+    return Cell(key, needs_of(parameters, [key] * launches), weight + launches / 4)
+
+
+def needs_of(parameters: SlowParameters, keys: Sequence[Mapping[str, str | int]]) -> Needs:
+    """What the launches of these keys need, side by side; descriptors are those of a single process."""
+    each = [_needs(parameters, str(key["server"]), str(key["kind"]), int(key["clients_count"])) for key in keys]
+    most_count = max(needs.descriptors_count for needs in each)
+    return dataclasses.replace(functools.reduce(Needs.plus, each), descriptors_count=most_count)
+
+
+def _needs(parameters: SlowParameters, name: str, kind: str, count: int) -> Needs:
     model = SERVERS[name]
     waiting_count = parameters.innocents * parameters.served_within // NS_PER_S + SPARE_COUNT
     inside_count = parameters.workers if is_pool(name) else count + waiting_count
@@ -175,16 +216,13 @@ def _cell(parameters: SlowParameters, name: str, kind: str, count: int, defence:
     unread = Needs(memory_bytes=_READ_BYTES).times(count if kind == "read" else 0)
     needs = _OWN_NEEDS.plus(CLIENT_END.times(count + waiting_count)).plus(unread).plus(server)
     most_count = max(server.descriptors_count, count + _OWN_COUNT, waiting_count + _OWN_COUNT)  # each in its process
-    needs = dataclasses.replace(needs, descriptors_count=most_count)
-    key: dict[str, str | int] = {"server": name, "kind": kind, "clients_count": count, "defence": defence}
-    weight = (parameters.duration + parameters.served_within * (is_pool(name) and count > 0)) / NS_PER_S + 2
-    return Cell(key, needs, weight)
+    return dataclasses.replace(needs, descriptors_count=most_count)
 
 
-def ask_of(parameters: SlowParameters, cell: Cell, seed: int) -> Ask:
-    """What a cell's launch is to measure."""
-    name, kind, count = str(cell.key["server"]), str(cell.key["kind"]), int(cell.key["clients_count"])
-    seconds = parameters.defence_timeout // NS_PER_S if cell.key["defence"] == ON else None
+def ask_of(parameters: SlowParameters, key: Mapping[str, str | int], seed: int) -> Ask:
+    """What a launch with this key is to measure."""
+    name, kind, count = str(key["server"]), str(key["kind"]), int(key["clients_count"])
+    seconds = parameters.defence_timeout // NS_PER_S if key["defence"] == ON else None
     waiting_count = parameters.innocents * parameters.served_within // NS_PER_S + SPARE_COUNT
     options = ServerOptions(
         protocol="http",

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from c10k_probe.load import OpenLoop
 
-GOOD_NS = 1_000_000_000  # an answer within it is that of a server that has recovered
+GOOD_NS = 1_000_000_000  # an answer within it is that of a server that has recovered,
+GOOD_COUNT = 20  # once so many in succession came within it
 
 
 class Innocent(NamedTuple):
@@ -40,10 +41,22 @@ def starvation_ns(innocents: Sequence[Innocent], since_ns: int, bound_ns: int) -
     return max(0, starved[0].due_ns - since_ns) if starved else None
 
 
-def recovery_ns(innocents: Sequence[Innocent], since_ns: int) -> int | None:
-    """From then to the first answer after which every innocent was answered within ``GOOD_NS``; None: not yet."""
+class Recovery(NamedTuple):
+    """From the slow clients' leaving to the first good answer; how much sooner it could have been is not known by more
+    than ``resolution_ns``: from when the last innocent before was due, or they left, to when that one was due."""
+
+    took_ns: int
+    resolution_ns: int
+
+
+def recovery_of(innocents: Sequence[Innocent], since_ns: int) -> Recovery | None:
+    """To the first answer from which on ``GOOD_COUNT`` or more, all that follow, came within ``GOOD_NS``; or None."""
     good = _tail(innocents, GOOD_NS, is_served=True)
-    return good[0].due_ns + (good[0].latency_ns or 0) - since_ns if good else None
+    if len(good) < GOOD_COUNT:
+        return None
+    first, first_place = good[0], len(innocents) - len(good)
+    before_ns = innocents[first_place - 1].due_ns if first_place else since_ns
+    return Recovery(first.due_ns + (first.latency_ns or 0) - since_ns, first.due_ns - max(before_ns, since_ns))
 
 
 def _is_within(item: Innocent, bound_ns: int) -> bool:

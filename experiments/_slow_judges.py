@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
+from c10k_probe import stats
 from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Made, Verdict
 from c10k_probe.units import format_column
 
@@ -12,7 +13,7 @@ from ._slow_design import CPU, NONE, OFF, ON
 PER_CONNECTION = ("apache-prefork-php", "prefork", "thread-pool")  # a pool, one connection for each worker
 EVENT_LOOPS = ("nginx", "node", "tornado", "epoll", "poll", "select", "io_uring", "asyncio", "uvloop")
 SINGLE_LOOPS = ("node", "tornado")
-STARVED_PCT, SERVED_PCT, FED_PCT, HEADROOM_COUNT = 10.0, 99.0, 90.0, 8
+STARVED_PCT, SERVED_PCT, FED_PCT, ALL_PCT, HEADROOM_COUNT = 10.0, 99.0, 90.0, 100.0, 8
 WORK_NS, NEAR_NS = 2e9, 1.9e9  # an innocent due at once waits for all of the work, but for the first few ms
 SOON_NS, SERVED_WITHIN_NS = 1e9, 5e9
 _RESTATED = (
@@ -22,10 +23,13 @@ _RULE = (
     "F1: W + 8 or more clients with slow headers leave <10 % of others served within 5 s by a pool of W without "
     "time-out, and ≥99 % by event loops; F2: such a pool dies of it; F3: under as many, with a header time-out, pools "
     "and event loops serve ≥90 % and live; F4: one request with 2 s of CPU has others wait ≥2 s (≥1.9 s from the first "
-    "due) at an event loop, and none over 1 s at a pool; CONFIRMED when all hold, REFUTED when none, PARTLY between; "
+    "due) at an event loop, and none over 1 s at a pool; of each share and longest wait all of the 95 % "
+    "interval over launches counts; CONFIRMED when all hold, REFUTED when none, PARTLY between; "
     "F1 and F2 are needed"
 )
-Part = tuple[bool | None, list[str]]
+OPEN = "open"  # measured, and an interval reaches over a bound, or is none as there were too few launches
+Outcome = bool | str | None  # None: not measured
+Part = tuple[Outcome, list[str]]
 
 
 def judge_c23(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
@@ -37,14 +41,19 @@ def judge_c23(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     ]
     parts = {"F1": _starved(heads), "F2": _crashed(heads), "F3": _defended(heads), "F4": _worked(rows)}
     words = "; ".join(f"{name} {_said(holds)}: {', '.join(texts)}" for name, (holds, texts) in parts.items())
-    known = [holds for holds, _ in parts.values() if holds is not None]
-    if parts["F1"][0] is None or parts["F2"][0] is None:
+    known = [holds for holds, _ in parts.values() if isinstance(holds, bool)]
+    needed = parts["F1"][0], parts["F2"][0]
+    if None in needed:
         return Verdict("C23", _RESTATED, _RULE, NOT_MEASURED, words)
+    if OPEN in needed:
+        return Verdict("C23", _RESTATED, _RULE, "INCONCLUSIVE", words)
     verdict = "CONFIRMED" if all(known) else "PARTLY" if any(known) else "REFUTED"
     return Verdict("C23", _RESTATED, _RULE, verdict, words)
 
 
-def _said(holds: bool | None) -> str:
+def _said(holds: Outcome) -> str:
+    if holds == OPEN:
+        return "is open"
     return "not measured" if holds is None else "holds" if holds else "does not hold"
 
 
@@ -64,26 +73,49 @@ def _at_least(rows: Sequence[FlatRow], servers: Sequence[str], defences: Sequenc
     return list(found.values())
 
 
+def _with_interval(row: FlatRow, name: str) -> str:
+    """A figure with the interval over its launches, or what it lacks for one."""
+    stem, _, unit = name.rpartition("_")
+    text = format_column(name, _number(row, name))
+    low, high = row.get(f"{stem}_lo_{unit}"), row.get(f"{stem}_hi_{unit}")
+    if low is None or high is None:
+        return f"{text} (launches {_number(row, 'launches_count'):,.0f}, for an interval {stats.MINIMUM_LAUNCHES})"
+    ends = ", ".join(format_column(name, float(str(end))) for end in (low, high))
+    return f"{text} [{ends}]"
+
+
 def _served_text(row: FlatRow) -> str:
-    share = format_column("served_pct", _number(row, "served_pct"))
+    share = _with_interval(row, "served_pct")
     return f"{row['server']} {share} at {_number(row, 'clients_count'):,.0f} (defence {row['defence']})"
 
 
-def _all(rows: Sequence[FlatRow], is_so: Callable[[FlatRow], bool]) -> bool | None:
-    return all(map(is_so, rows)) if rows else None
+def _is_above(row: FlatRow, name: str, bound: float) -> Outcome:
+    """Whether a figure is at least so much, or less, by all of its interval."""
+    stem, _, unit = name.rpartition("_")
+    low, high = row.get(f"{stem}_lo_{unit}"), row.get(f"{stem}_hi_{unit}")
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return OPEN
+    return True if low >= bound else False if high < bound else OPEN
 
 
-def _both(first: bool | None, second: bool | None) -> bool | None:
-    """A part that has two halves needs both."""
-    return None if first is None or second is None else first and second
+def _not(outcome: Outcome) -> Outcome:
+    return not outcome if isinstance(outcome, bool) else outcome
+
+
+def _all(outcomes: Iterable[Outcome]) -> Outcome:
+    """Of parts that each are needed: one that does not hold decides; of none nothing is known."""
+    found = list(outcomes)
+    if not found or None in found:
+        return None
+    return False if False in found else OPEN if OPEN in found else True
 
 
 def _starved(heads: Sequence[FlatRow]) -> Part:
     pools, loops = (_at_least(heads, names, (OFF, NONE)) for names in (PER_CONNECTION, EVENT_LOOPS))
-    starved = _all(pools, lambda row: _number(row, "served_pct") < STARVED_PCT)
-    served = _all(loops, lambda row: _number(row, "served_pct") >= SERVED_PCT)
+    starved = _all(_not(_is_above(row, "served_pct", STARVED_PCT)) for row in pools)
+    served = _all(_is_above(row, "served_pct", SERVED_PCT) for row in loops)
     texts = [_served_text(row) for row in (*pools, *loops)]
-    return _both(starved, served), texts or ["needs a pool and an event loop under W + 8 clients with slow heads"]
+    return _all((starved, served)), texts or ["needs a pool and an event loop under W + 8 clients with slow heads"]
 
 
 def _crashed(heads: Sequence[FlatRow]) -> Part:
@@ -101,7 +133,7 @@ def _crashed(heads: Sequence[FlatRow]) -> Part:
 def _defended(heads: Sequence[FlatRow]) -> Part:
     pools, loops = (_at_least(heads, names, (ON,)) for names in (PER_CONNECTION, EVENT_LOOPS))
     hold = [
-        _all(group, lambda row: _number(row, "served_pct") >= FED_PCT and not _number(row, "died_count"))
+        _all(_is_above(row, "served_pct", FED_PCT) if not _number(row, "died_count") else False for row in group)
         for group in (pools, loops)
     ]
     judged = [*pools, *loops]
@@ -109,7 +141,7 @@ def _defended(heads: Sequence[FlatRow]) -> Part:
         row for row in heads if row["defence"] == ON and _number(row, "served_pct") < FED_PCT and row not in judged
     ]
     texts = [_served_text(row) for row in judged] + [f"yet {_served_text(row)}" for row in overrun]
-    return _both(*hold), texts if judged else ["needs a pool and an event loop that have time-outs"]
+    return _all(hold), texts if judged else ["needs a pool and an event loop that have time-outs"]
 
 
 def _worked(rows: Sequence[FlatRow]) -> Part:
@@ -122,17 +154,16 @@ def _worked(rows: Sequence[FlatRow]) -> Part:
     ]
     loops = [row for row in working if row["server"] in SINGLE_LOOPS]
     pools = [row for row in working if row["server"] in PER_CONNECTION]
-    waited = _all(loops, lambda row: _number(row, "innocent_longest_ns") >= NEAR_NS)
-    unharmed = _all(pools, _is_unharmed)
-    texts = [
-        f"{row['server']} longest wait {format_column('x_ns', _number(row, 'innocent_longest_ns'))}"
-        for row in (*loops, *pools)
-    ]
-    return _both(waited, unharmed), texts or ["needs an event loop and a pool under --kinds cpu --work 2s"]
+    waited = _all(_is_above(row, "innocent_longest_ns", NEAR_NS) for row in loops)
+    unharmed = _all(_is_unharmed(row) for row in pools)
+    texts = [f"{row['server']} longest wait {_with_interval(row, 'innocent_longest_ns')}" for row in (*loops, *pools)]
+    return _all((waited, unharmed)), texts or ["needs an event loop and a pool under --kinds cpu --work 2s"]
 
 
-def _is_unharmed(row: FlatRow) -> bool:
-    return _number(row, "served_pct") == 100.0 and _number(row, "innocent_longest_ns") <= SOON_NS
+def _is_unharmed(row: FlatRow) -> Outcome:
+    if _number(row, "served_pct") < ALL_PCT:
+        return False
+    return _not(_is_above(row, "innocent_longest_ns", SOON_NS))
 
 
 JUDGES: tuple[Judge, ...] = (judge_c23,)

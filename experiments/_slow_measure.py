@@ -1,30 +1,41 @@
-"""One launch of slow-clients: a fresh server, its innocents, its slow clients, and what ran out meanwhile."""
+"""Launches of slow-clients: fresh servers, each with its innocents and its slow clients, one or several side by side.
+
+A launch goes by stages and yields after each. Of several, each has its turn, so that all servers are started before any
+has a client, and their schedules and the waits for the last answers, in which nothing is computed, run together.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from c10k_probe import limits, native
+from c10k_probe import native
 from c10k_probe.experiment import Scalar
 from c10k_probe.load import Crowd, OpenLoop, Sender, SlowClients, Work
-from c10k_probe.observe import counters, processes, sockets, tree
-from c10k_probe.observe.procfs import PROC, read_rlimits
+from c10k_probe.observe import counters, processes
 from c10k_probe.observe.series import read_memory
 from c10k_probe.servers import RealServer, Server
 
 from ._slow_design import CPU, LEAD_NS, NS_PER_S, SERVERS, SPARE_COUNT, Ask, work_path
-from ._slow_figures import Innocent, due_within, innocents_of, recovery_ns, served_count, starvation_ns
+from ._slow_exhausted import MEMORY, Facts, killed_for_memory_count, look
+from ._slow_figures import (
+    GOOD_COUNT,
+    GOOD_NS,
+    Innocent,
+    due_within,
+    innocents_of,
+    recovery_of,
+    served_count,
+    starvation_ns,
+)
 
 _WARM_COUNT = 16
-_AFTER_S = (0.5, 3.0)  # for how long innocents go on once the slow ones have left; the second where the first was short
+_AFTER_NS = (NS_PER_S // 2, 3 * NS_PER_S)  # innocents go on for so long after the slow ones left; the second if needed
+_TAIL_NS = NS_PER_S // 10  # innocents go on after the request that works
 _SLACK_S = 30.0
 _STEP_S = 0.25
-_NO_WORKER = "worker"  # by which the C models tell that a connection waits for one
-_LOOKED_AT = 64  # processes whose descriptors are counted
-Facts = dict[str, Scalar]
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,9 @@ class Launch:
 
     facts: Mapping[str, Scalar]
     values: Mapping[str, Sequence[int]]
+
+
+Stages = Generator[None, None, Launch]
 
 
 @dataclass(frozen=True)
@@ -45,61 +59,92 @@ class _Run:
     remaining_s: Callable[[], float]
 
 
-def measure(ask: Ask, remaining_s: Callable[[], float]) -> Launch:
-    """One launch. Raises ``native.HelperError``; ``HelperUnsupported`` for what is missing here."""
+def measure(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launch]:
+    """One launch for each ask, side by side. What is counted for the whole machine is told with the first.
+
+    Raises ``native.HelperError`` where one cannot go on; ``HelperUnsupported`` for what is missing here.
+    """
+    counted = counters.read_counters()
+    stages = [_launch(ask, remaining_s) for ask in asks]
+    done: dict[int, Launch] = {}
+    with contextlib.ExitStack() as stack:
+        for launch in stages:
+            stack.callback(launch.close)
+        while len(done) < len(stages):
+            for place, launch in enumerate(stages):
+                if place not in done:
+                    try:
+                        next(launch)
+                    except StopIteration as end:
+                        done[place] = end.value
+    delta = counters.counters_delta(counted, counters.read_counters())
+    whole: Facts = {"overflows_count": delta.listen_overflows_count, "timeouts_count": delta.tcp_timeouts_count}
+    first, *others = (done[place] for place in range(len(stages)))
+    return [replace(first, facts={**first.facts, **whole}), *others]
+
+
+def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:
     waiting_count = ask.rate_per_s * ask.timeout_ns // NS_PER_S + SPARE_COUNT
+    killed_count = killed_for_memory_count()
     with SERVERS[ask.server].start(ask.options) as server:
         if isinstance(server, RealServer):
             server.warm_up(min(_WARM_COUNT, ask.room_count or _WARM_COUNT))
         with Sender(server.port, waiting_count, keep_alive=False, timeout_s=ask.timeout_ns / NS_PER_S) as sender:
             run = _Run(ask, server, sender, remaining_s)
-            counted = counters.read_counters()
             way = _worked if ask.kind == CPU else _slowed if ask.clients_count else _undisturbed
-            launch = way(run)
-            delta = counters.counters_delta(counted, counters.read_counters())
+            launch = yield from way(run)
+        death = _death(server)
         facts = {
             "server_version": server.version if isinstance(server, RealServer) else None,
             "defence_settings": ask.defence_text or None,
             "defence_ns": None if ask.options.defence_s is None else ask.options.defence_s * NS_PER_S,
             "workers_count": ask.room_count,
-            "death": _death(server),
+            "death": death,
             "timeout_ns": ask.timeout_ns,
-            "overflows_count": delta.listen_overflows_count,
-            "timeouts_count": delta.tcp_timeouts_count,
+            **launch.facts,
         }
-        return replace(launch, facts={**facts, **launch.facts})
+    if death and killed_for_memory_count() > killed_count:
+        facts["exhausted"] = ", ".join(filter(None, (MEMORY, str(facts.get("exhausted") or ""))))
+    return replace(launch, facts=facts)
 
 
 # --- slow clients -----------------------------------------------------------------------------------------------------
 
 
-def _undisturbed(run: _Run) -> Launch:
+def _undisturbed(run: _Run) -> Stages:
     """Innocents alone."""
+    yield
     run.sender.begin_send(run.ask.rate_per_s, run.ask.duration_ns / NS_PER_S, run.ask.seed)
-    _wait_until(time.monotonic_ns() + run.ask.duration_ns, run)
-    facts = _look(run)
+    end_ns = time.monotonic_ns() + run.ask.duration_ns
+    yield
+    _wait_until(end_ns, run)
+    facts = look(run.server, run.ask.room_count)
+    yield
     report = _finish(run)
     judged = innocents_of(report)
     return Launch(facts | _report_facts(report, judged, run.ask), _values(judged, report.start_ns))
 
 
-def _slowed(run: _Run) -> Launch:
+def _slowed(run: _Run) -> Stages:
     """Innocents while slow clients are there, and after they have left."""
     ask = run.ask
     with SlowClients(run.server, ask.kind, ask.interval_ns / NS_PER_S) as slow:
+        yield
         run.sender.begin_send(ask.rate_per_s, (LEAD_NS + ask.duration_ns) / NS_PER_S, ask.seed)
         began_ns = time.monotonic_ns()
         slow.set_count(ask.clients_count)
         cpu_ns = slow.settle(LEAD_NS / NS_PER_S).cpu_ns
         settled_ns = time.monotonic_ns()
+        yield
         _wait_until(began_ns + LEAD_NS + ask.duration_ns, run)
         crowd, span_ns = slow.status(), time.monotonic_ns() - settled_ns
-        facts = _look(run) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
+        memory = read_memory(slow.pid)
+        facts = look(run.server, ask.room_count) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
+        facts["slow_pss_bytes"] = memory.pss_bytes if memory else None
+        yield
         report = _finish(run)
         if not _death(run.server):
-            left_ns = time.monotonic_ns()
-            slow.set_count(0)
-            facts |= _recovered(run, left_ns)
+            facts |= yield from _left(run, slow)
     innocents = innocents_of(report)
     start_ns = max(report.start_ns + LEAD_NS, settled_ns)
     judged = due_within(innocents, start_ns, report.start_ns + report.duration_ns)
@@ -107,16 +152,38 @@ def _slowed(run: _Run) -> Launch:
     return Launch(facts | _report_facts(report, judged, ask), _values(judged, start_ns))
 
 
-def _recovered(run: _Run, left_ns: int) -> Facts:
-    """Innocents go on until all are answered soon again, or for as long as they may."""
-    found, watched_ns = None, 0
-    for seconds in _AFTER_S:
-        report = run.sender.send(run.ask.rate_per_s, seconds, run.ask.seed)
-        found = recovery_ns(innocents_of(report), left_ns)
-        watched_ns = report.start_ns + report.duration_ns - left_ns
-        if found is not None or run.remaining_s() <= 0:
-            break
-    return {"recovery_ns": found, "watched_ns": watched_ns}
+def _left(run: _Run, slow: SlowClients) -> Generator[None, None, Facts]:
+    """The slow ones leave; innocents go on until they are served again, or for as long as they may.
+
+    A second sender begins where the schedule of the first ends, before what became of that is known: there is no gap.
+    """
+    rate, seed = run.ask.rate_per_s, run.ask.seed
+    durations_ns = [max(each, 2 * GOOD_COUNT * NS_PER_S // rate) for each in _AFTER_NS]
+    waiting_count = rate * GOOD_NS // NS_PER_S + SPARE_COUNT
+    second = Sender(run.server.port, waiting_count, keep_alive=False, timeout_s=GOOD_NS / NS_PER_S)
+    try:
+        left_ns = time.monotonic_ns()
+        slow.set_count(0)
+        run.sender.begin_send(rate, durations_ns[0] / NS_PER_S, seed)
+        end_ns = time.monotonic_ns() + durations_ns[0]
+        yield
+        _wait_until(end_ns, run)
+        second.begin_send(rate, durations_ns[1] / NS_PER_S, seed)
+        report = _finish(run)
+        innocents, end_ns = innocents_of(report), report.start_ns + report.duration_ns
+        found = recovery_of(innocents, left_ns)
+        if found is None:
+            yield
+            report = second.finish_send(durations_ns[1] / NS_PER_S + _SLACK_S)
+            innocents += innocents_of(report)
+            found, end_ns = recovery_of(innocents, left_ns), report.start_ns + report.duration_ns
+    finally:
+        second.kill()  # in the midst of its schedule where that is not needed
+    return {
+        "recovery_ns": found.took_ns if found else None,
+        "recovery_resolution_ns": found.resolution_ns if found else None,
+        "watched_ns": end_ns - left_ns,
+    }
 
 
 def _crowd_facts(crowd: Crowd, cpu_ratio: float) -> Facts:
@@ -125,6 +192,8 @@ def _crowd_facts(crowd: Crowd, cpu_ratio: float) -> Facts:
         "slow_pending_count": crowd.pending_count,
         "slow_ended_count": crowd.ended_count,
         "slow_refused_count": crowd.refused_count,
+        "slow_sent_bytes": crowd.sent_bytes,
+        "slow_received_bytes": crowd.received_bytes,
         "slow_bytes": crowd.slow_bytes,
         "slow_latest_ns": crowd.latest_turn_ns,
         "slow_cpu_pct": 100 * cpu_ratio,
@@ -135,10 +204,11 @@ def _crowd_facts(crowd: Crowd, cpu_ratio: float) -> Facts:
 # --- one request that works -------------------------------------------------------------------------------------------
 
 
-def _worked(run: _Run) -> Launch:
+def _worked(run: _Run) -> Stages:
     """Innocents that were due while the server worked for one other."""
     ask = run.ask
-    run.sender.begin_send(ask.rate_per_s, (ask.work_ns + NS_PER_S) / NS_PER_S, ask.seed)
+    yield
+    run.sender.begin_send(ask.rate_per_s, (ask.work_ns + _TAIL_NS) / NS_PER_S, ask.seed)
     path = f"{work_path(ask.server)}?ms={ask.work_ns // 1_000_000}"
     with Work(run.server, path, ask.work_ns / NS_PER_S + _SLACK_S) as work:
         taken_ns = work.wait()
@@ -194,59 +264,3 @@ def _finish(run: _Run) -> OpenLoop:
 def _death(server: Server) -> str:
     """How the server ended; empty while it lives."""
     return "" if processes.is_alive(server.session) else server.death() or f"{server.name} ended"
-
-
-# --- what ran out -----------------------------------------------------------------------------------------------------
-
-
-def _look(run: _Run) -> Facts:
-    """The server at the end of the schedule: connections, queue, descriptors, tasks, memory, and what is used up."""
-    server = run.server
-    queue = sockets.listen_queue(server.port)
-    pids = tree.session_pids(server.session)
-    memory = read_memory(server.session)
-    descriptors_count, descriptors_limit = _descriptors(pids)
-    facts: Facts = {
-        "inside_count": sockets.accepted_count(server.port),
-        "queued_count": queue.queued_count if queue else None,
-        "backlog_count": server.backlog_count,
-        "descriptors_count": descriptors_count,
-        "descriptors_limit_count": descriptors_limit,
-        "processes_count": len(pids),
-        "threads_count": len(list(processes.walk_threads(pids))),
-        "pss_bytes": memory.pss_bytes if memory else None,
-    }
-    return facts | {"exhausted": ", ".join(_exhausted(run, facts))}
-
-
-def _descriptors(pids: Sequence[int]) -> tuple[int | None, int | None]:
-    """Descriptors of the process that has most of them, and its limit; of a large tree the first ones are looked at."""
-    most: tuple[int, int | None] | None = None
-    for pid in pids[:_LOOKED_AT]:
-        try:
-            count = len(os.listdir(PROC / str(pid) / "fd"))  # noqa: PTH208 -- thousands of names
-        except OSError:
-            continue
-        if most is None or count > most[0]:
-            most = count, read_rlimits(pid=pid).get("nofile", (None, None))[0]
-    return most or (None, None)
-
-
-def _exhausted(run: _Run, facts: Facts) -> list[str]:
-    """What the server had no more of."""
-    found = []
-    inside, queued = facts["inside_count"], facts["queued_count"]
-    if run.ask.room_count is not None and isinstance(inside, int) and inside >= run.ask.room_count:
-        found.append("workers")
-    if isinstance(queued, int) and queued >= run.server.backlog_count:
-        found.append("accept queue")
-    used, limit = facts["descriptors_count"], facts["descriptors_limit_count"]
-    if isinstance(used, int) and isinstance(limit, int) and used >= limit - 1:
-        found.append("descriptors")
-    for hit in run.server.walls() if processes.is_alive(run.server.session) else ():
-        if hit["call"] == _NO_WORKER or "setting" in hit:
-            found.append(str(hit.get("setting", "workers")))
-            continue
-        wall = limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls())
-        found.append(wall.name if wall else f"{hit['call']}: {hit['name']}")
-    return list(dict.fromkeys(found))

@@ -11,11 +11,10 @@ from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
 
 from ._slow_design import CPU, LEAD_NS, NS_PER_S
+from ._slow_search import SERVED_PCT, share_pct, starving, sweeps_of
 
 BUSY_PCT = 80  # of the sender, of one CPU
 LATE_NS = 20_000_000  # of the sender
-SERVED_PCT = 90.0  # below it innocents are starved
-STARVING = "starving_clients_count"
 Key = tuple[str, str, int, str]  # server, kind, slow clients, defence
 
 
@@ -38,9 +37,14 @@ class SlowRow(Row):
     served_pct: stats.Interval | None = estimate("served_pct", "share that was served, median of launches")
     innocent_p50_ns: float | None = column("median latency from the intended moment; empty where that many had none")
     innocent_p99_ns: float | None = column("99th percentile of it; empty where it or the number of samples lacks")
-    innocent_longest_ns: float | None = column("longest latency of a served one")
+    innocent_longest_ns: stats.Interval | None = estimate(
+        "innocent_longest_ns", "longest latency of a served one, median of launches"
+    )
     starvation_ns: float | None = column("first slow client to when nobody was served any more, median of launches")
-    recovery_ns: float | None = column("slow clients' leaving to when all were answered within 1 s, median of launches")
+    recovery_ns: stats.Interval | None = estimate(
+        "recovery_ns", "slow clients' leaving to the first answer of 20 or more in turn within 1 s, median of launches"
+    )
+    recovery_resolution_ns: float | None = column("how much sooner it could have been: the innocents' gap, the most")
     watched_ns: float | None = column("for how long that was waited for, the least")
     exhausted: str | None = column("what the server had no more of at the end: workers, accept queue, descriptors ...")
     died_count: int | None = column("launches in which the server's main process ended")
@@ -57,9 +61,12 @@ class SlowRow(Row):
     )
     slow_ended_count: int | None = column("slow clients' connections that the server ended, of all launches")
     slow_refused_count: int | None = column("slow clients' connections that were refused, of all launches")
+    slow_sent_bytes: int | None = column("bytes that slow clients sent, of all launches")
+    slow_received_bytes: int | None = column("bytes that slow clients received, of all launches")
     slow_bytes: int | None = column("bytes that slow clients sent or read one at a time, of all launches")
     slow_latest_ns: float | None = column("how late such a byte was at most")
     slow_cpu_pct: float | None = column("CPU of the process that plays the slow clients, of one CPU, the most")
+    slow_pss_bytes: float | None = column("PSS of that process, the most")
     inside_count: int | None = column("connections that the server had accepted at the end, the most")
     queued_count: int | None = column("connections in its accept queue at the end, the most")
     backlog_count: int | None = column("length of its accept queue")
@@ -68,8 +75,8 @@ class SlowRow(Row):
     processes_count: int | None = column("its processes at the end, the most")
     threads_count: int | None = column("its threads at the end, the most")
     pss_bytes: float | None = column("PSS of its processes at the end, the most")
-    overflows_count: int | None = column("times that an accept queue was full, of all launches, machine-wide")
-    timeouts_count: int | None = column("times that TCP sent again after a time-out, of all launches, machine-wide")
+    overflows_count: int | None = column("times that an accept queue was full, machine-wide")
+    timeouts_count: int | None = column("times that TCP sent again after a time-out, machine-wide")
     late_ns: float | None = column("how late the sender of innocents was at most")
     sender_pct: float | None = column("CPU of the sender of innocents, of one CPU, the most")
 
@@ -79,10 +86,10 @@ VIEWS = (
     View("served", "served_pct", "served_lo_pct", "served_hi_pct"),
     View("p50", "innocent_p50_ns"),
     View("p99", "innocent_p99_ns"),
-    View("longest", "innocent_longest_ns"),
+    View("longest", "innocent_longest_ns", "innocent_longest_lo_ns", "innocent_longest_hi_ns"),
     View("exhausted", "exhausted"),
     View("starved after", "starvation_ns", priority=2),
-    View("recovered after", "recovery_ns"),
+    View("recovered after", "recovery_ns", "recovery_lo_ns", "recovery_hi_ns"),
     View("died", "died_count", priority=2),
     View("innocents", "innocents_count", priority=3),
     View("open", "slow_open_count", group=SLOW),
@@ -90,6 +97,7 @@ VIEWS = (
     View("thrown out", "slow_ended_count", group=SLOW),
     View("slow bytes", "slow_bytes", group=SLOW),
     View("CPU", "slow_cpu_pct", group=SLOW),
+    View("PSS", "slow_pss_bytes", group=SLOW),
     View("inside", "inside_count", group=SERVER),
     View("queued", "queued_count", group=SERVER),
     View("of", "backlog_count", group=SERVER),
@@ -136,11 +144,12 @@ _SUMS = {
         "unsent_count",
         "slow_ended_count",
         "slow_refused_count",
+        "slow_sent_bytes",
+        "slow_received_bytes",
         "slow_bytes",
-        "overflows_count",
-        "timeouts_count",
     )
 }
+_MACHINE_WIDE = ("overflows_count", "timeouts_count")  # known of launches that were side by side with their like only
 _MOST_WHOLE = (
     "workers_count",
     "defence_ns",
@@ -155,14 +164,16 @@ _MOST_WHOLE = (
     "threads_count",
 )
 _MOST = {
-    "innocent_longest_ns": "longest_ns",
+    "recovery_resolution_ns": "recovery_resolution_ns",
     "slow_latest_ns": "slow_latest_ns",
     "slow_cpu_pct": "slow_cpu_pct",
+    "slow_pss_bytes": "slow_pss_bytes",
     "pss_bytes": "pss_bytes",
     "late_ns": "late_ns",
     "sender_pct": "sender_pct",
 }
-_MEDIANS = ("starvation_ns", "recovery_ns", "work_taken_ns")
+_MEDIANS = ("starvation_ns", "work_taken_ns")
+_ESTIMATES = {"innocent_longest_ns": "longest_ns", "recovery_ns": "recovery_ns"}
 
 
 def rows(samples: Sequence[Samples], seed: int) -> list[SlowRow]:
@@ -187,9 +198,13 @@ def _row(key: Key, launches: Sequence[Samples], seed: int) -> SlowRow:
         found[name] = None if most is None else int(most)
     found |= {name: max(_known(fact, launches), default=None) for name, fact in _MOST.items()}
     found |= {name: _median_of_all(name, launches) for name in _MEDIANS}
+    for name, fact in _ESTIMATES.items():
+        values = _known(fact, launches)
+        found[name] = stats.interval_of_all(values, seed) if len(values) == len(launches) else None
+    found |= {name: round(sum(values)) if (values := _known(name, launches)) else None for name in _MACHINE_WIDE}
     found["slow_open_count"] = _least("slow_open_count", launches)
     found["watched_ns"] = min(_known("watched_ns", launches), default=None)
-    found["served_pct"] = stats.interval_of_all([_share_pct(item) for item in launches], seed)
+    found["served_pct"] = stats.interval_of_all([share_pct(item) for item in launches], seed)
     latencies = [math.inf if value < 0 else float(value) for item in launches for value in item.values["latency_ns"]]
     found |= {f"innocent_p{share}_ns": _quantile(latencies, share / 100) for share in (50, 99)}
     found |= {name: _words(name, launches) for name in ("exhausted", "death", "defence_settings", "server_version")}
@@ -251,11 +266,6 @@ def _median_of_all(name: str, launches: Sequence[Samples]) -> float | None:
     return stats.median(values) if len(values) == len(launches) else None
 
 
-def _share_pct(item: Samples) -> float | None:
-    (count,), (served,) = _known("innocents_count", [item]), _known("served_count", [item])
-    return 100 * served / count if count else None
-
-
 def _quantile(latencies: Sequence[float], share: float) -> float | None:
     """None where it lies among those that were not served, or the count does not support it."""
     rank = math.ceil(share * (len(latencies) - 1))
@@ -279,23 +289,12 @@ def subject_of(server: str, kind: str, defence: str) -> str:
     return f"{server}, {kind}, defence {defence}"
 
 
-def findings(samples: Sequence[Samples], seed: int) -> list[Finding]:
-    """For each sweep the fewest slow clients at which fewer than 90 % were served; void rows have no part."""
-    sweeps: dict[tuple[str, str, str], list[SlowRow]] = {}
-    for row in rows(samples, seed):
-        if row.kind != CPU and row.grade != "void":
-            sweeps.setdefault((row.server, row.kind, row.defence), []).append(row)
-    return [finding for key, sweep in sweeps.items() if (finding := _starving(subject_of(*key), sweep))]
+def findings(samples: Sequence[Samples]) -> list[Finding]:
+    """For each sweep the fewest slow clients at which fewer than 90 % were served; launches that are void no part."""
+    sound = [item for item in samples if not _is_overloaded(item)]
+    made = (starving(subject_of(*sweep), shares) for sweep, shares in sweeps_of(sound).items())
+    return [finding for finding in made if finding]
 
 
-def _starving(subject: str, sweep: Sequence[SlowRow]) -> Finding | None:
-    """What is known is that it lies above the number below, which is told."""
-    sweep = sorted(sweep, key=lambda row: row.clients_count)
-    starved = [row.clients_count for row in sweep if row.served_pct and row.served_pct.middle < SERVED_PCT]
-    if sweep[-1].clients_count == 0:
-        return None
-    if not starved:
-        return Finding(subject, STARVING, None, f"{SERVED_PCT:.0f} % or more served up to {sweep[-1].clients_count:,}")
-    below = [row.clients_count for row in sweep if row.clients_count < starved[0]]
-    note = f"fewer than {SERVED_PCT:.0f} % served; not yet at {max(below):,}" if below else "the fewest that was tried"
-    return Finding(subject, STARVING, stats.Interval(float(starved[0]), None, None), note)
+def _is_overloaded(item: Samples) -> bool:
+    return any(value > BUSY_PCT for value in _known("sender_pct", [item]))

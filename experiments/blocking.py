@@ -5,10 +5,16 @@ with W places and a delay of S no more than W/S, however idle the CPU is? Where 
 the worker? Does a worker get slower when all are busy? How much of a worker's life is waiting? What does a second user
 feel while the first one waits? And, per second of CPU, who answers most?
 
-Parts (``--part``). plateau: requests under way against the places of each model, in a closed loop. second-user: one
-request waits 1 s for its backend, another needs none; ten pairs in each launch. limit: prefork with 16 workers below,
-at and above its limit. surface: prefork, its workers all busy, by delay and CPU time. one-cpu: models against each
-other on one CPU (the server's half of two). calls: blocking calls alone.
+Parts (``--part``). plateau: requests under way against the places of each model, in a closed loop. open-loop: each
+pool offered 1.5 times what it can have under way, and a pool of twice as many workers offered the same (see
+``_blocking_open``). second-user: one request waits 1 s for its backend, another needs none; ten pairs in each launch.
+limit: prefork with 16 workers below, at and above its limit. surface: prefork, its workers all busy, by delay and CPU
+time. one-cpu: models against each other on one CPU (the server's half of two), and the memory of each further request
+that waits. calls: blocking calls alone.
+
+Models: those of the server in C, and Python's: asyncio and uvloop that await the backend, asyncio that makes the
+blocking call itself (the wrong way), asyncio with a pool of threads, a thread for each connection. They all ask the
+same backend; what Python's know of the time in the queue has steps of the kernel's timer (``servers_in_python.work``).
 
 Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock, from the last answer
 before the window to the last one in it (a window as such holds one batch of answers more or less). The server times
@@ -20,7 +26,8 @@ Clock: CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with 
 
 The backend is a real TCP service, one event loop on the client's CPU, that answers each question by itself after its
 delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions is compared with the server's,
-and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504.
+and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504; of a
+backend that hangs after two delays, 100 ms at least.
 
 Known bias: a closed loop hides how long clients on a schedule of their own would wait. Client, backend and server share
 the machine. Little's line counts the delay that was asked for, so the time that a request takes besides (connecting,
@@ -28,7 +35,8 @@ switching) shows as a ratio under 1. Without keep-alive each request opens a con
 workers with one connection each needs in order not to starve anybody. off_cpu_pct counts a place that nobody uses as
 waiting: it is judged only with as many requests as places. A worker may be off the CPU because it waits for the CPU:
 ``waiting_pct`` leaves those out. With more new connections at once than the accept queue holds (4,096, or somaxconn)
-SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do.
+SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do;
+listen_drops_count says how often (of the whole network namespace), and the row is shaky.
 
 Sources: J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961; proc(5), socket(7) (SO_TIMESTAMPNS), read(2),
 write(2).
@@ -42,28 +50,35 @@ from collections.abc import Iterator, Sequence
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
 from ._blocking_calls import call
+from ._blocking_check import check
 from ._blocking_design import (
     CALLS,
+    FAULT_AFTER_COUNT,
     LIMIT,
     LIMIT_CONCURRENCIES,
+    NEVER,
+    NEVER_TIMEOUT_NS,
     ONE_CPU,
-    ONE_CPU_CONCURRENCY,
+    OPEN,
     PLATEAU,
     SECOND,
     SURFACE,
     SURFACE_WORKERS,
     BlockingParameters,
     cells,
-    check,
+    one_cpu_concurrencies,
+    open_concurrencies,
+    open_connections,
     window_s,
 )
 from ._blocking_findings import findings
 from ._blocking_judges import JUDGES
-from ._blocking_measure import Ask, steps
+from ._blocking_measure import Ask, Step, closed_step, steps
+from ._blocking_open import open_step
 from ._blocking_rows import CHARTS, VIEWS, BlockingRow, rows
 from ._blocking_second import trials
 
-_FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,), ONE_CPU: (ONE_CPU_CONCURRENCY,)}
+_FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,)}
 
 
 class Blocking(Experiment[BlockingParameters]):
@@ -79,7 +94,7 @@ class Blocking(Experiment[BlockingParameters]):
     quick_repeats = 1
 
     def check(self, parameters: BlockingParameters) -> None:
-        """See ``_blocking_design.check``."""
+        """See ``_blocking_check.check``."""
         check(parameters)
 
     def cells(self, parameters: BlockingParameters) -> list[Cell]:
@@ -96,7 +111,8 @@ class Blocking(Experiment[BlockingParameters]):
             yield trials(cell, workers_count, bench.block)
         else:
             ask = _ask(parameters, cell, workers_count, bench.seed)
-            for item in steps(ask, _FIXED_CONCURRENCIES.get(part, parameters.concurrency)):
+            step = _open_step(parameters) if part == OPEN else closed_step
+            for item in steps(ask, _concurrencies(parameters, part, ask), step):
                 yield dataclasses.replace(item, block=bench.block)
 
     def summarise(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
@@ -104,24 +120,38 @@ class Blocking(Experiment[BlockingParameters]):
         return list(rows(samples, seed))
 
     def fit(self, parameters: BlockingParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
-        """From how many requests on each pool answers no more."""
+        """From how many requests on each pool answers no more; the memory of a request."""
         return findings(samples, seed)
 
 
+def _open_step(parameters: BlockingParameters) -> Step:
+    return lambda bed, count: open_step(bed, count, open_connections(parameters, bed.ask.workers_count, count))
+
+
+def _concurrencies(parameters: BlockingParameters, part: str, ask: Ask) -> Sequence[int]:
+    if part == OPEN:
+        return open_concurrencies(parameters, ask.workers_count)
+    if part == ONE_CPU:
+        return one_cpu_concurrencies(ask.model, ask.workers_count, ask.delay_ns)
+    return _FIXED_CONCURRENCIES.get(part, parameters.concurrency)
+
+
 def _ask(parameters: BlockingParameters, cell: Cell, workers_count: int, seed: int) -> Ask:
-    part, delay_ns = str(cell.key["part"]), int(cell.key["delay_ns"])
+    part, is_never = str(cell.key["part"]), cell.key["delay_ns"] == NEVER
+    delay_ns = NEVER_TIMEOUT_NS if is_never else int(cell.key["delay_ns"])
     is_plateau = part == PLATEAU
+    kind = NEVER if is_never else parameters.delay_kind
     return Ask(
         cell=cell,
         workers_count=workers_count,
         delay_ns=delay_ns,
-        delay_kind=parameters.delay_kind if is_plateau else "fixed",
+        delay_kind=kind if is_plateau else "fixed",
         cpu_ns=int(cell.key["cpu_ns"]),
         is_kept_alive=parameters.keep_alive == "on" if is_plateau else part != LIMIT,
         window_s=window_s(delay_ns, parameters.cycles),
         seed=seed,
         fault=parameters.fault if is_plateau else "none",
-        fault_after_count=parameters.fault_after,
+        fault_after_count=FAULT_AFTER_COUNT if parameters.fault_after is None else parameters.fault_after,
     )
 
 

@@ -35,13 +35,14 @@ context switches, waits for a CPU and forks of the server's tree, for one reques
 tell no throughput, latency or memory.
 
 Known bias: a closed loop's latency is connections over throughput, and hides what an overloaded server does to others.
-A window of 1 s ends with up to as many requests under way as connections, whose work is in the CPU time and not in the
-count: up to 25 % where 1,000 processes of PHP share a CPU; ``--duration 10s`` makes it small. ab is one thread; an
-answer of another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of
-the server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network
-namespace's. What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on; before, it
-is what begins on the whole machine, counted without a load too. The article does not say which settings it had, nor
-where ab ran. PHP, JavaScript and Python do not do the same work for a request.
+wrk stops in the middle of up to as many requests as connections. What an answer costs is therefore reckoned by the
+server's own count and its CPU time until it has come to rest; where a server does not tell, or something failed, that
+work is in the CPU time and not in the count, which ``--duration 10s`` makes small. ab is one thread; an answer of
+another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of the server's
+work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network namespace's.
+What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on; before, it is what begins
+on the whole machine, counted without a load too. The article does not say which settings it had, nor where ab ran. PHP,
+JavaScript and Python do not do the same work for a request.
 
 Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, php-fpm's, Node.js's and Tornado's documentation,
 proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.

@@ -40,7 +40,7 @@ ALONE = {
         *("backend", "http_sender", "scheduling", "scheduling_ring", "scheduling_shares", "scheduling_slice"),
         "slow_clients",
     ),
-    "tests/unit": ("limits", "machine", "observe", "serving", "tracing_trees"),
+    "tests/unit": ("limits", "machine", "observe", "observe_memory", "observe_sockets", "serving", "tracing_trees"),
 }
 REQUIRE_ALL = os.environ.get("C10K_PROBE_REQUIRE_ALL") == "1"
 

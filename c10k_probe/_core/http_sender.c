@@ -14,14 +14,15 @@
  * connections (_count).
  *
  * Every request ends in one way: answered (whole, status 2xx), wrong (whole with another status, or not HTTP), refused,
- * reset (broken before it was whole), timed out (--timeout-ms after it was due; its connection is closed), unsent (no
- * connection was free for that long, or this process could open none: own_failure says why). Their sum is
- * intended_count.
+ * reset (broken before it was whole), timed out (--timeout-ms after it was due, or at the end of the load; its
+ * connection is closed), unsent (no connection was free for that long, or this process could open none: own_failure says
+ * why). Their sum is intended_count.
  *
  * Commands, one a line on stdin; each is answered by `began` (start_ns) and then its own line:
- *   send RATE_PER_KS DURATION_MS SEED ARRIVALS
- *                      RATE_PER_KS requests in 1000 s for DURATION_MS; ARRIVALS 0: evenly, 1: a Poisson process
- *                      by SEED.
+ *   send RATE_PER_KS DURATION_MS SEED ARRIVALS BURST_COUNT WAIT_MS
+ *                      BURST_COUNT requests at the first moment, and besides them RATE_PER_KS requests in 1000 s for
+ *                      DURATION_MS; ARRIVALS 0: evenly, 1: a Poisson process by SEED. WAIT_MS after DURATION_MS all
+ *                      that has not ended is given up: as timed out what had a connection, else as unsent.
  *                      due_ns (since start_ns), latency_ns (-1: not answered) and outcome are of the same requests, one
  *                      of each samples_every, in the order in which they ended.
  *   pump DURATION_MS WARMUP_MS
@@ -57,7 +58,7 @@ enum {
     SAMPLES_MIN = 2,
     SAMPLES_MAX = 1000 * 1000,
     SAMPLES_DEFAULT = 100 * 1000,
-    ARGUMENTS_MAX = 4,
+    ARGUMENTS_MAX = 6,
     COMMAND_BYTES = 128,
     DURATION_MS_MAX = 3600 * 1000,
 };
@@ -112,7 +113,10 @@ static const struct command {
     int arguments_count;
     int64_t maxima[ARGUMENTS_MAX];
 } commands[] = {
-    {"send", command_send, 4, {INT64_MAX / NS_PER_S, DURATION_MS_MAX, INT64_MAX, 1}},
+    {"send",
+     command_send,
+     6,
+     {INT64_MAX / NS_PER_S, DURATION_MS_MAX, INT64_MAX, 1, REQUESTS_MAX, TIMEOUT_MS_MAX}},
     {"pump", command_pump, 2, {DURATION_MS_MAX, DURATION_MS_MAX}},
 };
 

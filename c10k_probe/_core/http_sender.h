@@ -97,6 +97,9 @@ void place_send(int32_t place, int64_t request, int64_t due_ns);
 /* Waits for what comes, until that moment at most, and ends what is then too old. */
 void places_wait(int64_t until_ns);
 
+/* Ends all that are under way and due, as timed out. */
+void places_give_up(int64_t at_ns);
+
 int64_t places_opened_count(void); /* connect(2) calls of this load */
 
 /* ---- http_sender_places.c ---- */
@@ -120,7 +123,6 @@ int64_t places_connected_count(void);
 
 /* ---- http_sender_open.c, http_sender_closed.c: each answers with one line ---- */
 
-/* rate_per_ks: requests in 1000 s. */
 void command_send(const int64_t *arguments);
 void command_pump(const int64_t *arguments);
 

@@ -269,11 +269,11 @@ static void take_event(const struct epoll_event *event)
     }
 }
 
-/* What has come is taken first: this process may have been stopped. */
-static void end_old(int64_t at_ns)
+/* What is that old has timed out. What has come is taken first: this process may have been stopped. */
+static void end_old(int64_t at_ns, int64_t age_ns)
 {
     for (int32_t number; (number = places_oldest()) >= 0;) {
-        if (at_ns - places[number].due_ns < asked.timeout_ms * NS_PER_MS) {
+        if (at_ns - places[number].due_ns < age_ns) {
             return;
         }
         const uint32_t generation = places[number].generation;
@@ -311,7 +311,12 @@ void places_wait(int64_t until_ns)
     for (int i = 0; i < ready_count; i++) {
         take_event(&events[i]);
     }
-    end_old(now_ns());
+    end_old(now_ns(), asked.timeout_ms * NS_PER_MS);
+}
+
+void places_give_up(int64_t at_ns)
+{
+    end_old(at_ns, 0);
 }
 
 /* ---- a load ---- */

@@ -33,23 +33,32 @@ static double random_gap(uint64_t *random)
     return -log(((double)(next_random(random) >> 11) + 1.0) / 9007199254740993.0);
 }
 
-/* One after the other, evenly or as a Poisson process, until the window is over; how many. */
-static int64_t plan(int64_t rate_per_ks, int64_t duration_ns, bool is_poisson)
+static void plan_one(int64_t count, int64_t *room, int64_t at_ns)
+{
+    if (count == REQUESTS_MAX) {
+        usage("send plans at most %d requests", REQUESTS_MAX);
+    }
+    if (count == *room) {
+        *room = *room > 0 ? 2 * *room : 4096;
+        loop.due_ns = CHECK_POINTER(realloc(loop.due_ns, (size_t)*room * sizeof *loop.due_ns));
+    }
+    loop.due_ns[count] = at_ns;
+}
+
+/* The burst at the first moment; then one after the other, evenly or as a Poisson process, until the window is over. The
+ * schedule of the rate does not depend on the burst. Returns how many. */
+static int64_t plan(int64_t rate_per_ks, int64_t duration_ns, bool is_poisson, int64_t burst_count)
 {
     const double gap_ns = (double)NS_PER_S * RATE_UNITS / (double)rate_per_ks;
     uint64_t random = loop.seed;
     double at_ns = is_poisson ? gap_ns * random_gap(&random) : 0.0;
     int64_t count = 0, room = 0;
+    while (count < burst_count) {
+        plan_one(count++, &room, 0);
+    }
     while (at_ns < (double)duration_ns) {
-        if (count == REQUESTS_MAX) {
-            usage("send plans at most %d requests", REQUESTS_MAX);
-        }
-        if (count == room) {
-            room = room > 0 ? 2 * room : 4096;
-            loop.due_ns = CHECK_POINTER(realloc(loop.due_ns, (size_t)room * sizeof *loop.due_ns));
-        }
-        loop.due_ns[count++] = (int64_t)at_ns;
-        at_ns = is_poisson ? at_ns + gap_ns * random_gap(&random) : gap_ns * (double)count;
+        plan_one(count++, &room, (int64_t)at_ns);
+        at_ns = is_poisson ? at_ns + gap_ns * random_gap(&random) : gap_ns * (double)(count - burst_count);
     }
     return count;
 }
@@ -100,7 +109,16 @@ static int64_t next_moment_ns(int64_t head, int64_t next)
     return next_ns < old_ns ? next_ns : old_ns;
 }
 
-static void turn(void)
+/* The load is over: whatever has no answer yet will not have one. All of it is due. */
+static void give_up(int64_t head, int64_t at_ns)
+{
+    for (; head < loop.intended_count; head++) {
+        note(-1, UNSENT, head, loop.start_ns + loop.due_ns[head], at_ns);
+    }
+    places_give_up(at_ns);
+}
+
+static void turn(int64_t end_ns)
 {
     int64_t head = 0, next = 0;
     while (head < loop.intended_count || places_busy_count() > 0) {
@@ -109,9 +127,14 @@ static void turn(void)
             const int64_t late_ns = at_ns - loop.start_ns - loop.due_ns[next];
             loop.longest_late_ns = late_ns > loop.longest_late_ns ? late_ns : loop.longest_late_ns;
         }
+        if (at_ns >= end_ns) {
+            give_up(head, at_ns);
+            return;
+        }
         head = send_waiting(head, next);
         if (head < loop.intended_count || places_busy_count() > 0) { /* a request may have ended as it was sent */
-            places_wait(next_moment_ns(head, next));
+            const int64_t moment_ns = next_moment_ns(head, next);
+            places_wait(moment_ns < end_ns ? moment_ns : end_ns);
         }
     }
 }
@@ -147,7 +170,7 @@ void command_send(const int64_t *arguments)
     }
     memset(&loop, 0, sizeof loop);
     loop.seed = (uint64_t)arguments[2];
-    loop.intended_count = plan(arguments[0], duration_ns, arguments[3] != 0);
+    loop.intended_count = plan(arguments[0], duration_ns, arguments[3] != 0, arguments[4]);
     loop.every = loop.intended_count > 0 ? 1 + (loop.intended_count - 1) / asked.samples_count : 1;
     const int64_t room = loop.intended_count / loop.every + 1;
     loop.kept_due_ns = new_numbers(room);
@@ -160,7 +183,7 @@ void command_send(const int64_t *arguments)
     emit("{\"type\":\"began\",\"start_ns\":%" PRId64 ",\"connected_count\":%" PRId64 "}", loop.start_ns,
          places_connected_count());
     const int64_t cpu_before_ns = cpu_ns();
-    turn();
+    turn(loop.start_ns + duration_ns + arguments[5] * NS_PER_MS);
     const int64_t used_cpu_ns = cpu_ns() - cpu_before_ns;
     CHECK(prctl(PR_SET_TIMERSLACK, 0)); /* as it was */
     emit_sent(duration_ns, used_cpu_ns);

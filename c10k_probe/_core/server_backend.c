@@ -66,21 +66,22 @@ static int open_connection(struct backend_totals *totals)
     return fd;
 }
 
-/* Until the answer is there, or it is too late: recv then says so. A task that is told to end by a descriptor
- * goes on listening to it. */
-static void wait_for_answer(int fd)
+/* Until the answer is there; false: it is too late. A task that is told to end by a descriptor goes on listening to
+ * it; any other's recv says when it is too late. */
+static bool wait_for_answer(int fd)
 {
     const int64_t until_ns = now_ns() + work_options.backend_timeout_ns;
     struct pollfd watched[] = {{.fd = fd, .events = POLLIN}, {.fd = hearing.fd, .events = POLLIN}};
     while (getpid() == hearing.task && gettid() == hearing.task && !server.is_quitting && now_ns() < until_ns) {
         (void)poll(watched, ARRAY_COUNT(watched), (int)((until_ns - now_ns()) / 1000000) + 1);
         if (watched[0].revents != 0) {
-            return;
+            return true;
         }
         if (watched[1].revents != 0) {
             hearing.on_told();
         }
     }
+    return now_ns() < until_ns;
 }
 
 static bool is_over(void)
@@ -95,7 +96,9 @@ static int exchange(int fd)
     ssize_t count;
     while ((count = send(fd, &byte, 1, MSG_NOSIGNAL)) < 0 && errno == EINTR) {
     }
-    wait_for_answer(fd);
+    if (!wait_for_answer(fd)) {
+        return EAGAIN;
+    }
     while (count == 1 && !is_over() && (count = recv(fd, &byte, 1, 0)) < 0 && errno == EINTR) {
         count = 1;
     }

@@ -33,7 +33,8 @@ class OpenLoop:
     Every one of ``intended_count`` is in exactly one of: ``answered_count`` (whole, status 2xx, within the time-out),
     ``wrong_count`` (whole with another status, or not HTTP), ``refused_count``, ``reset_count`` (broken before it was
     whole), ``timed_out_count``, ``unsent_count`` (no connection was free within the time-out, or this side could open
-    none). ``sent_count``: those that were given to a connection.
+    none). What is given up at the end of a load, ``wait_s`` after ``duration_ns``, is timed out where it had a
+    connection, and unsent where it had none. ``sent_count``: those that were given to a connection.
     ``due_ns`` (since ``start_ns``, CLOCK_MONOTONIC), ``latency_ns`` (from the intended moment to the whole answer; -1
     where there is none) and ``outcomes`` are parallel, of one request in ``samples_every``, in the order in which they
     ended. ``longest_late_ns``: how late this sender saw that a request was due, at most.
@@ -166,15 +167,38 @@ class Sender(native.Helpers):
         """Of the process that sends."""
         return self._helper.pid
 
-    def send(self, rate_per_s: float, duration_s: float, seed: int, *, arrivals: Arrivals = "even") -> OpenLoop:
-        """An open loop of ``rate_per_s`` for ``duration_s`` (steps of 1 ms); returns when every request has ended."""
-        self.begin_send(rate_per_s, duration_s, seed, arrivals=arrivals)
+    def send(  # noqa: PLR0913 -- a load, each part by its name
+        self,
+        rate_per_s: float,
+        duration_s: float,
+        seed: int,
+        *,
+        arrivals: Arrivals = "even",
+        burst_count: int = 0,
+        wait_s: float | None = None,
+    ) -> OpenLoop:
+        """An open loop of ``rate_per_s`` for ``duration_s`` (steps of 1 ms); returns when every request has ended.
+
+        ``burst_count`` more are due at its first moment. What has not ended ``wait_s`` after ``duration_s`` is given
+        up; None: each request has its whole time-out.
+        """
+        self.begin_send(rate_per_s, duration_s, seed, arrivals=arrivals, burst_count=burst_count, wait_s=wait_s)
         return self.finish_send(duration_s + self._timeout_s + _SLACK_S)
 
-    def begin_send(self, rate_per_s: float, duration_s: float, seed: int, *, arrivals: Arrivals = "even") -> None:
+    def begin_send(  # noqa: PLR0913 -- as above
+        self,
+        rate_per_s: float,
+        duration_s: float,
+        seed: int,
+        *,
+        arrivals: Arrivals = "even",
+        burst_count: int = 0,
+        wait_s: float | None = None,
+    ) -> None:
         """The same, begun: the kept connections are open when it returns, and the first request is due."""
         rate_per_ks, duration_ms = max(1, round(rate_per_s * _PER_KS)), max(1, round(duration_s * 1000))
-        self._helper.send(f"send {rate_per_ks} {duration_ms} {seed} {_ARRIVALS[arrivals]}")
+        wait_ms = round(1000 * (self._timeout_s if wait_s is None else wait_s))
+        self._helper.send(f"send {rate_per_ks} {duration_ms} {seed} {_ARRIVALS[arrivals]} {burst_count} {wait_ms}")
         self._helper.expect("began", self._timeout_s + _SLACK_S)
 
     def finish_send(self, patience_s: float) -> OpenLoop:

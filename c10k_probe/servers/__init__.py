@@ -9,7 +9,7 @@ from c10k_probe.servers.base import PROTOCOLS, Server, ServerModel, ServerOption
 from c10k_probe.servers.cherokee import CHEROKEE
 from c10k_probe.servers.command import command_model
 from c10k_probe.servers.http_server import HTTP_SERVER
-from c10k_probe.servers.in_python import PYTHON_MODELS, PythonModel, PythonServer
+from c10k_probe.servers.in_python import ASKING_PYTHON_MODELS, PYTHON_MODELS, PythonModel, PythonServer
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE, NODE_JITLESS
 from c10k_probe.servers.node_inside import NODE_INSIDE
@@ -31,6 +31,7 @@ BASIC_MODELS: Final = ("epoll", "thread", "fork")
 """What is compared when nothing else is asked for."""
 
 __all__ = [
+    "ASKING_PYTHON_MODELS",
     "BASIC_MODELS",
     "CLIENT_END",
     "MODELS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +15,15 @@ from c10k_probe.servers.helper import HelperModel, HelperServer
 
 @dataclass(frozen=True)
 class PythonModel(HelperModel):
-    """One way of a Python program to serve a connection. module: what it needs besides the standard library."""
+    """One way of a Python program to serve a connection.
+
+    ``module``: what it needs besides the standard library. ``asks``: how an event loop asks a backend (see
+    ``servers_in_python``), of the model ``base``.
+    """
 
     module: str = ""
+    asks: str = ""
+    base: str = ""
 
     @property
     def missing(self) -> str:
@@ -78,6 +85,32 @@ PYTHON_MODELS: Final = {
 }
 
 
+ASKING_PYTHON_MODELS: Final = {
+    model.name: model
+    for model in (
+        PYTHON_MODELS["asyncio"],
+        PYTHON_MODELS["uvloop"],
+        dataclasses.replace(
+            PYTHON_MODELS["asyncio"],
+            name="asyncio-blocking",
+            summary="asyncio that makes the backend's call itself, and serves nobody else meanwhile",
+            asks="block",
+            base="asyncio",
+        ),
+        dataclasses.replace(
+            PYTHON_MODELS["asyncio"],
+            name="asyncio-pool",
+            summary="asyncio with a pool of threads that wait for the backend (run_in_executor)",
+            asks="pool",
+            base="asyncio",
+            takes=frozenset({"workers"}),
+        ),
+        PYTHON_MODELS["python-threading"],
+    )
+}
+"""Those that can have a backend, each in its own way."""
+
+
 class PythonServer(HelperServer):
     """A running Python server. Raises ``native.HelperError`` when it does not come up."""
 
@@ -86,4 +119,13 @@ class PythonServer(HelperServer):
         arguments: list[object] = ["--backlog", options.backlog_count, "--protocol", options.protocol]
         if options.stack_bytes is not None and "stack" in model.takes:
             arguments += ["--stack", options.stack_bytes]
-        super().__init__("servers_in_python", model.name, arguments, native.PYTHON)
+        if options.backend_port is not None:
+            arguments += ["--backend-port", options.backend_port]
+            if options.backend_timeout_ns is not None:
+                arguments += ["--backend-timeout-ns", options.backend_timeout_ns]
+            if model.asks:
+                arguments += ["--asks", model.asks]
+            if options.workers_count is not None and "workers" in model.takes:
+                arguments += ["--workers", options.workers_count]
+        super().__init__("servers_in_python", model.base or model.name, arguments, native.PYTHON)
+        self.name = model.name

@@ -1,6 +1,7 @@
 """A server as Python programs are written, to be measured from outside; speaks the helpers' protocol.
 
     python -m c10k_probe.servers_in_python --model M [--backlog N] [--stack BYTES] [--protocol echo|http]
+        [--backend-port P [--backend-timeout-ns NS] [--asks await|block|pool [--workers N]]]
 
 It is what the helper ``reference_server`` is in C, with the same messages and commands, by what the library offers:
 
@@ -11,6 +12,11 @@ It is what the helper ``reference_server`` is in C, with the same messages and c
 - ``asyncio``: ``asyncio.start_server``, a coroutine per connection. Streams and not protocols, because the library
   names streams as the interface for programs, and transports and protocols as that for libraries and frameworks.
 - ``uvloop``: the same program on uvloop's loop.
+
+With ``--backend-port`` each request, but for those of ``/plain``, waits for a backend (see ``work``), and ``status``
+has the sums of it. A thread per connection waits itself; a loop awaits the answer, or makes the call that blocks all
+its connections (``block``, the mistake that is easily made), or has a pool of ``--workers`` threads make it (``pool``,
+``run_in_executor``).
 
 All listen on 127.0.0.1 at a port of the kernel's choice with TCP_NODELAY on, read at most 4 KiB at once, and send it
 back (``echo``) or answer each request (``http``). The garbage collector is as the interpreter sets it.

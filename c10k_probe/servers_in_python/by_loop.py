@@ -9,15 +9,19 @@ import os
 import resource
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from c10k_probe.helper_in_python import unsupported
-from c10k_probe.servers_in_python.http import Requests
+from c10k_probe.servers_in_python.http import Answer, Requests
+from c10k_probe.servers_in_python.loop_links import LoopLinks
 from c10k_probe.servers_in_python.state import BUFFER_BYTES, State
+from c10k_probe.servers_in_python.work import Links, Receipt, Work, receive
 
 _STDIN: Final = 0
+
+_Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class _Server:
@@ -31,7 +35,9 @@ class _Server:
         """Until ``quit``."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_exception)
-        answer = self._answer_requests if self._state.is_http else self._echo
+        answer: _Handler = self._answer_requests if self._state.is_http else self._echo
+        if self._state.work is not None:
+            answer = self._asking(self._state.work, self._state.asks)
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._state.accepted_count += 1
@@ -63,6 +69,37 @@ class _Server:
         while not requests.is_over and (data := await reader.read(BUFFER_BYTES)):
             writer.write(requests.feed(data))
             await writer.drain()
+
+    def _asking(self, work: Work, asks: str) -> _Handler:
+        """Answers requests with a backend: awaited, waited for by the loop itself, or by a pool of threads."""
+        loop_links, links = LoopLinks(work), Links(work)
+        threads = None
+        if asks == "pool":
+            from concurrent.futures import ThreadPoolExecutor
+
+            threads = ThreadPoolExecutor(self._state.workers_count)
+
+        def answer_in_thread(receipt: Receipt, requests: Requests, answers: list[Answer]) -> bytes:
+            receipt.begin_again()
+            return links.answer(requests, answers)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            requests, loop = Requests(), asyncio.get_running_loop()
+            connection = writer.get_extra_info("socket")
+            while not requests.is_over and (data := await reader.read(BUFFER_BYTES)):
+                receipt = receive(connection)
+                answers = requests.take(data)
+                if asks == "await":
+                    made = await loop_links.answer(requests, answers)
+                elif threads is not None and any(answer.is_asking for answer in answers):
+                    made = await loop.run_in_executor(threads, answer_in_thread, receipt, requests, answers)
+                else:
+                    made = links.answer(requests, answers)
+                writer.write(made)
+                await writer.drain()
+                work.finish(receipt, answers)
+
+        return answer
 
     def _prepare(self) -> None:
         """Once, when it listens."""

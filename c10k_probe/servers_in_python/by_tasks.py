@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 from c10k_probe.helper_in_python import die_with_parent
 from c10k_probe.servers_in_python.http import Requests
 from c10k_probe.servers_in_python.state import BUFFER_BYTES, State, reset_at_close
+from c10k_probe.servers_in_python.work import Links, Work, receive
 
 _POLL_S: Final = 0.5  # the library's poll_interval
 _STOP_CHILD: Final = signal.SIGUSR1
@@ -41,15 +42,35 @@ class Http(socketserver.BaseRequestHandler):
                 self.request.sendall(requests.feed(data))
 
 
+class AskingHttp(socketserver.BaseRequestHandler):
+    """The same with a backend, for which this thread waits."""
+
+    server: _Server
+
+    def handle(self) -> None:
+        requests, work, links = Requests(), self.server.work, self.server.links
+        with contextlib.suppress(OSError):
+            while not requests.is_over and (data := self.request.recv(BUFFER_BYTES)):
+                receipt = receive(self.request)
+                answers = requests.take(data)
+                self.request.sendall(links.answer(requests, answers))
+                work.finish(receipt, answers)
+
+
 class _Server(socketserver.TCPServer):
     """What both have in common: the loop with stdin in it, counts, walls."""
 
     call: str  # that makes a task
+    work: Work  # these two with a backend only
+    links: Links
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.request_queue_size = state.backlog_count
-        super().__init__(("127.0.0.1", 0), Http if state.is_http else Echo)
+        handler: type[socketserver.BaseRequestHandler] = Http if state.is_http else Echo
+        if state.work is not None:
+            self.work, self.links, handler = state.work, Links(state.work), AskingHttp
+        super().__init__(("127.0.0.1", 0), handler)
 
     def serve(self) -> NoReturn:
         """As ``serve_forever``, step by step, until ``quit``."""

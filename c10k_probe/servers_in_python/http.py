@@ -1,8 +1,8 @@
 """HTTP/1.1 with keep-alive, as little of it as is correct: requests in, fixed answers out; no input or output.
 
-The same answers as the C server's: any path, 200 and the same few bytes, to HEAD without them. Bodies of requests are
-skipped by Content-Length. Refused, and the connection closed: a bad request 400, a head of over 8 KiB 431, another
-method or a transfer coding 501, another major version 505.
+The same answers as the C server's: any path, 200 and the same few bytes, to HEAD without them; where there is a backend
+it is asked for any path but /plain. Bodies of requests are skipped by Content-Length. Refused, and the connection
+closed: a bad request 400, a head of over 8 KiB 431, another method or a transfer coding 501, another major version 505.
 
 Sources: RFC 9112 (HTTP/1.1): 2.2, 3 (request line), 5 (fields), 6 (bodies), 9.3 (persistence); RFC 9110: 6.6.1 (Date),
 7.2 (Host), 9.3.2 (HEAD), 15 (status codes); RFC 6585: 5 (431).
@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 BODY: Final = b"hello from c10k-probe\n"
 HEAD_BYTES_MAX: Final = 8192
+OK: Final = b"200 OK"
+BAD_GATEWAY: Final = b"502 Bad Gateway"
+GATEWAY_TIMEOUT: Final = b"504 Gateway Timeout"
 
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE: Final = re.compile(rb"(%b) [!-~\x80-\xff]+ HTTP/(\d)\.(\d)" % _TOKEN)
+_REQUEST_LINE: Final = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/(\d)\.(\d)" % _TOKEN)
 _FIELD: Final = re.compile(rb"(%b):[ \t]*([^\0\r]*?)[ \t]*" % _TOKEN)
 
 Fields = dict[bytes, list[bytes]]  # by name in lower case
@@ -28,6 +31,22 @@ Fields = dict[bytes, list[bytes]]  # by name in lower case
 
 class Refused(Exception):
     """A request that cannot be answered; the text is code and phrase of the last answer on its connection."""
+
+
+class Answer(NamedTuple):
+    """One answer before it is bytes. ``is_asking``: a backend is to be asked for it, which may spoil it."""
+
+    status: bytes
+    connection: bytes
+    body: bytes = b""
+    is_head: bool = False
+    is_asking: bool = False
+
+    def encode(self, status: bytes = OK) -> bytes:
+        """As bytes; with another status than 200 the connection is to be closed after it."""
+        if status != OK:
+            return _encode(status, b"close", b"", is_head=self.is_head)
+        return _encode(self.status, self.connection, self.body, is_head=self.is_head)
 
 
 class Requests:
@@ -43,15 +62,19 @@ class Requests:
 
     def feed(self, data: bytes) -> bytes:
         """What to send for these bytes, the answers in the order of the requests."""
-        answers: list[bytes] = []
+        return b"".join([answer.encode() for answer in self.take(data)])
+
+    def take(self, data: bytes) -> list[Answer]:
+        """The answers to these bytes, in the order of the requests."""
+        answers: list[Answer] = []
         try:
             self._rest = self._serve(self._rest + data, answers)
         except Refused as refused:
             self.is_over = True
-            answers.append(_answer(str(refused), b"close"))
-        return b"".join(answers)
+            answers.append(Answer(str(refused).encode(), b"close"))
+        return answers
 
-    def _serve(self, data: bytes, answers: list[bytes]) -> bytes:
+    def _serve(self, data: bytes, answers: list[Answer]) -> bytes:
         """Answer the requests whose heads are whole; the rest. Raises ``Refused``."""
         while True:
             skipped = min(self._body_bytes, len(data))
@@ -71,10 +94,10 @@ class Requests:
             answers.append(self._begin(data[: end.start()]))
             data = data[end.end() :]
 
-    def _begin(self, head: bytes) -> bytes:
+    def _begin(self, head: bytes) -> Answer:
         """Take in a head; its answer. Raises ``Refused``."""
         line, *lines = (line.removesuffix(b"\r") for line in head.split(b"\n"))
-        method, is_1_0 = _read_request_line(line)
+        method, path, is_1_0 = _read_request_line(line)
         fields = _read_fields(lines)
         if len(fields.get(b"host", ())) > 1 or not (is_1_0 or b"host" in fields):
             raise Refused("400 Bad Request")
@@ -82,20 +105,20 @@ class Requests:
         options = _words(fields, b"connection")
         self._is_last = b"close" in options or (is_1_0 and b"keep-alive" not in options)
         connection = b"close" if self._is_last else b"keep-alive" if is_1_0 else b""
-        return _answer("200 OK", connection, BODY, is_head=method == b"HEAD")
+        return Answer(OK, connection, BODY, method == b"HEAD", path != b"/plain")
 
 
-def _read_request_line(line: bytes) -> tuple[bytes, bool]:
-    """The method, and whether the version is 1.0. Raises ``Refused``."""
+def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
+    """The method, the path, and whether the version is 1.0. Raises ``Refused``."""
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise Refused("400 Bad Request")
-    method, major, minor = found.groups()
+    method, path, major, minor = found.groups()
     if major != b"1":
         raise Refused("505 HTTP Version Not Supported")
     if method not in _METHODS:
         raise Refused("501 Not Implemented")
-    return method, minor == b"0"
+    return method, path, minor == b"0"
 
 
 def _read_fields(lines: list[bytes]) -> Fields:
@@ -125,9 +148,9 @@ def _length_of_body(fields: Fields) -> int:
     return int(length)
 
 
-def _answer(status: str, connection: bytes, body: bytes = b"", *, is_head: bool = False) -> bytes:
+def _encode(status: bytes, connection: bytes, body: bytes, *, is_head: bool) -> bytes:
     """One answer; without its body to a HEAD."""
-    lines = [b"HTTP/1.1 " + status.encode(), b"Date: " + _date()]
+    lines = [b"HTTP/1.1 " + status, b"Date: " + _date()]
     if body:
         lines.append(b"Content-Type: text/plain")
     lines.append(b"Content-Length: %d" % len(body))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from c10k_probe.helper_in_python import EXIT_USAGE, emit, emit_end, fail
+from c10k_probe.servers_in_python.work import Work
 
 HELPER: Final = "servers_in_python"
 BUFFER_BYTES: Final = 4096  # as much as is read at once
@@ -33,7 +34,17 @@ class State:
     ``accept_errors_count`` is None where the library hides them.
     """
 
-    def __init__(self, model: str, backlog_count: int, protocol: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 -- the command line
+        self,
+        model: str,
+        backlog_count: int,
+        protocol: str,
+        work: Work | None = None,
+        asks: str = "await",
+        workers_count: int = 1,
+    ) -> None:
+        """``work``: with a backend that requests wait for. A loop ``asks`` it so, its pool has ``workers_count``."""
+        self.work, self.asks, self.workers_count = work, asks, workers_count
         self.model, self.backlog_count, self.is_http = model, backlog_count, protocol == "http"
         self.accepted_count = 0
         self.open_count = 0
@@ -112,7 +123,15 @@ class State:
     def say_status(self, tasks_count: int) -> None:
         """The answer to ``status``."""
         names = ("accepted_count", "open_count", "accept_errors_count")
-        emit({"type": "status", **{name: getattr(self, name) for name in names}, "tasks_count": tasks_count})
+        counts = {name: getattr(self, name) for name in names}
+        emit(
+            {
+                "type": "status",
+                **counts,
+                "tasks_count": tasks_count,
+                **({"work": self.work.sums()} if self.work else {}),
+            }
+        )
 
     def leave(self) -> NoReturn:
         """Reset every connection that this process has, say ``end``, and go, whatever threads still wait."""

@@ -13,7 +13,7 @@ DELAY_NS = 50e6
 
 def test_where_a_request_spends_its_time(tmp_path: Path) -> None:
     """Counts of both sides agree; a worker waits for the backend, what is beyond the places waits in the queue."""
-    models = "epoll,epoll-await,epoll-pool,prefork,thread-pool,thread,fork"
+    models = "epoll,epoll-await,prefork,thread,fork,asyncio-blocking,asyncio-pool"
     finished = run(*SMALL, "--model", models, "--concurrency", "2,16", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     rows = {(row["model"], int(row["concurrency_count"])): row for row in rows_of(finished.stdout)}
@@ -44,21 +44,21 @@ def test_a_backend_that_breaks_shows(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("given", "complaint"),
-    [
-        (("--delay", "0"), "--delay"),
-        (("--workers", "0"), "--workers"),
-        (("--concurrency", "10001"), "--concurrency"),
-        (("--part", "all,x"), "--part"),
-        (("--delay-kind", "never"), "--delay-kind"),
-        (("--keep-alive", "on", "--model", "prefork", "--workers", "4", "--concurrency", "5"), "--keep-alive"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_is_measured(
-    given: tuple[str, ...], complaint: str, tmp_path: Path
-) -> None:
-    finished = run("blocking", *given, cwd=tmp_path)
+def test_a_backend_that_never_answers(tmp_path: Path) -> None:
+    """No line to compare with, no answer, and every request given up by the server."""
+    given = ("--part", "plateau", "--delay", "never", "--model", "thread-pool", "--workers", 4)
+    finished = run("blocking", *given, "--concurrency", 4, "--repeats", 1, "--csv", "-", cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    for row in rows_of(finished.stdout):
+        assert (row["delay_ns"], row["line_per_s"], row["of_line_ratio"]) == ("never", "", "")
+        assert int(row["failed_count"]) > 0
+        assert float(row["requests_per_s"]) == 0
+        assert row["backend_failed_count"] == row["backend_asked_count"] == row["server_asked_count"]
+
+
+def test_bad_input_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """The rest of it by ``tests/unit``."""
+    finished = run("blocking", "--fault-after", 5, cwd=tmp_path)
     assert finished.code == 2
-    assert complaint in complaint_of(finished)
+    assert "--fault-after says when --fault begins" in complaint_of(finished)
     assert not (tmp_path / "results").exists()

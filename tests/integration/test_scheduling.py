@@ -70,6 +70,7 @@ COLUMNS = {
     "involuntary": "involuntary_switches_count",
 }
 TOLERANCE = 0.05
+RUNS_MOST = 5
 Row = dict[str, str]
 
 
@@ -214,29 +215,41 @@ def test_three_ways_to_read_the_tick_agree(tmp_path: Path, others: int) -> None:
 def test_perf_counts_the_same_switches(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
     """sched_switch over the whole command; what the run counted in some turns holds for all of its turns.
 
-    A BPF program on the tracepoint can hide its events from perf; the count that is no tracepoint tells.
+    Others that want this CPU make turns longer, and the rest of the command more beside fewer of them: so one of a few
+    runs must agree. A BPF program on the tracepoint can hide its events from perf; the count that is no tracepoint
+    tells.
     """
-    counts = tmp_path / "counts"
-    perf = (require_tool("perf"), "stat", "-x,", "-e", "sched:sched_switch,context-switches", "-o", str(counts), "--")
-    if subprocess.run([*perf, "true"], capture_output=True, check=False).returncode != 0:
+    perf = (require_tool("perf"), "stat", "-x,", "-e", "sched:sched_switch,context-switches", "-o")
+    if subprocess.run([*perf, str(tmp_path / "none"), "--", "true"], capture_output=True, check=False).returncode != 0:
         cannot_run("perf may not count sched:sched_switch here")
+    seen: list[tuple[float, int, str]] = []
+    while not any(
+        expected > 5000 and switches == pytest.approx(expected, rel=TOLERANCE) for expected, switches, _ in seen
+    ):
+        assert len(seen) < RUNS_MOST, seen
+        folder = tmp_path / str(len(seen))
+        folder.mkdir()
+        seen.append(switches_of_a_run(folder, (*perf, str(folder / "counts"), "--")))
+    expected, switches, by_tracepoint = seen[-1]
+    if not by_tracepoint.isdigit() or int(by_tracepoint) < switches / 2:
+        cannot_run("something hides sched:sched_switch from perf")
+    assert int(by_tracepoint) == pytest.approx(expected, rel=TOLERANCE)
+
+
+def switches_of_a_run(folder: Path, perf: tuple[str, ...]) -> tuple[float, int, str]:
+    """Switches by the run's own row, by the kernel's count in perf, and by the tracepoint, as perf says it."""
     arguments = ("--measure", "switch", "--token", "pipe", "--kind", "thread", "--cpus", 1, "--tasks", 2)
     small = ("--working-set", 0, "--budget", "300ms", "--repeats", 1, "--csv", "-")
-    finished = run("scheduling", *arguments, *small, cwd=tmp_path, wrapper=perf)
+    finished = run("scheduling", *arguments, *small, cwd=folder, wrapper=perf)
     assert finished.code == 0, finished.stderr
     (row,) = rows_of(finished.stdout)
-    (record,) = results.load(only_run_folder(tmp_path)).samples
-    expected = float(row["switches_per_hop_ratio"]) * record["facts"]["hops_count"]
-    assert expected > 5000
-    lines = [line.split(",") for line in counts.read_text(encoding="utf-8").splitlines()]
+    (record,) = results.load(only_run_folder(folder)).samples
+    lines = [line.split(",") for line in (folder / "counts").read_text(encoding="utf-8").splitlines()]
     found = {line[2].partition(":u")[0]: line[0] for line in lines if len(line) > 2}
     if not found["context-switches"].isdigit():
         cannot_run("perf does not count context switches here")
-    switches = int(found["context-switches"])
-    assert switches == pytest.approx(expected, rel=TOLERANCE)
-    if not found["sched:sched_switch"].isdigit() or int(found["sched:sched_switch"]) < switches / 2:
-        cannot_run("something hides sched:sched_switch from perf")
-    assert int(found["sched:sched_switch"]) == pytest.approx(expected, rel=TOLERANCE)
+    expected = float(row["switches_per_hop_ratio"]) * record["facts"]["hops_count"]
+    return expected, int(found["context-switches"]), found["sched:sched_switch"]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -101,6 +101,24 @@ def test_a_poisson_plan_is_its_seeds() -> None:
         assert 0.7 < (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5 / mean < 1.3  # 1 of an exponential
 
 
+def test_a_burst_is_due_at_the_first_moment_and_leaves_the_schedule_as_it_was() -> None:
+    with ReferenceServer("epoll", HTTP) as server, Sender(server.port, 64, keep_alive=False, timeout_s=5) as sender:
+        plain = sender.send(1000, 0.05, 1, arrivals="poisson")
+        burst = sender.send(1000, 0.05, 1, arrivals="poisson", burst_count=300)
+        assert server.status()["accepted_count"] == plain.intended_count + burst.intended_count
+    assert ends_of(burst) == {"answered": plain.intended_count + 300}
+    assert sorted(burst.due_ns) == [0] * 300 + sorted(plain.due_ns)
+
+
+def test_what_has_no_answer_at_the_end_of_the_load_is_given_up_there() -> None:
+    """A server that says nothing: two have a connection, the others none; the time-out alone would take a minute."""
+    with HttpServer(Way(())) as server, Sender(server.port, 2, keep_alive=False, timeout_s=60) as sender:
+        loop = sender.send(1000, 0.01, 1, burst_count=5, wait_s=0.02)
+    assert ends_of(loop) == {"timed_out": 2, "unsent": 13}
+    assert (loop.sent_count, loop.intended_count) == (2, 15)
+    assert loop.taken_ns >= 30 * NS_PER_MS
+
+
 def test_one_request_in_so_many_is_kept() -> None:
     with ReferenceServer("epoll", HTTP) as server:
         sender = Sender(server.port, 8, keep_alive=True, timeout_s=5, samples_count=100)
@@ -261,13 +279,15 @@ def test_it_dies_with_its_parent(linking: str) -> None:
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        ("send 0 10 1 0", "above 0"),
-        ("send 10 0 1 0", "above 0"),
-        ("send 10 10 1 2", "not a number in 0..1"),
-        ("send 10 10 1", "not a number"),
-        ("send 10 10 1 0 0", "takes 4 arguments"),
-        ("send 999999999999 3600000 1 0", "not a number"),
-        ("send 9000000000 3600000 1 0", "at most 20000000 requests"),
+        ("send 0 10 1 0 0 0", "above 0"),
+        ("send 10 0 1 0 0 0", "above 0"),
+        ("send 10 10 1 2 0 0", "not a number in 0..1"),
+        ("send 10 10 1 0 0", "not a number"),
+        ("send 10 10 1 0 0 0 0", "takes 6 arguments"),
+        ("send 999999999999 3600000 1 0 0 0", "not a number"),
+        ("send 9000000000 3600000 1 0 0 0", "at most 20000000 requests"),
+        ("send 1000 10 1 0 20000000 0", "at most 20000000 requests"),
+        ("send 1000 10 1 0 20000001 0", "not a number"),
         ("pump 0 0", "above 0"),
         ("nonsense", "unknown command"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from c10k_probe.experiment import Samples, Scalar
+from c10k_probe.stats import MINIMUM_LAUNCHES
 
 MS = 1_000_000
 
@@ -34,9 +35,12 @@ def launch(server: str, clients: int, served: int = 100, block: int = 0, **facts
         "slow_pending_count": 0,
         "slow_ended_count": 0,
         "slow_refused_count": 0,
+        "slow_sent_bytes": 2 * clients,
+        "slow_received_bytes": 0,
         "slow_bytes": clients,
         "slow_latest_ns": MS,
         "slow_cpu_pct": 1.0,
+        "slow_pss_bytes": 5e5,
         "slow_failure": "",
         "inside_count": clients,
         "queued_count": 0,
@@ -49,7 +53,13 @@ def launch(server: str, clients: int, served: int = 100, block: int = 0, **facts
         "exhausted": "" if served == 100 else "workers",
         "starvation_ns": None if served else 20 * MS,
         "recovery_ns": 3 * MS,
+        "recovery_resolution_ns": 7 * MS,
         "watched_ns": 500 * MS,
     }
     values = {"due_ns": [MS * index for index in range(100)], "latency_ns": [MS] * served + [-1] * (100 - served)}
     return Samples(key, block, values, usual | facts)
+
+
+def launches(server: str, clients: int, served: int = 100, **facts: Scalar) -> list[Samples]:
+    """As many of these as an interval needs."""
+    return [launch(server, clients, served, block, **facts) for block in range(MINIMUM_LAUNCHES)]

@@ -8,7 +8,9 @@ from itertools import product
 import pytest
 from c10k_probe.experiments import _blocking_design as design
 from c10k_probe.experiments import _blocking_judges as judges
-from c10k_probe.experiments._blocking_findings import findings
+from c10k_probe.experiments._blocking_check import check
+from c10k_probe.experiments._blocking_findings import MEMORY, findings
+from c10k_probe.experiments._blocking_open import steady_per_s, within_per_s
 from c10k_probe.experiments._blocking_rows import BlockingRow, rows
 
 from c10k_probe.exits import UsageError
@@ -38,7 +40,9 @@ def flat(samples: Sequence[Samples]) -> list[FlatRow]:
     return [flatten(row) for row in rows(samples, SEED)]
 
 
-def plateau(model: str, workers: int, concurrency: int, ratio: float, cpu_pct: float = 5.0) -> list[Samples]:
+def plateau(  # noqa: PLR0913, PLR0917 -- a row in a line
+    model: str, workers: int, concurrency: int, ratio: float, cpu_pct: float = 5.0, part: str = "plateau"
+) -> list[Samples]:
     line_per_s = min(workers, concurrency) * 20.0
     facts = {
         "requests_per_s": ratio * line_per_s,
@@ -46,7 +50,7 @@ def plateau(model: str, workers: int, concurrency: int, ratio: float, cpu_pct: f
         "server_cpu_pct": cpu_pct,
         "line_per_s": line_per_s,
     }
-    key = {"part": "plateau", "model": model, "workers": str(workers), "concurrency_count": concurrency}
+    key = {"part": part, "model": model, "workers": str(workers), "concurrency_count": concurrency}
     return made(key, {**facts, "client_cpu_pct": 3.0, "backend_asked_count": 9, "server_asked_count": 9})
 
 
@@ -64,30 +68,70 @@ def test_every_part_has_cells_and_no_two_are_alike() -> None:
     assert len({cell.name for cell in cells}) == len(cells)
     by_part = {part: [cell for cell in cells if cell.key["part"] == part] for part in design.PARTS}
     assert len(by_part["surface"]) == 4 * 3
-    assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 2 + 4
+    without_count = len(design.SHOWN) - len(design.WITH_WORKERS)
+    assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 2 + without_count
     assert all(cell.needs.tasks_count >= 1 for cell in by_part["plateau"])
+    workers = {cell.key["workers"] for cell in by_part["open-loop"]}
+    assert workers == {"8", "16", "64", "128"}
+    assert len(by_part["open-loop"]) == len(design.WITH_WORKERS) * len(workers)
+
+
+def test_a_pool_is_offered_more_than_it_has_and_its_double_the_same() -> None:
+    given = parameters(workers="8,16,64")
+    offered = {workers: design.open_concurrencies(given, workers) for workers in (8, 16, 32, 64, 128)}
+    assert offered == {8: (12,), 16: (12, 24), 32: (24,), 64: (96,), 128: (96,)}
+    assert design.open_concurrencies(parameters(workers="1"), 1) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"fault_after": "5"}, "--fault-after says when --fault begins"),
+        ({"delay": "never", "fault": "hang"}, "--delay never: .* --fault does nothing"),
+        ({"delay": "never", "delay_kind": "pareto"}, "--delay never: .* --delay-kind does nothing"),
+        ({"delay": "never", "part": "calls"}, "--delay never is for the plateau alone"),
+        ({"part": "open-loop", "model": "epoll"}, "--part open-loop needs a pool"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(given: dict[str, str], complaint: str) -> None:
+    check(parameters(delay="never", model="all"))
+    check(parameters(fault="hang", fault_after="0"))
+    with pytest.raises(UsageError, match=complaint):
+        check(parameters(**given))
 
 
 @pytest.mark.parametrize("option", [{"delay_kind": "pareto"}, {"keep_alive": "on"}, {"fault": "hang"}])
 def test_what_only_the_plateau_takes_is_refused_without_it(option: dict[str, str]) -> None:
-    design.check(parameters(part="plateau", model="epoll", **option))
+    check(parameters(part="plateau", model="epoll", **option))
     with pytest.raises(UsageError, match="is for the plateau alone"):
-        design.check(parameters(part="limit,calls", **option))
+        check(parameters(part="limit,calls", **option))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("delay", "0"), ("delay", "nevr"), ("workers", "0"), ("concurrency", "10001"), ("part", "all,x")),
+        *(("delay_kind", "never"), ("open_delay", "1ms")),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_its_name(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
+        parameters(**{name: text})
 
 
 def test_places_are_w_of_littles_law() -> None:
     found = {model: design.places(model, 4, 100) for model in design.SHOWN}
     assert found == {
-        **dict.fromkeys(("epoll-pool", "prefork", "thread-pool"), 4),
-        **dict.fromkeys(("epoll-await", "thread", "fork"), 100),
-        "epoll": 1,
+        **dict.fromkeys(("epoll-pool", "prefork", "thread-pool", "asyncio-pool"), 4),
+        **dict.fromkeys(("epoll-await", "thread", "fork", "asyncio", "uvloop", "python-threading"), 100),
+        **dict.fromkeys(("epoll", "asyncio-blocking"), 1),
     }
 
 
 def test_a_pool_whose_clients_would_starve_is_refused() -> None:
-    design.check(parameters(keep_alive="on", workers="8", concurrency="8"))
+    check(parameters(keep_alive="on", workers="8", concurrency="8"))
     with pytest.raises(UsageError, match=r"--keep-alive on: with 8 workers, 2 of 10 connections"):
-        design.check(parameters(keep_alive="on", workers="8", concurrency="10"))
+        check(parameters(keep_alive="on", workers="8", concurrency="10"))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -110,6 +154,7 @@ def test_a_row_has_what_was_measured_and_nothing_else() -> None:
         ({"failed_count": 2}, "shaky", "10 failed"),
         ({"backend_failed_count": 3}, "shaky", "the backend failed 15 requests"),
         ({"client_cpu_pct": 90.0}, "shaky", "the client used 90 % of its CPU"),
+        ({"listen_drops_count": 2}, "shaky", "the accept queue dropped 10 SYNs"),
         (
             {"own_failure": "bind: EADDRINUSE", "served_connections_count": 63},
             "void",
@@ -168,6 +213,15 @@ def test_c25(above: float, enough: float, cpu_pct: float, verdict: str) -> None:
     assert judges.judge_c25(flat(plateau("prefork", 8, 64, 1.0)), ()).verdict == "NOT-MEASURED"
 
 
+def test_c25_goes_by_the_open_loop_where_there_is_one() -> None:
+    samples = plateau("prefork", 8, 64, 0.7) + plateau("prefork", 64, 64, 0.5)
+    samples += plateau("prefork", 8, 12, 1.0, part="open-loop") + plateau("prefork", 16, 12, 1.0, part="open-loop")
+    found = judges.judge_c25(flat(samples), ())
+    assert found.verdict == "CONFIRMED"
+    assert "prefork 8 workers, 12 offered: 1.0" in found.evidence
+    assert "requests:" not in found.evidence
+
+
 @pytest.mark.parametrize(
     ("added_ms", "verdict"), [((1.0,), "REFUTED"), ((900.0,), "CONFIRMED"), ((1.0, 900.0), "PARTLY")]
 )
@@ -207,14 +261,46 @@ def test_c35(off_cpu: float, asleep: float, verdict: str) -> None:
     assert "S/(S+CPU) 0.91" in found.evidence
 
 
-@pytest.mark.parametrize(("others", "verdict"), [(900.0, "INCONCLUSIVE"), (1500.0, "REFUTED")])
-def test_c52_judges_its_half(others: float, verdict: str) -> None:
+def one_cpu(model: str, rate: float, memory_bytes: float, count: int = 32) -> list[Samples]:
+    workers = str(count) if model in design.POOLS else "per request"
+    key = {"part": "one-cpu", "model": model, "workers": workers, "delay_ns": 10 * MS, "concurrency_count": count}
+    facts = {"requests_per_s": 300.0, "requests_per_cpu_s": rate, "memory_bytes": memory_bytes}
+    return made(key, facts)
+
+
+@pytest.mark.parametrize(
+    ("rate", "request_bytes", "verdict"),
+    [
+        (900.0, 9_000.0, "CONFIRMED"),
+        (1500.0, 9_000.0, "REFUTED"),
+        (900.0, 500.0, "REFUTED"),
+        (900.0, 0.0, "INCONCLUSIVE"),
+    ],
+)
+def test_c52(rate: float, request_bytes: float, verdict: str) -> None:
+    """Both halves: CPU time and memory; without the memory of the others it is open."""
     samples: list[Samples] = []
-    for model, rate in (("epoll", 1000.0), ("prefork", others)):
-        key = {"part": "one-cpu", "model": model, "workers": "1", "delay_ns": 0, "cpu_ns": 100_000}
-        samples += made(key, {"requests_per_cpu_s": rate})
-    assert judges.judge_c52(flat(samples), ()).verdict == verdict
+    for model in ("epoll-await", "thread", "thread-pool", "prefork", "fork"):
+        is_event = model == "epoll-await"
+        each_bytes = 1_000.0 if is_event else request_bytes
+        samples += one_cpu(model, 1000.0 if is_event else rate, 1e6)
+        if each_bytes:
+            samples += one_cpu(model, 1000.0 if is_event else rate, 1e6 + 96 * each_bytes, 128)
+    made_of = findings(samples, SEED)
+    assert {item.column for item in made_of} == {MEMORY}
+    found = judges.judge_c52(flat(samples), made_of)
+    assert found.verdict == verdict
+    assert "epoll-await 1002 B [1000 B, 1004 B]" in found.evidence.partition("M for each request")[2]
     assert judges.judge_c52([], ()).verdict == "NOT-MEASURED"
+
+
+def test_rates_of_batches_and_of_single_moments() -> None:
+    """Of batches of 4 every 10 ms a window that holds 3 of them or 4 must say the same."""
+    moments = [10 * MS * batch + answer for batch in range(1, 12) for answer in range(4)]
+    for ends_ms in (58, 62):
+        assert steady_per_s(moments, (25 * MS, ends_ms * MS)) == pytest.approx(400, rel=1e-3)
+    assert within_per_s([1, 2, 30 * MS], (0, 20 * MS)) == pytest.approx(100)
+    assert steady_per_s([30 * MS], (20 * MS, 40 * MS)) == pytest.approx(50)  # nothing before
 
 
 @pytest.mark.parametrize(

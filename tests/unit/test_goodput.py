@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 import pytest
-from c10k_probe.experiments._goodput_design import settling_ns
+from c10k_probe.experiments._goodput_design import burst_count, closed_times_ns, server_options, settling_ns
 from c10k_probe.experiments._goodput_findings import knee
 from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
 
@@ -15,11 +15,12 @@ from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Sc
 from c10k_probe.load import ClosedLoopReport, OpenLoop
 from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
+from c10k_probe.servers import REAL_SERVERS
 
 GOODPUT: Experiment = find_experiments()["goodput"]  # type: ignore[type-arg]
-PARAMETERS = GOODPUT.parameters_type()
 NS_PER_MS = 1_000_000
 BOUND_NS = 100 * NS_PER_MS
+PARAMETERS = GOODPUT.parameters_type(bound=BOUND_NS)
 CAPACITY_PER_S = 1000.0
 NOISE = [1.0, 1.01, 0.99, 1.005, 0.995, 1.002]
 Loads = dict[int, float]  # offered load in percent -> share that is answered in time
@@ -147,10 +148,59 @@ def test_late_answers_of_a_closed_loop_are_no_goodput() -> None:
     assert (facts["goodput_per_s"], facts["good_pct"], facts["client_cpu_pct"]) == (120.0, 48.0, 10.0)
 
 
-@pytest.mark.parametrize(("load_pct", "bounds"), [(10, 1), (100, 1), (101, 10), (120, 5), (200, 1), (300, 0.5)])
-def test_a_queue_has_grown_to_the_bound_before_it_counts(load_pct: int, bounds: float) -> None:
-    """Served in order, a request that is due at t waits t (load - 1)."""
-    assert settling_ns(load_pct, BOUND_NS) == bounds * BOUND_NS
+@pytest.mark.parametrize(
+    ("load_pct", "bound_ms", "settling_ms", "requests_count"),
+    [
+        (10, 1000, 250, 0),
+        (100, 1000, 250, 0),
+        (100, 100, 100, 0),  # not longer than the bound
+        (101, 1000, 500, 1000),
+        (300, 1000, 500, 1000),
+        (300, 100, 50, 100),
+        (200, 1, 1, 1),  # whole milliseconds: the sender has no shorter ones
+    ],
+)
+def test_an_overloaded_server_begins_with_a_queue_of_one_bound(
+    load_pct: int, bound_ms: int, settling_ms: int, requests_count: int
+) -> None:
+    """Served in order at its capacity, the last request of the burst is answered as the bound ends."""
+    bound_ns = bound_ms * NS_PER_MS
+    assert settling_ns(load_pct, bound_ns) == settling_ms * NS_PER_MS
+    assert burst_count(load_pct, CAPACITY_PER_S, bound_ns) == requests_count
+
+
+def test_a_burst_is_not_counted() -> None:
+    loop = open_loop()
+    burst = dataclasses.replace(
+        loop,
+        intended_count=13,
+        due_ns=[0, 0, 0, *loop.due_ns],
+        latency_ns=[1, 1, -1, *loop.latency_ns],
+        outcomes=["answered", "answered", "timed_out", *loop.outcomes],
+    )
+    assert open_facts(burst, 50 * NS_PER_MS, BOUND_NS) == open_facts(loop, 50 * NS_PER_MS, BOUND_NS)
+
+
+def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_than_its_workers() -> None:
+    parameters = dataclasses.replace(PARAMETERS, server=("nginx", "apache-prefork-php", "python-threading"))
+    cells = {str(cell.key["model"]): cell for cell in GOODPUT.cells(parameters)}
+    assert list(cells) == [*PARAMETERS.model, *parameters.server]
+    assert [str(cells[name].key["work"]) for name in ("epoll", *parameters.server)] == ["200us", *["own-page"] * 3]
+    prefork = server_options("apache-prefork-php", "own-page", 16_000)
+    assert (prefork.workers_count, prefork.capacity_count) == (256, None)
+    assert server_options("nginx", "own-page", 16_000).capacity_count == 16_000
+    each = REAL_SERVERS["apache-prefork-php"].per_connection
+    assert cells["apache-prefork-php"].needs.tasks_count < each.times(300).tasks_count + 64
+
+
+@pytest.mark.parametrize(
+    ("clients_count", "rate_per_s", "times_ms"),
+    [(8, 1000.0, (100, 250)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
+)
+def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
+    clients_count: int, rate_per_s: float, times_ms: tuple[int, int]
+) -> None:
+    assert closed_times_ns(clients_count, rate_per_s) == tuple(value * NS_PER_MS for value in times_ms)
 
 
 def test_parts_of_a_millisecond_are_refused() -> None:
@@ -184,6 +234,8 @@ def test_rows_sum_counts_and_stand_by_loop_model_and_load() -> None:
         ({"longest_late_ns": 30 * NS_PER_MS}, "shaky", "late by 30.0 ms itself"),
         ({"walls_count": 3, "first_wall": "fork: EAGAIN"}, "shaky", "ran into a limit (fork: EAGAIN)"),
         ({"due_count": 0, "good_pct": None}, "void", "no request was due"),
+        ({"unsent_count": 5}, "shaky", "2 % found no connection free: --connections is the limit"),
+        ({"unsent_count": 2}, "ok", ""),
     ],
 )
 def test_a_doubtful_row_is_graded_and_void_ones_have_no_findings(
@@ -206,7 +258,10 @@ def test_a_quantile_that_some_launch_never_answered_is_missing() -> None:
 
 
 def test_the_knee_lies_between_the_last_load_above_and_the_first_below() -> None:
-    assert knee([(200, 2000, 0.4), (100, 1000, 1.0), (50, 500, 1.0)]) == pytest.approx((100 + 100 / 6, 1000 + 1000 / 6))
+    found = knee([(200, 2000, 0.4), (100, 1000, 1.0), (50, 500, 1.0)])
+    assert found is not None
+    assert found[0] == pytest.approx((100, 100 + 100 / 6, 200))
+    assert found[1] == pytest.approx((1000, 1000 + 1000 / 6, 2000))
     assert knee([(50, 500, 1.0), (100, 1000, 0.95)]) is None  # not reached
     assert knee([(100, 1000, 0.5), (200, 2000, 0.2)]) is None  # below all that was offered
 
@@ -222,7 +277,7 @@ def test_who_collapses_and_who_saturates(beyond: float, ratio: float, words: str
     assert "300 %" in kept.note
     assert 100 < bend.value.middle < 200
     assert rate.value.middle == pytest.approx(10 * bend.value.middle)
-    assert bend.value.low is not None
+    assert (bend.value.low, bend.value.high) == (100, 300)  # as far as the loads tell
 
 
 def test_without_a_knee_there_is_no_number_and_the_reason() -> None:

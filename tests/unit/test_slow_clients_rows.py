@@ -6,15 +6,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import types
 
 import pytest
-from c10k_probe.experiments._slow_figures import Innocent, due_within, recovery_ns, served_count, starvation_ns
-from c10k_probe.experiments._slow_measure import _exhausted
-from made_slow import MS, launch
+from c10k_probe.experiments._slow_exhausted import exhausted
+from c10k_probe.experiments._slow_figures import (
+    GOOD_COUNT,
+    Innocent,
+    due_within,
+    recovery_of,
+    served_count,
+    starvation_ns,
+)
+from made_slow import MS, launch, launches
 
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
+from c10k_probe.experiment import NOT_MEASURED, Experiment, Samples, Scalar, Verdict, flatten
 from c10k_probe.parameters import options_of
 from c10k_probe.registry import find_experiments
 from c10k_probe.stats import MINIMUM_LAUNCHES
@@ -61,11 +67,15 @@ def test_starvation_begins_where_the_last_was_served() -> None:
     assert starvation_ns([], 0, 100) is None
 
 
-def test_recovery_ends_with_the_first_answer_after_which_all_are_soon() -> None:
-    assert recovery_ns(innocents(None, 2000 * MS, 7, 5), 4) == 20 + 7 - 4
-    assert recovery_ns(innocents(3, 3), 0) == 3
-    assert recovery_ns(innocents(3, None), 0) is None
-    assert recovery_ns([], 0) is None
+def test_recovery_ends_with_the_first_answer_after_which_enough_are_soon() -> None:
+    """The resolution is the gap before that one, on their schedule; where the leaving lies in between, from there."""
+    soon = [7] * GOOD_COUNT
+    assert recovery_of(innocents(None, 2000 * MS, *soon), 4) == (20 + 7 - 4, 10)
+    assert recovery_of(innocents(*soon), 0) == (7, 0)
+    assert recovery_of(innocents(None, *soon), 6) == (10 + 7 - 6, 4)
+    assert recovery_of(innocents(*soon, None), 0) is None, "the last was not"
+    assert recovery_of(innocents(None, *soon[1:]), 0) is None, "too few were"
+    assert recovery_of([], 0) is None
 
 
 # --- what ran out -----------------------------------------------------------------------------------------------------
@@ -101,15 +111,14 @@ class Complaining:
             ["MaxRequestWorkers"],
         ),
         ([{"call": "accept", "name": "EMFILE", "message": ""}], {}, ["descriptors"]),
+        ([{"call": "fork", "name": "ENOMEM", "message": ""}], {}, ["memory"]),
     ],
 )
 def test_what_ran_out_has_the_name_by_which_it_is_known(
     hits: list[dict[str, object]], facts: dict[str, Scalar], found: list[str]
 ) -> None:
-    room = types.SimpleNamespace(room_count=4)
-    run = types.SimpleNamespace(ask=room, server=Complaining(*hits))
     usual = {"inside_count": 3, "queued_count": 9, "descriptors_count": 8, "descriptors_limit_count": 10}
-    assert _exhausted(run, {**usual, **facts}) == found  # type: ignore[arg-type]
+    assert exhausted(Complaining(*hits), 4, {**usual, **facts}) == found  # type: ignore[arg-type]
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -119,7 +128,7 @@ def test_a_row_adds_up_launches_and_takes_what_was_worst() -> None:
     row = row_of(launch(POOL, 24, 100), launch(POOL, 24, 50, 1, slow_open_count=20, longest_ns=9 * MS))
     assert (row["launches_count"], row["innocents_count"], row["served_count"]) == (2, 200, 150)
     assert (row["served_pct"], row["served_lo_pct"]) == (75, None)
-    assert (row["slow_open_count"], row["innocent_longest_ns"]) == (20, 9 * MS)
+    assert (row["slow_open_count"], row["innocent_longest_ns"]) == (20, 5 * MS), "the fewest; the median"
     assert row["innocent_p50_ns"] == MS
     assert row["innocent_p99_ns"] is None, "it lies among those that were not served"
     assert (row["starvation_ns"], row["recovery_ns"]) == (None, 3 * MS)
@@ -156,53 +165,53 @@ def test_a_defence_that_acts_while_innocents_wait_is_no_doubt() -> None:
     assert "defence" not in str(row_of(launch(POOL, 24, defence_ns=2000 * MS))["grade_reason"])
 
 
-def test_the_number_at_which_they_starve_is_told_with_the_one_below() -> None:
-    sweep = [launch(POOL, count, served) for count, served in ((0, 100), (8, 95), (24, 10), (160, 0))]
-    made = SLOW.fit(
-        SLOW.parameters_type(), [*sweep, launch(LOOP, 0), launch(LOOP, 5000), launch(POOL, 1, kind="cpu")], 1
-    )
-    found = {item.subject: item for item in made if isinstance(item, Finding)}
-    assert len(found) == 2
-    starved, fed = found[f"{POOL}, head, defence off"], found[f"{LOOP}, head, defence off"]
-    assert starved.value is not None
-    assert (starved.value.middle, "not yet at 8" in starved.note) == (24, True)
-    assert (fed.value, "up to 5,000" in fed.note) == (None, True)
-
-
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
-STARVED, FED = launch(POOL, 24, 0), launch(LOOP, 24, 100)
-DEFENDED = (launch(POOL, 24, 100, defence="on"), launch(LOOP, 24, 100, defence="on"))
-WORKED = (
-    launch("node", 1, 100, kind="cpu", work_taken_ns=2001 * MS, longest_ns=1999 * MS),
-    launch(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=20 * MS),
-)
+STARVED, FED = launches(POOL, 24, 0), launches(LOOP, 24, 100)
+DEFENDED = (*launches(POOL, 24, 100, defence="on"), *launches(LOOP, 24, 100, defence="on"))
+WAITED = launches("node", 1, 100, kind="cpu", work_taken_ns=2001 * MS, longest_ns=1999 * MS)
+UNHARMED = launches(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=20 * MS)
+WORKED = (*WAITED, *UNHARMED)
 
 
 def test_all_parts_confirm_and_none_refutes() -> None:
-    died = dataclasses.replace(STARVED, facts={**STARVED.facts, "death": "it ended (SIGSEGV)"})
-    assert verdict_of(died, FED, *DEFENDED, *WORKED).verdict == "CONFIRMED"
-    found = verdict_of(STARVED, FED, *DEFENDED, *WORKED)
+    died = dataclasses.replace(STARVED[0], facts={**STARVED[0].facts, "death": "it ended (SIGSEGV)"})
+    assert verdict_of(died, *STARVED[1:], *FED, *DEFENDED, *WORKED).verdict == "CONFIRMED"
+    found = verdict_of(*STARVED, *FED, *DEFENDED, *WORKED)
     assert found.verdict == "PARTLY"
-    words = ["F1 holds", "F2 does not hold: 0 of 1 launches", "F3 holds", "F4 holds"]
+    words = ["F1 holds", "0.00 % [0.00 %, 0.00 %]", "F2 does not hold: 0 of 5 launches", "F3 holds", "F4 holds"]
     assert all(word in found.evidence for word in words), found.evidence
-    overrun = verdict_of(STARVED, FED, *DEFENDED, launch(POOL, 5000, 0, defence="on"))
-    assert f"F3 holds: {POOL} 100 % at 24 (defence on)" in overrun.evidence
-    assert f"yet {POOL} 0.00 % at 5,000 (defence on)" in overrun.evidence
-    unharmed = (launch(POOL, 24, 100), launch(LOOP, 24, 50))
-    harmed = (launch(POOL, 24, 0, defence="on"), launch(LOOP, 24, 0, defence="on"))
+    overrun = verdict_of(*STARVED, *FED, *DEFENDED, launch(POOL, 5000, 0, defence="on"))
+    assert f"F3 holds: {POOL} 100 % [100 %, 100 %] at 24 (defence on)" in overrun.evidence
+    assert f"yet {POOL} 0.00 % (launches 1, for an interval 5) at 5,000 (defence on)" in overrun.evidence
+    unharmed = (*launches(POOL, 24, 100), *launches(LOOP, 24, 50))
+    harmed = (*launches(POOL, 24, 0, defence="on"), *launches(LOOP, 24, 0, defence="on"))
     assert verdict_of(*unharmed, *harmed).verdict == "REFUTED"
+
+
+def test_what_the_launches_do_not_decide_is_open() -> None:
+    """One launch has no interval; an interval that reaches over the bound is on neither side of it."""
+    few = verdict_of(launch(POOL, 24, 0), *FED)
+    assert (few.verdict, "for an interval 5" in few.evidence) == ("INCONCLUSIVE", True)
+    split = [launch(POOL, 24, 100 * (block % 2), block) for block in range(MINIMUM_LAUNCHES)]
+    assert (verdict_of(*split, *FED).verdict, "F1 is open" in verdict_of(*split, *FED).evidence) == (
+        "INCONCLUSIVE",
+        True,
+    )
+    assert "F3 is open" in verdict_of(*STARVED, *FED, *DEFENDED[5:], launch(POOL, 24, 100, defence="on")).evidence
+    fed = verdict_of(*split, *launches(LOOP, 24, 50))
+    assert "F1 does not hold" in fed.evidence, "one half of it decides"
 
 
 @pytest.mark.parametrize(
     "samples",
     [
-        (STARVED,),
-        (FED,),
+        STARVED,
+        FED,
         (launch(POOL, 23, 0), launch(LOOP, 23)),
         (launch(POOL, 24, 0, timeout_ns=1000 * MS), launch(LOOP, 24, timeout_ns=1000 * MS)),
         (launch(POOL, 24, 0, kind="idle"), launch(LOOP, 24, kind="idle")),
-        (launch(POOL, 24, 0, slow_failure="socket: EMFILE ()"), FED),
+        (launch(POOL, 24, 0, slow_failure="socket: EMFILE ()"), *FED),
         (),
     ],
     ids=["no loop", "no pool", "too few", "another time-out", "another kind", "void", "nothing"],
@@ -212,16 +221,16 @@ def test_without_its_first_part_nothing_is_judged(samples: tuple[Samples, ...]) 
 
 
 def test_a_shorter_work_is_no_counter_arm() -> None:
-    short = launch("node", 1, 100, kind="cpu", work_taken_ns=500 * MS, longest_ns=500 * MS)
-    assert "F4 not measured" in verdict_of(STARVED, FED, short, WORKED[1]).evidence
-    waited = launch(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=1100 * MS)
-    assert "F4 does not hold" in verdict_of(STARVED, FED, WORKED[0], waited).evidence
+    short = launches("node", 1, 100, kind="cpu", work_taken_ns=500 * MS, longest_ns=500 * MS)
+    assert "F4 not measured" in verdict_of(*STARVED, *FED, *short, *UNHARMED).evidence
+    waited = launches(POOL, 1, 100, kind="cpu", work_taken_ns=2100 * MS, longest_ns=1100 * MS)
+    assert "F4 does not hold" in verdict_of(*STARVED, *FED, *WAITED, *waited).evidence
 
 
 def test_innocents_that_give_up_soon_are_no_counter_arm() -> None:
     """Who waited for longer than the bound has no latency, so that the longest cannot reach that of the work."""
     gave_up = [dataclasses.replace(item, facts={**item.facts, "timeout_ns": 1000 * MS}) for item in WORKED]
-    assert "F4 not measured" in verdict_of(STARVED, FED, *gave_up).evidence
+    assert "F4 not measured" in verdict_of(*STARVED, *FED, *gave_up).evidence
 
 
 # --- what may be asked ------------------------------------------------------------------------------------------------
