@@ -53,8 +53,8 @@ class GoodputParameters(Parameters):
         many=True,
         quick=("epoll", "fork"),
     )
-    server: tuple[str, ...] = parameter(
-        (),
+    server: tuple[str, ...] | None = parameter(
+        None,
         "Real servers and servers in Python, comma-separated, or all; they answer with a page of their own.",
         choices=tuple(SERVERS),
         many=True,
@@ -159,7 +159,7 @@ def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     for keep_alive in parameters.keep_alive:
         count = most_connections(parameters, keep_alive)
         asked = [(name, work) for work in parameters.work for name in parameters.model]
-        for name, work in [*asked, *((name, OWN_PAGE) for name in parameters.server)]:
+        for name, work in [*asked, *((name, OWN_PAGE) for name in parameters.server or ())]:
             model = model_of(name)
             # a pool has as many workers as it is started with, whatever comes
             served_count = min(count, room) if (room := model.room_count(server_options(name, work, count))) else count

@@ -184,6 +184,7 @@ def test_a_burst_is_not_counted() -> None:
 def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_than_its_workers() -> None:
     parameters = dataclasses.replace(PARAMETERS, server=("nginx", "apache-prefork-php", "python-threading"))
     cells = {str(cell.key["model"]): cell for cell in GOODPUT.cells(parameters)}
+    assert parameters.server is not None
     assert list(cells) == [*PARAMETERS.model, *parameters.server]
     assert [str(cells[name].key["work"]) for name in ("epoll", *parameters.server)] == ["200us", *["own-page"] * 3]
     prefork = server_options("apache-prefork-php", "own-page", 16_000)
