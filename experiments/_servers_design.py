@@ -153,7 +153,10 @@ class ServersParameters(Parameters):
         quick=("70",),
     )
     open_launches: int = parameter(
-        2, "Fresh servers for each row of the open loop, --repeats at most.", minimum=1, maximum=10_000
+        5,
+        "Fresh servers for each row of the open loop, --repeats at most; an interval needs 5.",
+        minimum=1,
+        maximum=10_000,
     )
     observe: tuple[str, ...] = parameter(
         ("on",),
