@@ -212,11 +212,24 @@ def _plateau(parameters: BlockingParameters) -> Iterator[_Load]:
             yield _Load(PLATEAU, model, workers_count, parameters.delay, 0, most_count, 0.3 + weight)
 
 
+def offered_count(workers_count: int) -> int:
+    """Requests offered at a time, the arrivals' rate times the delay, to a pool that is to have too few workers."""
+    return max(workers_count + 1, round(OVERLOAD * workers_count))
+
+
+def enough_workers(count: int) -> int:
+    """Workers of which all are busy once in some 30,000 moments when ``count`` are on the mean: four standard
+    deviations of a Poisson process more (the number in M/G/infinity)."""
+    return count + math.ceil(4 * math.sqrt(count))
+
+
 def open_concurrencies(parameters: BlockingParameters, workers_count: int) -> tuple[int, ...]:
-    """Requests offered at a time, the arrivals' rate times the delay, to a pool of so many workers: more than it has,
-    where it was asked for, and as many as half of it cannot serve, where half of it was."""
-    asked = (workers_count / 2, workers_count)  # the lower load first
-    return tuple(max(int(count) + 1, round(OVERLOAD * count)) for count in asked if count in parameters.workers)
+    """Requests offered at a time to a pool of so many workers: more than it has, where it was asked for, and what a
+    pool that was asked for is offered and this one has enough workers for; the lower load first."""
+    offered = {offered_count(asked): enough_workers(offered_count(asked)) for asked in parameters.workers}
+    twins = [count for count, enough_count in offered.items() if enough_count == workers_count]
+    own = [offered_count(workers_count)] if workers_count in parameters.workers else []
+    return tuple(sorted({*twins, *own}))
 
 
 def open_connections(parameters: BlockingParameters, workers_count: int, count: int) -> int:
@@ -232,7 +245,8 @@ def open_connections(parameters: BlockingParameters, workers_count: int, count: 
 
 
 def _open(parameters: BlockingParameters) -> Iterator[_Load]:
-    counts = sorted({count for workers in parameters.workers for count in (workers, 2 * workers)})
+    asked = parameters.workers
+    counts = sorted({*asked, *(enough_workers(offered_count(workers_count)) for workers_count in asked)})
     for model in parameters.model:
         for workers_count in counts if model in WITH_WORKERS else ():
             offered = open_concurrencies(parameters, workers_count)

@@ -2,8 +2,9 @@
 
 A pool is offered c requests at a time, by Little's law: so many a second that c would be under way if each took the
 delay alone. With fewer workers than c it is overloaded: its accept queue fills, and once that is full the rest wait at
-the sender, so that no SYN is dropped. What it answers a second is then compared with W/S. With more workers than c it
-is compared with what came: the requests due within as long a time, one delay before the window's answers.
+the sender, so that no SYN is dropped. What it answers a second is then compared with W/S. A pool that has c workers and
+four standard deviations of a Poisson process more, so that hardly anything ever waits, is compared with what came: the
+requests due within as long a time, one delay before the window's answers.
 
 Timed: answers by the sender's clock, after a warm-up of two delays; CPU time and looks at tasks in the same window.
 """

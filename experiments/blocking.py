@@ -6,7 +6,7 @@ the worker? Does a worker get slower when all are busy? How much of a worker's l
 feel while the first one waits? And, per second of CPU, who answers most?
 
 Parts (``--part``). plateau: requests under way against the places of each model, in a closed loop. open-loop: each
-pool offered 1.5 times what it can have under way, and a pool of twice as many workers offered the same (see
+pool offered 1.5 times what it can have under way, and a pool with enough workers for that offered the same (see
 ``_blocking_open``). second-user: one request waits 1 s for its backend, another needs none; ten pairs in each launch.
 limit: prefork with 16 workers below, at and above its limit. surface: prefork, its workers all busy, by delay and CPU
 time. one-cpu: models against each other on one CPU (the server's half of two), and the memory of each further request

@@ -72,14 +72,15 @@ def test_every_part_has_cells_and_no_two_are_alike() -> None:
     assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 2 + without_count
     assert all(cell.needs.tasks_count >= 1 for cell in by_part["plateau"])
     workers = {cell.key["workers"] for cell in by_part["open-loop"]}
-    assert workers == {"8", "16", "64", "128"}
+    assert workers == {"8", "26", "64", "136"}
     assert len(by_part["open-loop"]) == len(design.WITH_WORKERS) * len(workers)
 
 
-def test_a_pool_is_offered_more_than_it_has_and_its_double_the_same() -> None:
-    given = parameters(workers="8,16,64")
-    offered = {workers: design.open_concurrencies(given, workers) for workers in (8, 16, 32, 64, 128)}
-    assert offered == {8: (12,), 16: (12, 24), 32: (24,), 64: (96,), 128: (96,)}
+def test_a_pool_is_offered_more_than_it_has_and_one_with_enough_workers_the_same() -> None:
+    given = parameters(workers="8,26,64")
+    offered = {workers: design.open_concurrencies(given, workers) for workers in (8, 26, 64, 136)}
+    assert offered == {8: (12,), 26: (12, 39), 64: (39, 96), 136: (96,)}
+    assert [design.enough_workers(count) for count in (1, 12, 39, 96, 6144)] == [5, 26, 64, 136, 6458]
     assert design.open_concurrencies(parameters(workers="1"), 1) == (2,)
 
 
