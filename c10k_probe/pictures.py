@@ -17,7 +17,8 @@ class Chart:
     values. ``low`` and ``high`` are the columns of the interval's ends, ``series`` the key columns whose values make
     one line each, ``where`` the (column, value or values) pairs of the rows to take. With ``at_end`` the picture is
     also shown after the run. With ``from_samples`` the values are not the rows' but those of the raw samples of every
-    launch, such as a figure over time.
+    launch, such as a figure over time. ``told`` are columns of a condition of the whole picture, such as a bound: the
+    value that all its rows have is told in its notes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Chart:
     where: Where = ()
     at_end: bool = False
     from_samples: bool = False
+    told: tuple[str, ...] = ()
     kind: str = dataclasses.field(default="lines", init=False)
 
 

@@ -10,7 +10,7 @@ from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.parameters import Parameters, parameter
-from c10k_probe.servers import CLIENT_END, MODELS, PYTHON_MODELS, REAL_SERVERS, ServerModel, ServerOptions
+from c10k_probe.servers import CLIENT_END, MODELS, POOLS, PYTHON_MODELS, REAL_SERVERS, ServerModel, ServerOptions
 from c10k_probe.servers.reference import REFERENCE_MODELS
 
 NS_PER_S: Final = 1_000_000_000
@@ -39,6 +39,8 @@ OWN_PAGE: Final = "own-page"  # the work of what is not ours to give work to: it
 SERVERS: Final[Mapping[str, ServerModel]] = {**PYTHON_MODELS, **REAL_SERVERS}
 """What answers with a page of its own, by name."""
 EVENT_LOOP, AWAITING_LOOP = "epoll", "epoll-await"
+_GO_ON: Final = (AWAITING_LOOP, "epoll-pool", "thread", "fork", *POOLS)  # while a handler sleeps; others stand still
+_GUESSED_NS: Final = 150_000  # of CPU for a request besides its work, for the estimate of the time left alone
 _OWN_NEEDS = Needs(descriptors_count=32, system_descriptors_count=64)
 
 
@@ -151,11 +153,10 @@ def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
 
 def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     """Each model with each work and kind of connection; the most that is open at once must fit."""
-    steps_ns = sum(
+    open_ns = sum(
         settling_ns(load, parameters.bound) + parameters.window + (parameters.bound if load > FULL_PCT else 0)
         for load in parameters.load
     )
-    steps_ns += (len(parameters.clients) + 1) * (CLOSED_NS + WARMUP_NS)
     for keep_alive in parameters.keep_alive:
         count = most_connections(parameters, keep_alive)
         asked = [(name, work) for work in parameters.work for name in parameters.model]
@@ -165,7 +166,15 @@ def cells(parameters: GoodputParameters) -> Iterator[Cell]:
             served_count = min(count, room) if (room := model.room_count(server_options(name, work, count))) else count
             needs = model.fixed.plus(model.per_connection.times(served_count)).plus(CLIENT_END.times(count))
             key = {"model": name, "work": work, "keep_alive": keep_alive}
-            yield Cell(key, needs.plus(_OWN_NEEDS), steps_ns / NS_PER_S)
+            yield Cell(key, needs.plus(_OWN_NEEDS), (open_ns + _closed_ns(parameters, name, work)) / NS_PER_S)
+
+
+def _closed_ns(parameters: GoodputParameters, name: str, work: str) -> int:
+    """About how long the closed loops of a launch take, the capacity among them, at the rate that is to be expected."""
+    cpu_ns, sleep_ns = WORKS.get(work, (None, None))
+    each_ns = _GUESSED_NS + (cpu_ns or 0) + (0 if name in _GO_ON else sleep_ns or 0)
+    counts = [count for count in parameters.clients if count != CAPACITY_CLIENTS]
+    return CLOSED_NS + WARMUP_NS + sum(sum(closed_times_ns(count, NS_PER_S / each_ns)) for count in counts)
 
 
 def model_of(name: str) -> ServerModel:

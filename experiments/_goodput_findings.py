@@ -15,6 +15,7 @@ from ._goodput_rows import Key, by_block, by_load, grade_of, known
 KNEE_SHARE: Final = 0.9  # of what is offered, answered in time
 KEPT_SHARE: Final = 0.9  # of the best goodput, at the highest load
 FEW_CLIENTS, GOOD_RATIO, BAD_RATIO = 8, 0.9, 0.8
+MANY_CLIENTS: Final = 10_000  # with fewer nothing says that it never gets bad
 PER_CONNECTION: Final = "fork"  # a process for each connection
 KNEE, KNEE_RATE, KEPT, BY_CLIENTS = "knee_pct", "knee_per_s", "goodput_kept_ratio", "goodput_ratio"
 Way = tuple[str, str, str]  # model, work, keep_alive
@@ -144,7 +145,8 @@ def judge_c03(rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     rule = (
         f"CONFIRMED when goodput of {PER_CONNECTION} over an event loop with the same work is ≥{GOOD_RATIO} (low end) "
         f"with {FEW_CLIENTS} clients and <{BAD_RATIO} (high end) with some other number, REFUTED when it is "
-        f"<{GOOD_RATIO} (high end) with {FEW_CLIENTS} or never <{BAD_RATIO}, PARTLY when arms differ; closed loops"
+        f"<{GOOD_RATIO} (high end) with {FEW_CLIENTS} or nowhere <{BAD_RATIO} (low ends) up to {MANY_CLIENTS:,}, "
+        "PARTLY when arms differ; closed loops"
     )
     parts, words = [], []
     arms = sorted({(str(row["work"]), str(row["keep_alive"])) for row in rows})
@@ -183,7 +185,8 @@ def _is_confirmed(ratios: Mapping[int, stats.Interval]) -> bool | None:
     assert few.high is not None
     lows = [value.low for value in ratios.values() if value.low is not None]
     highs = [value.high for value in ratios.values() if value.high is not None]
-    if few.high < GOOD_RATIO or min(lows) >= BAD_RATIO:
+    is_never_bad = max(ratios) >= MANY_CLIENTS and min(lows) >= BAD_RATIO
+    if few.high < GOOD_RATIO or is_never_bad:
         return False
     return True if few.low >= GOOD_RATIO and min(highs) < BAD_RATIO else None
 

@@ -69,6 +69,7 @@ VIEWS = (
     View("p50", "request_p50_ns", priority=4),
 )
 _SERIES = ("model", "work", "keep_alive")
+_CONDITIONS = ("bound_ns",)
 CHARTS = (
     Chart(
         "goodput",
@@ -80,6 +81,7 @@ CHARTS = (
         series=_SERIES,
         where=(("loop", OPEN),),
         at_end=True,
+        told=_CONDITIONS,
     ),
     Chart(
         "in-time",
@@ -90,6 +92,7 @@ CHARTS = (
         "good_hi_pct",
         series=_SERIES,
         where=(("loop", OPEN),),
+        told=_CONDITIONS,
     ),
     Chart(
         "clients",
@@ -101,6 +104,7 @@ CHARTS = (
         series=_SERIES,
         where=(("loop", CLOSED),),
         log_x=True,
+        told=_CONDITIONS,
     ),
     Chart(
         "latency",
@@ -110,6 +114,7 @@ CHARTS = (
         series=_SERIES,
         where=(("loop", OPEN),),
         log_y=True,
+        told=_CONDITIONS,
     ),
 )
 
@@ -142,7 +147,7 @@ def by_block(name: str, launches: Sequence[Samples]) -> dict[int, list[float]]:
 
 def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Grade:
     """How far a row may be trusted: void where the sender was the limit."""
-    grade = stats.grade_interval(_interval("goodput_per_s", launches, seed), "goodput")
+    grade = _grade_width(launches, seed)
     failures = [str(item.facts["own_failure"]) for item in launches if item.facts.get("own_failure")]
     if failures:
         grade = grade.worse("void", f"the sender could not open connections: {failures[0]}")
@@ -165,6 +170,17 @@ def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Gra
             level, f"the sender was late by {late_ns / 1e6:.1f} ms itself, at a bound of {bound_ns / 1e6:g} ms"
         )
     return grade
+
+
+def _grade_width(launches: Sequence[Samples], seed: int) -> stats.Grade:
+    """By goodput. Where its middle is 0, which no width can be compared with, by the share in time, in points."""
+    goodput, share_pct = (_interval(name, launches, seed) for name in ("goodput_per_s", "good_pct"))
+    if goodput is None or goodput.middle or share_pct is None or share_pct.low is None or share_pct.high is None:
+        return stats.grade_interval(goodput, "goodput")
+    half_pct = (share_pct.high - share_pct.low) / 2
+    if half_pct > 100 * stats.SHAKY_RELATIVE_HALF_WIDTH:
+        return stats.Grade("shaky", f"in time: interval is ±{half_pct:.0f} points")
+    return stats.Grade()
 
 
 def _place(key: Key) -> tuple[object, ...]:

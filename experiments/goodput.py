@@ -25,9 +25,10 @@ a closed loop, which only measures what the server can do, after 5 s). At most `
 requests beyond wait at the client, their clock running.
 
 ``--server`` adds real servers and servers in Python, with a small page of their own and no other work, so that they are
-compared with each other and not with the models (the row says ``own-page``). They are warm before each load: 64
-connections have had an answer. Apache's prefork has as many workers as our own pools, 256. One that is quicker than the
-sender is void: a small page costs it less than it costs to ask for.
+compared with each other and not with the models (the row says ``own-page``). The real ones are warm before each load:
+64 connections have had an answer, as their pools grow and their code is compiled at first; those in Python have neither
+and begin cold. Apache's prefork has as many workers as our own pools, 256. One that is quicker than the sender is void:
+a small page costs it less than it costs to ask for.
 
 Void: where the sender used more than 90 % of its CPU, could open no connection, or was late by a bound: what it found
 is then its own limit. Shaky where it was late by a quarter of the bound, or where more than 1 % found no connection

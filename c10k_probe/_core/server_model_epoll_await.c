@@ -20,7 +20,7 @@
 
 enum { LINKS_LEAST = 1024 };
 
-static const int64_t NS_PER_S = 1000000000, SCAN_NS = 100 * 1000 * 1000;
+static const int64_t NS_PER_S = 1000000000;
 
 enum link_state { NO_LINK, CONNECTING, ASKED, FREE };
 
@@ -30,13 +30,14 @@ struct link {
     struct ticket ticket; /* of who waits for the answer */
     int64_t began_ns;
     int next_free;
+    int earlier, later; /* while somebody waits for it: by the moment at which it began; -1: none */
 };
 
 static struct link *links;
 static int links_count, first_free = -1, timer_fd = -1;
-static int64_t asked_count; /* of links that somebody waits for */
+static int oldest = -1, newest = -1; /* of links that somebody waits for; all have the same time-out */
 static struct ticket_queue queue; /* without a link */
-static int64_t next_scan_ns;
+static int64_t next_look_ns = INT64_MAX; /* for a time-out; not later than the oldest's, MAX: none is waited for */
 
 static void ask_backend(struct ticket ticket);
 
@@ -46,8 +47,8 @@ static void arm_timer(void)
 {
     const struct due *first = due_first();
     int64_t at_ns = first != NULL ? first->at_ns : INT64_MAX;
-    if (asked_count > 0 && next_scan_ns < at_ns) {
-        at_ns = next_scan_ns;
+    if (next_look_ns < at_ns) {
+        at_ns = next_look_ns;
     }
     struct itimerspec setting = {{0, 0}, {0, 0}};
     if (at_ns != INT64_MAX) {
@@ -95,12 +96,27 @@ static void forget_link(int fd)
     close(fd);
 }
 
+static void add_newest(int fd)
+{
+    links[fd].earlier = newest;
+    links[fd].later = -1;
+    *(newest >= 0 ? &links[newest].later : &oldest) = fd;
+    newest = fd;
+}
+
+static void take_out(int fd)
+{
+    const int earlier = links[fd].earlier, later = links[fd].later;
+    *(earlier >= 0 ? &links[earlier].later : &oldest) = later;
+    *(later >= 0 ? &links[later].earlier : &newest) = earlier;
+}
+
 /* The exchange is over; 200: the link can be used again. */
 static void end_exchange(int fd, int status)
 {
     const struct link ended = links[fd];
     struct backend_totals *totals = work_backend();
-    asked_count--;
+    take_out(fd);
     atomic_fetch_add(&totals->wait_ns, now_ns() - ended.began_ns);
     if (status == 200) {
         links[fd].state = FREE;
@@ -111,7 +127,7 @@ static void end_exchange(int fd, int status)
         forget_link(fd);
     }
     deferred_done(ended.ticket, status);
-    while (queue.count > 0 && (first_free >= 0 || asked_count == 0)) { /* nobody's end would wake them any more */
+    while (queue.count > 0 && (first_free >= 0 || oldest < 0)) { /* nobody's end would wake them any more */
         ask_backend(ticket_take(&queue));
     }
 }
@@ -176,7 +192,7 @@ static void ask_backend(struct ticket ticket)
     int fd = take_free();
     const bool is_new = fd < 0;
     if (is_new && (fd = open_link()) < 0) {
-        if (asked_count > 0 && server_is_wall(errno)) {
+        if (oldest >= 0 && server_is_wall(errno)) {
             ticket_put(&queue, ticket);
         } else {
             atomic_fetch_add(&work_backend()->failed_count, 1);
@@ -185,8 +201,9 @@ static void ask_backend(struct ticket ticket)
         return;
     }
     *make_link(fd) = (struct link){.state = CONNECTING, .ticket = ticket, .began_ns = now_ns()};
-    if (asked_count++ == 0) {
-        next_scan_ns = now_ns() + SCAN_NS;
+    add_newest(fd);
+    if (next_look_ns == INT64_MAX) {
+        next_look_ns = links[fd].began_ns + work_options.backend_timeout_ns;
         arm_timer();
     }
     if (!is_new) {
@@ -221,14 +238,14 @@ static void on_readable(int fd)
     }
 }
 
-static void give_up_late(int64_t before_ns)
+/* Whose answer is too late; then the next look is when that of the oldest will be. */
+static void give_up_late(void)
 {
-    for (int fd = 0; fd < links_count; fd++) {
-        const enum link_state state = links[fd].state;
-        if ((state == ASKED || state == CONNECTING) && links[fd].began_ns < before_ns) {
-            end_exchange(fd, 504);
-        }
+    const int64_t now = now_ns();
+    while (oldest >= 0 && links[oldest].began_ns + work_options.backend_timeout_ns <= now) {
+        end_exchange(oldest, 504);
     }
+    next_look_ns = oldest >= 0 ? links[oldest].began_ns + work_options.backend_timeout_ns : INT64_MAX;
 }
 
 /* ---- events ---- */
@@ -242,9 +259,8 @@ static void on_timer(void)
         work_slept(due.at_ns - work_options.sleep_ns);
         slept((struct ticket){.fd = due.fd, .id = due.generation});
     }
-    if (asked_count > 0 && next_scan_ns <= now_ns()) {
-        give_up_late(now_ns() - work_options.backend_timeout_ns);
-        next_scan_ns = now_ns() + SCAN_NS;
+    if (next_look_ns <= now_ns()) {
+        give_up_late();
     }
     arm_timer();
 }

@@ -11,7 +11,7 @@ from c10k_probe.experiment import AnyChart, Chart, Stack, WinnerMap
 from c10k_probe.results import StoredRun
 
 _KINDS: Final[Mapping[str, type[AnyChart]]] = {Chart.kind: Chart, WinnerMap.kind: WinnerMap, Stack.kind: Stack}
-_LISTS: Final = ("series", "parts", "names")  # besides, in a stack, ``x``
+_LISTS: Final = ("series", "parts", "names", "told")  # besides, in a stack, ``x``
 
 
 def charts_of(run: StoredRun) -> tuple[AnyChart, ...]:

@@ -7,7 +7,7 @@ lines' names.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,7 +106,17 @@ def draw_lines(run: StoredRun, chart: Chart) -> Drawing:
         notes += unnamed
     if sum(len(line.points) for line in lines) < sum(map(len, groups.values())):
         notes += ("repetitions: their median, with a bar that spans them",)
+    notes = (*_told(chart, rows), *notes)
     return Drawing(chart, lines, categories, notes, source_of(run, rows))
+
+
+def _told(chart: Chart, rows: Sequence[Row]) -> Iterator[str]:
+    """The conditions that the picture must tell; one that differs from row to row, or that none has, is no such."""
+    for name in chart.told:
+        values = {row.get(name) for row in rows}
+        value = values.pop()
+        if not values and value is not None:
+            yield value_name(name, value)
 
 
 def _is_drawable(row: Row, chart: Chart, kinds: Mapping[str, str]) -> bool:

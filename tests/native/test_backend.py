@@ -196,6 +196,27 @@ def test_a_broken_backend_becomes_an_answer_in_every_model(fault: str, answer: i
                 assert work["backend_timed_out_count"] == (fault == "hang"), name
 
 
+def test_a_loop_gives_each_question_up_at_its_own_time_out() -> None:
+    """The soonest of ten is on time on a busy machine, too; none is given up with one that was asked before it."""
+    timeout_ns = 20 * MS
+    with Backend(0, "never") as backend, REFERENCE_MODELS["epoll-await"].start(options(backend, timeout_ns)) as server:
+        asked_ns = {}
+        for _ in range(10):
+            connection = connect(server.port)
+            asked_ns[connection] = time.monotonic_ns()
+            connection.sendall(REQUEST)
+            wait_until(lambda: backend.status().asked_count == len(asked_ns), "the question asked")
+        waits = []
+        for connection, began_ns in asked_ns.items():
+            assert connection.recv(4096).startswith(b"HTTP/1.1 504")
+            connection.close()
+            waits.append(time.monotonic_ns() - began_ns)
+        work = server.status()["work"]
+        assert timeout_ns <= min(waits) < 3 * timeout_ns
+        assert work["backend_wait_ns"] >= len(waits) * timeout_ns
+        assert work["backend_timed_out_count"] == len(waits)
+
+
 def test_the_end_does_not_wait_for_the_backend(model: str) -> None:
     """Every worker waits for an answer that never comes; nothing stays."""
     with Backend(0, "never") as backend:

@@ -37,6 +37,13 @@ def test_a_shaky_value_is_drawn_and_said() -> None:
     assert "1 of 2 values are shaky" in drawing.notes
 
 
+def test_a_condition_that_all_rows_have_is_told_and_one_that_differs_is_not() -> None:
+    chart = dataclasses.replace(CHART, told=("ramp_s", "open_count", "spare_bytes"))
+    assert draw(stored([row(), row(open_count=20)]), chart).notes[0] == "ramp 2 s"
+    assert "ramp 2 s" not in draw(stored([row(), row(open_count=20)]), CHART).notes
+    assert not any("open" in note for note in draw(stored([row(), row(open_count=20)]), chart).notes)
+
+
 def test_what_a_log_axis_cannot_hold_is_left_out() -> None:
     """Upward all that is not above 0; across what lies below 0, as the axis begins there."""
     rows = [row(open_count=-5), row(open_count=0), row(open_count=10, y=0.0), row(open_count=20, y=5.0)]

@@ -204,6 +204,18 @@ def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
     assert closed_times_ns(clients_count, rate_per_s) == tuple(value * NS_PER_MS for value in times_ms)
 
 
+@pytest.mark.parametrize(
+    ("model", "work", "clients", "at_least_s"),
+    [("thread", "200us", (64,), 0.35), ("thread", "200us", (10_000,), 10.0), ("epoll", "5ms-sleep", (256,), 3.5)],
+)
+def test_the_time_left_counts_the_rounds_of_many_clients(
+    model: str, work: str, clients: tuple[int, ...], at_least_s: float
+) -> None:
+    parameters = dataclasses.replace(PARAMETERS, model=(model,), work=(work,), clients=clients, load=())
+    (cell,) = GOODPUT.cells(parameters)
+    assert at_least_s <= cell.weight < 1.5 * at_least_s
+
+
 def test_parts_of_a_millisecond_are_refused() -> None:
     with pytest.raises(UsageError, match="--bound: only whole milliseconds"):
         GOODPUT.check(build_parameters(GOODPUT.parameters_type, {"bound": "1500us"}, quick=False))
@@ -249,6 +261,29 @@ def test_a_doubtful_row_is_graded_and_void_ones_have_no_findings(
     assert bool(findings_of(samples)) == (grade != "void")
 
 
+@pytest.mark.parametrize(
+    ("shares", "grade", "words"),
+    [
+        ([0.0] * 6, "ok", ""),  # of 1,500 due none was in time: that is no doubt
+        ([0.0, 0.0, 0.0, 0.0, 0.02, 0.05], "ok", ""),
+        ([0.0, 0.0, 0.0, 0.0, 0.6, 0.9], "shaky", "in time: interval is ±"),
+    ],
+)
+def test_a_goodput_of_zero_is_graded_by_the_share_in_time(shares: list[float], grade: str, words: str) -> None:
+    samples = [
+        launch("epoll", block, "open", 300, CAPACITY_PER_S * 3 * share, good_count=round(250 * share))
+        for block, share in enumerate(shares)
+    ]
+    (row,) = rows_of(samples)
+    assert (row["goodput_per_s"], row["grade"]) == (0.0, grade)
+    assert words in str(row["grade_reason"])
+
+
+def test_a_goodput_of_zero_in_one_launch_is_as_shaky_as_any() -> None:
+    (row,) = rows_of([launch("epoll", 0, "open", 300, 0.0)])
+    assert (row["grade"], row["goodput_lo_per_s"]) == ("shaky", None)
+
+
 def test_a_quantile_that_some_launch_never_answered_is_missing() -> None:
     samples = curve("epoll", {50: 1.0})
     (row,) = rows_of([*samples[:5], dataclasses.replace(samples[5], facts={**samples[5].facts, "p99_ns": None})])
@@ -291,7 +326,7 @@ def test_without_a_knee_there_is_no_number_and_the_reason() -> None:
 
 # --- C03 --------------------------------------------------------------------------------------------------------------
 
-BASE = {8: 1000.0, 64: 1000.0, 1000: 1000.0}
+BASE = {8: 1000.0, 64: 1000.0, 1000: 1000.0, 10_000: 1000.0}
 
 
 @pytest.mark.parametrize(
@@ -299,13 +334,14 @@ BASE = {8: 1000.0, 64: 1000.0, 1000: 1000.0}
     [
         ({8: 980.0, 64: 900.0, 1000: 300.0}, "CONFIRMED"),
         ({8: 500.0, 64: 400.0, 1000: 300.0}, "REFUTED"),  # bad with few already
-        ({8: 980.0, 64: 970.0, 1000: 960.0}, "REFUTED"),  # good with many too
+        ({8: 980.0, 64: 970.0, 10_000: 960.0}, "REFUTED"),  # good with many too
+        ({8: 980.0, 64: 970.0, 1000: 960.0}, "INCONCLUSIVE"),  # it may be bad with more
         ({8: 900.0, 64: 400.0, 1000: 300.0}, "INCONCLUSIVE"),  # the bound lies in the interval
     ],
 )
 def test_c03_by_its_rule(fork: dict[int, float], verdict: str) -> None:
     spread = clients("fork", fork)
-    if verdict == "INCONCLUSIVE":
+    if fork[8] == 900.0:
         spread = [
             dataclasses.replace(item, facts={**item.facts, "goodput_per_s": rate * (1.1 if item.block % 2 else 0.9)})
             for item in spread
