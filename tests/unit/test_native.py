@@ -403,7 +403,7 @@ def test_one_that_was_killed_can_be_asked_to_leave_and_says_no_more(make: Make) 
     class One(native.Helpers):
         def __init__(self) -> None:
             super().__init__()
-            self._start("fake", ())
+            self._start("fake", (), None)
             self.helper = self._helpers[0]
 
     with One() as made:
