@@ -158,6 +158,7 @@ class Helper:
 
     def send(self, command: str) -> None:
         """Write one command line to the helper. Raises ``HelperError`` when it is gone."""
+        self._check_kept()
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(command.encode() + b"\n")
@@ -256,6 +257,11 @@ class Helper:
         """What to execute; another for a helper that is neither C nor run by this interpreter."""
         return [sys.executable, "-m", f"c10k_probe.{name}"] if linking == PYTHON else [str(find(name, linking))]
 
+    def _check_kept(self) -> None:
+        """Raise ``HelperError`` once it has been killed: its pipes are closed."""
+        if self not in _running:
+            raise HelperError(f"{self.name} was killed before it was asked")
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     def _note(self, message: Message, awaited: str) -> None:
@@ -281,6 +287,7 @@ class Helper:
         """One line without its newline. Blocks in poll(2) only, so that a signal gets through at once."""
         deadline = time.monotonic() + timeout_s
         while (end := self._buffer.find(b"\n")) < 0:
+            self._check_kept()
             if not self._selector.select(max(deadline - time.monotonic(), 0.0)):
                 raise HelperError(f"{self.name} said nothing for {max(patience_s, 0):.0f} s and was killed")
             assert self._process.stdout is not None

@@ -24,8 +24,8 @@ _RULE = (
     "time-out, and ≥99 % by event loops; F2: such a pool dies of it; F3: under as many, with a header time-out, pools "
     "and event loops serve ≥90 % and live; F4: one request with 2 s of CPU has others wait ≥2 s (≥1.9 s from the first "
     "due) at an event loop, and none over 1 s at a pool; of each share and longest wait all of the 95 % "
-    "interval over launches counts; CONFIRMED when all hold, REFUTED when none, PARTLY between; "
-    "F1 and F2 are needed"
+    "interval over launches counts; CONFIRMED when all hold, REFUTED when none, PARTLY between, INCONCLUSIVE where an "
+    "open part decides it; F1 and F2 are needed"
 )
 OPEN = "open"  # measured, and an interval reaches over a bound, or is none as there were too few launches
 Outcome = bool | str | None  # None: not measured
@@ -41,13 +41,13 @@ def judge_c23(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
     ]
     parts = {"F1": _starved(heads), "F2": _crashed(heads), "F3": _defended(heads), "F4": _worked(rows)}
     words = "; ".join(f"{name} {_said(holds)}: {', '.join(texts)}" for name, (holds, texts) in parts.items())
-    known = [holds for holds, _ in parts.values() if isinstance(holds, bool)]
+    found = [holds for holds, _ in parts.values() if holds is not None]
     needed = parts["F1"][0], parts["F2"][0]
     if None in needed:
         return Verdict("C23", _RESTATED, _RULE, NOT_MEASURED, words)
-    if OPEN in needed:
-        return Verdict("C23", _RESTATED, _RULE, "INCONCLUSIVE", words)
-    verdict = "CONFIRMED" if all(known) else "PARTLY" if any(known) else "REFUTED"
+    verdict = "INCONCLUSIVE" if OPEN in found else "CONFIRMED" if all(found) else "REFUTED"
+    if OPEN not in needed and True in found and False in found:
+        verdict = "PARTLY"
     return Verdict("C23", _RESTATED, _RULE, verdict, words)
 
 

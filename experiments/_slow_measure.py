@@ -65,8 +65,21 @@ def measure(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launc
     Raises ``native.HelperError`` where one cannot go on; ``HelperUnsupported`` for what is missing here.
     """
     counted = counters.read_counters()
+    launches = []
+    for outcome in outcomes(asks, remaining_s):
+        if isinstance(outcome, native.HelperError):
+            raise outcome
+        launches.append(outcome)
+    delta = counters.counters_delta(counted, counters.read_counters())
+    whole: Facts = {"overflows_count": delta.listen_overflows_count, "timeouts_count": delta.tcp_timeouts_count}
+    first, *others = launches
+    return [replace(first, facts={**first.facts, **whole}), *others]
+
+
+def outcomes(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launch | native.HelperError]:
+    """One for each ask, side by side: a launch, or why it could not go on; the others do."""
     stages = [_launch(ask, remaining_s) for ask in asks]
-    done: dict[int, Launch] = {}
+    done: dict[int, Launch | native.HelperError] = {}
     with contextlib.ExitStack() as stack:
         for launch in stages:
             stack.callback(launch.close)
@@ -77,10 +90,9 @@ def measure(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launc
                         next(launch)
                     except StopIteration as end:
                         done[place] = end.value
-    delta = counters.counters_delta(counted, counters.read_counters())
-    whole: Facts = {"overflows_count": delta.listen_overflows_count, "timeouts_count": delta.tcp_timeouts_count}
-    first, *others = (done[place] for place in range(len(stages)))
-    return [replace(first, facts={**first.facts, **whole}), *others]
+                    except native.HelperError as error:
+                        done[place] = error
+    return [done[place] for place in range(len(stages))]
 
 
 def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:

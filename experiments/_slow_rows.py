@@ -11,7 +11,7 @@ from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
 
 from ._slow_design import CPU, LEAD_NS, NS_PER_S
-from ._slow_search import SERVED_PCT, share_pct, starving, sweeps_of
+from ._slow_search import SERVED_PCT, share_pct, starving, subject_of, sweeps_of
 
 BUSY_PCT = 80  # of the sender, of one CPU
 LATE_NS = 20_000_000  # of the sender
@@ -282,11 +282,6 @@ def _words(name: str, launches: Sequence[Samples]) -> str | None:
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------
-
-
-def subject_of(server: str, kind: str, defence: str) -> str:
-    """The name under which a sweep is found."""
-    return f"{server}, {kind}, defence {defence}"
 
 
 def findings(samples: Sequence[Samples]) -> list[Finding]:

@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from c10k_probe import limits, stats
+from c10k_probe import limits, native, stats
 from c10k_probe.experiment import Bench, Cell, Finding, Samples
 
 from ._slow_design import CPU, NS_PER_S, OFF, ON, TOGETHER_COUNT, SlowParameters, ask_of, batches, is_pool, needs_of
-from ._slow_measure import measure
+from ._slow_measure import outcomes
 
 SERVED_PCT = 90.0  # below it innocents are starved
 STARVING = "starving_clients_count"
@@ -53,8 +53,7 @@ def sweeps_of(samples: Sequence[Samples]) -> dict[Sweep, dict[int, list[float]]]
     for item in samples:
         share = share_pct(item)
         if item.key["kind"] != CPU and share is not None:
-            sweep = str(item.key["server"]), str(item.key["kind"]), str(item.key["defence"])
-            found.setdefault(sweep, {}).setdefault(int(item.key["clients_count"]), []).append(share)
+            found.setdefault(_sweep_of(item.key), {}).setdefault(int(item.key["clients_count"]), []).append(share)
     return found
 
 
@@ -97,6 +96,11 @@ def _between(low: int, high: int, guess_count: int | None, most_count: int) -> l
         others = [count for count in counts if count < below or count > guess_count]
         counts = [below, guess_count, *others[: _PROBES_COUNT - 2]]
     return sorted({count for count in counts if low < count < high}) or [(low + high) // 2]
+
+
+def subject_of(server: str, kind: str, defence: str) -> str:
+    """The name under which a sweep is found."""
+    return f"{server}, {kind}, defence {defence}"
 
 
 def starving(subject: str, shares: Shares) -> Finding | None:
@@ -163,17 +167,38 @@ def search(parameters: SlowParameters, cell: SearchCell, bench: Bench) -> Iterat
                 bench.warn(f"the search was ended: {limits.refusal(wall, needs)}", "", "ask for fewer --clients")
                 return
             asks = [ask_of(parameters, key, bench.seed + place) for place, key in enumerate(batch)]
-            for key, launch in zip(batch, measure(asks, bench.remaining_s), strict=True):
+            for key, outcome in zip(batch, outcomes(asks, bench.remaining_s), strict=True):
+                number = next(numbers)
+                if isinstance(outcome, native.HelperError):
+                    _give_up(sweeps, key, outcome, bench)
+                    continue
                 whole = {"overflows_count": None, "timeouts_count": None}  # of others, too
-                item = Samples(key, next(numbers), launch.values, {**launch.facts, **whole})
+                item = Samples(key, number, outcome.values, {**outcome.facts, **whole})
                 yield item
                 _put(sweeps, item)
 
 
+def _sweep_of(key: Mapping[str, str | int]) -> Sweep:
+    return str(key["server"]), str(key["kind"]), str(key["defence"])
+
+
+def _give_up(
+    sweeps: dict[Sweep, dict[int, list[float]]], key: Mapping[str, str | int], error: native.HelperError, bench: Bench
+) -> None:
+    """Search a sweep no further in which a launch could not go on, and say so once.
+
+    Raises ``native.HelperError`` where it is the run's time that is over.
+    """
+    if bench.remaining_s() <= 0:
+        raise error
+    if sweeps.pop(_sweep_of(key), None) is not None:
+        subject = subject_of(*_sweep_of(key))
+        bench.warn(f"{subject}: the search was ended at {key['clients_count']} slow clients: {error}", "", "")
+
+
 def _put(sweeps: dict[Sweep, dict[int, list[float]]], item: Samples) -> None:
     """Take what a launch came to; a sweep in which this side failed is searched no further."""
-    sweep = str(item.key["server"]), str(item.key["kind"]), str(item.key["defence"])
-    share = share_pct(item)
+    sweep, share = _sweep_of(item.key), share_pct(item)
     if share is None:
         sweeps.pop(sweep, None)
     elif sweep in sweeps:

@@ -397,6 +397,23 @@ def test_kill_may_be_called_twice(make: Make) -> None:
     assert living(helper.pid) == []
 
 
+def test_one_that_was_killed_can_be_asked_to_leave_and_says_no_more(make: Make) -> None:
+    make(*say(HELLO), "read line", *say(END))
+
+    class One(native.Helpers):
+        def __init__(self) -> None:
+            super().__init__()
+            self._start("fake", (), None)
+            self.helper = self._helpers[0]
+
+    with One() as made:
+        made.kill()
+        for ask in (lambda: made.helper.send("more"), made.helper.receive, made.helper.finish):
+            with pytest.raises(HelperError, match="fake was killed"):
+                ask()
+        assert made.helper.walls() == []
+
+
 def test_kill_all(make: Make) -> None:
     make(*say(HELLO), CHILD, "exec sleep 300")
     helpers = [Helper("fake") for _ in range(3)]

@@ -199,6 +199,12 @@ def test_what_the_launches_do_not_decide_is_open() -> None:
         True,
     )
     assert "F3 is open" in verdict_of(*STARVED, *FED, *DEFENDED[5:], launch(POOL, 24, 100, defence="on")).evidence
+    opened = launch(POOL, 24, 100, defence="on"), *DEFENDED[5:]
+    died = dataclasses.replace(STARVED[0], facts={**STARVED[0].facts, "death": "it ended (SIGSEGV)"})
+    all_but_one = verdict_of(died, *STARVED[1:], *FED, *opened)
+    none_but_one = verdict_of(*launches(POOL, 24, 100), *launches(LOOP, 24, 50), *opened)
+    assert all_but_one.verdict == none_but_one.verdict == "INCONCLUSIVE", "F3 is open, and decides between two"
+    assert verdict_of(*STARVED, *FED, *opened).verdict == "PARTLY", "whatever becomes of F3"
     fed = verdict_of(*split, *launches(LOOP, 24, 50))
     assert "F1 does not hold" in fed.evidence, "one half of it decides"
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from c10k_probe.experiments import _slow_measure, _slow_search
+from c10k_probe.experiments._slow_design import Ask
 from c10k_probe.experiments._slow_search import (
     CONFIRMING_COUNT,
     FINEST_STEP,
     SearchCell,
     ends_of,
     next_counts,
+    search,
     starving,
     sweeps_of,
 )
 from made_slow import launch
 
+from c10k_probe import native
 from c10k_probe.experiment import Experiment, Finding
 from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
@@ -101,3 +105,66 @@ def test_a_cell_holds_the_sweeps_that_are_searched_and_none_that_this_side_spoil
     assert starved.value is not None
     assert (starved.value.middle, starved.value.low) == (30, 10)
     assert (fed.value, "up to 5,000" in fed.note) == (None, True)
+
+
+class MadeBench:
+    """What a search asks of its bench."""
+
+    seed, block, blocks_count = 1, 0, 1
+
+    def __init__(self, remaining_s: float = 60.0) -> None:
+        self.left_s = remaining_s
+        self.warnings: list[str] = []
+
+    def remaining_s(self) -> float:
+        return self.left_s
+
+    def progress(self, done: float, total: float, note: str) -> None: ...
+
+    def warn(self, seen: str, cause: str, advice: str) -> None:
+        self.warnings.append(seen)
+
+
+FAILURE = native.HelperError("apache-prefork-php has no free worker")
+
+
+def outcomes_but_one(
+    asks: Sequence[Ask], remaining_s: Callable[[], float]
+) -> list[_slow_measure.Launch | native.HelperError]:
+    """A pool that cannot go on, and a loop that starves from 10 slow clients on."""
+    made = [launch(ask.server, ask.clients_count, 100 if ask.clients_count < 10 else 0) for ask in asks]
+    return [
+        FAILURE if ask.server == POOL else _slow_measure.Launch(item.facts, item.values)
+        for ask, item in zip(asks, made, strict=True)
+    ]
+
+
+def test_a_server_that_cannot_go_on_ends_its_own_search_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_slow_search, "outcomes", outcomes_but_one)
+    parameters = build_parameters(SLOW.parameters_type, {"clients": "0,24"}, quick=False)
+    samples = [launch(name, count, served) for name in (POOL, LOOP) for count, served in ((0, 100), (24, 0))]
+    (cell,) = SLOW.refine(parameters, samples, 1)
+    bench = MadeBench()
+    found = list(search(parameters, cell, bench))  # type: ignore[arg-type]
+    assert {item.key["server"] for item in found} == {LOOP}
+    assert ends_of(sweeps_of([*samples, *found])[LOOP, "head", "off"]) == (9, 10)
+    (warning,) = bench.warnings
+    assert warning.startswith(f"{POOL}, head, defence off: the search was ended at ")
+    assert str(FAILURE) in warning
+    with pytest.raises(native.HelperError):
+        list(search(parameters, cell, MadeBench(remaining_s=0.0)))  # type: ignore[arg-type]
+
+
+def test_a_launch_that_cannot_go_on_leaves_the_others_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stages(ask: str, _: object) -> Iterator[None]:
+        yield
+        if ask == "fails":
+            raise FAILURE
+        yield
+        return ask  # type: ignore[return-value]
+
+    monkeypatch.setattr(_slow_measure, "_launch", stages)
+    asks = ["first", "fails", "last"]
+    assert _slow_measure.outcomes(asks, lambda: 60.0) == ["first", FAILURE, "last"]  # type: ignore[arg-type, comparison-overlap]
+    with pytest.raises(native.HelperError, match="no free worker"):
+        _slow_measure.measure(asks, lambda: 60.0)  # type: ignore[arg-type]
