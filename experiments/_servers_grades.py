@@ -52,7 +52,8 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
         grade = _grade_open(grade, found)
     if observed == "on" and (found["memory_readings_count"] or 0) < FEW_READINGS:
         count = found["memory_readings_count"] or 0
-        grade = grade.worse("shaky", f"memory of the whole tree was read {count} times only")
+        times = {0: "never read", 1: "read only once"}.get(count, f"read {count} times only")
+        grade = grade.worse("shaky", f"memory of the whole tree was {times}")
     return grade
 
 

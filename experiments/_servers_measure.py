@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str,
     assert isinstance(body_bytes, int)
     pids = set(tree.session_pids(server.session))
     counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
-    series = Series(server.session, server.port, bench.reading)
+    window_s = float(ask.duration_s) if ask.arm == FAIR and ask.is_observed else math.inf  # ab's end is not known
+    series = Series(server.session, server.port, bench.reading, window_s)
     with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
         while not load.wait(series.until_next_s() if ask.is_observed else _WAIT_S):
             if bench.remaining_s() <= 0:
@@ -92,6 +94,8 @@ def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str,
         after, counted_after = tree.read_tree(server.session, memory=False), counters.read_counters()
         new_count = len(set(tree.session_pids(server.session)) - pids)
         began_count = None if births is None else births.count()
+        if ask.is_observed:
+            series.take_last()
         report = load.finish(_PATIENCE_S) if isinstance(load, Ab) else load.finish()
         facts = ab_facts(report) if isinstance(report, AbReport) else wrk_facts(report)
     answered = facts["answered_count"]

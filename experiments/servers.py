@@ -26,9 +26,11 @@ the null server while that was so.
 Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for each thread; a reading in which a process
 ended is none. The sum of RSS stands beside it to show how it misleads. Served at once: sockets that a process of the
 server has accepted and not closed, by a walk over the kernel's table, which is right in the mean and no snapshot.
-Reading is followed by a pause of 50 times what it took, on the client's CPU. What was read is shown at once, in one
-drawing a second at the most, on that CPU too: nothing else is ever drawn while a load lasts, and this only because
-reading and showing are one observer, whose whole price ``--observe on,off`` tells; with ``off`` neither is done.
+Reading is followed by a pause of 50 times what it took, on the client's CPU; where a reading of the memory takes more
+than a 50th of wrk's window, as of 1,000 processes, it is read once, as soon as the load has ended. What was read is
+shown at once, in one drawing a second at the most, on that CPU too: nothing else is ever drawn while a load lasts, and
+this only because reading and showing are one observer, whose whole price ``--observe on,off`` tells; with ``off``
+neither is done.
 
 With --trace each closed loop is measured traced too, on fresh servers in the same blocks: system calls by name,
 context switches, waits for a CPU and forks of the server's tree, for one request (see ``_servers_traced``). These rows
