@@ -45,7 +45,8 @@ def _plateaus(samples: Sequence[Samples], seed: int) -> list[Finding]:
     pools: dict[tuple[str, str], dict[int, list[Samples]]] = {}
     for item in usable(samples, seed):
         workers = str(item.key["workers"])
-        if item.key["part"] == PLATEAU and workers.isdigit():
+        is_on_line = isinstance(item.key["delay_ns"], int)  # without an answer there is no W/S
+        if item.key["part"] == PLATEAU and workers.isdigit() and is_on_line:
             pools.setdefault((str(item.key["model"]), workers), {}).setdefault(item.block, []).append(item)
     return [_finding(name, list(launches.values()), seed) for name, launches in sorted(pools.items())]
 
@@ -63,9 +64,8 @@ def _finding(name: tuple[str, str], launches: Sequence[Sequence[Samples]], seed:
 def _reached_at(steps: Sequence[Samples], workers_count: int) -> int | None:
     """None: at none of them."""
     for step in sorted(steps, key=lambda item: int(item.key["concurrency_count"])):
-        if not isinstance(step.key["delay_ns"], int):  # never
-            return None
-        rate, work_ns = float(step.facts["requests_per_s"] or 0), step.key["delay_ns"] + int(step.key["cpu_ns"])
+        rate = float(step.facts["requests_per_s"] or 0)
+        work_ns = int(step.key["delay_ns"]) + int(step.key["cpu_ns"])
         if rate >= _REACHED * workers_count * 1e9 / work_ns:
             return int(step.key["concurrency_count"])
     return None

@@ -187,7 +187,8 @@ def closed_step(bed: Bed, count: int) -> Samples:
         "line_per_s": line_per_s,
         "of_line_ratio": report.steady_rate_per_s / line_per_s if line_per_s else None,
         "server_cpu_pct": 100 * work.cpu_s / wall_s,
-        "requests_per_cpu_s": _ratio(after["requests_count"] - before["requests_count"], work.cpu_s),
+        "requests_per_cpu_s": _ratio(_right_count(before, after), work.cpu_s),
+        "fault_after_count": _not_begun(ask, after),
         "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * places_count)),
     }
     key = {**ask.cell.key, "concurrency_count": count}
@@ -254,6 +255,18 @@ def _change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> i
 def _failed(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
     """Requests that the server gave up because of its backend: it failed, or was too slow."""
     return sum(_change(before, after, f"backend_{how}_count") for how in ("failed", "timed_out"))
+
+
+def _right_count(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """Answers that the server gave, but for those that only say what its backend did wrong."""
+    failed_count = _failed(before, after) if "told_count" in after else 0
+    return _change(before, after, "requests_count") - failed_count
+
+
+def _not_begun(ask: Ask, after: Mapping[str, Any]) -> int | None:
+    """After how many questions the backend's fault would have begun, where it had no more than that."""
+    is_begun = ask.fault == "none" or int(after.get("told_count", 0)) > ask.fault_after_count
+    return None if is_begun else ask.fault_after_count
 
 
 def _mean(before: Mapping[str, Any], after: Mapping[str, Any], total: str, count: str) -> float | None:

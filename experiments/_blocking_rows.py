@@ -223,6 +223,9 @@ def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | No
     by_backend = _sum(launches, "backend_failed_count") or 0
     if by_backend:
         grade = grade.worse("shaky", f"the backend failed {by_backend:,} requests, or was too slow for them")
+    if (due := next((item for item in launches if item.facts.get("fault_after_count") is not None), None)) is not None:
+        words = f"the backend's fault had not begun: it comes after {due.facts['fault_after_count']:,} questions"
+        grade = grade.worse("shaky", words)
     asked, by_server = _sum(launches, "backend_asked_count"), _sum(launches, "server_asked_count")
     if asked != by_server:
         grade = grade.worse("void", f"the backend counted {asked or 0:,} questions, the server {by_server or 0:,}")

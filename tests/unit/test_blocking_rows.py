@@ -155,6 +155,7 @@ def test_a_row_has_what_was_measured_and_nothing_else() -> None:
         ({"failed_count": 2}, "shaky", "10 failed"),
         ({"backend_failed_count": 3}, "shaky", "the backend failed 15 requests"),
         ({"client_cpu_pct": 90.0}, "shaky", "the client used 90 % of its CPU"),
+        ({"fault_after_count": 100}, "shaky", "fault had not begun: it comes after 100 questions"),
         ({"listen_drops_count": 2}, "shaky", "the accept queue dropped 10 SYNs"),
         (
             {"own_failure": "bind: EADDRINUSE", "served_connections_count": 63},
@@ -192,6 +193,8 @@ def test_where_the_plateau_begins() -> None:
     assert found.value.middle == 16
     (missed,) = findings([item for item in samples if item.key["concurrency_count"] == 8], SEED)
     assert missed.value is None
+    key = {"part": "plateau", "model": "prefork", "workers": "16", "delay_ns": "never"}
+    assert findings(made(key, {"requests_per_s": 0.0}), SEED) == []  # there is no W/S to come near to
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
