@@ -34,8 +34,9 @@
  * User memory for a client is 12 bytes. Connections come from 127.15.0.1, with ports of the kernel's choice.
  * Every socket has SO_LINGER 0: closing sends a reset and leaves no TIME_WAIT, also after kill -9.
  *
- * Known bias: turns are looked at every 5 ms, so that bytes go in small groups. `read` asks by many small
- * requests on one connection (pipelining, RFC 9112, 9.3.2), as not every server has a large answer.
+ * Known bias: turns are looked at each hundredth of the interval, but no sooner than after 5 ms and no later than
+ * after 10, so that bytes go in small groups. `read` asks by many small requests on one connection (pipelining,
+ * RFC 9112, 9.3.2), as not every server has a large answer.
  *
  * The parts: slow_clients.h (what they share), slow_clients_crowd.c (all of them), slow_clients_wire.c (one).
  *
@@ -164,7 +165,7 @@ int main(int argc, char **argv)
         {.name = "--kind", .number = &slow_settings.kind, .choices = kinds},
         {.name = "--interval-ms",
          .number = &slow_settings.interval_ms,
-         .minimum = SLOW_TICK_MS,
+         .minimum = SLOW_INTERVAL_MS_MIN,
          .maximum = INTERVAL_MS_MAX},
         {.name = "--request-bytes",
          .number = &slow_settings.request_bytes,

@@ -8,7 +8,7 @@
 
 enum {
     SLOW_CLIENTS_MAX = 20 * 1000,
-    SLOW_TICK_MS = 5, /* turns are looked at so often; no interval is shorter */
+    SLOW_INTERVAL_MS_MIN = 5,
     SLOW_REQUEST_BYTES_MIN = 256,      /* holds what comes before the slow part, and something slow */
     SLOW_REQUEST_BYTES_MAX = 1 << 20,
 };

@@ -13,6 +13,9 @@ enum {
     EVENTS_MAX = 256,
     NS_PER_MS = 1000 * 1000,
     STDIN_PLACE = SLOW_CLIENTS_MAX, /* no client's */
+    TICK_MS_MIN = 5,
+    TICK_MS_MAX = 10,
+    TICKS_COUNT = 100, /* in an interval, within these bounds */
 };
 
 static struct slow_client *clients;
@@ -109,10 +112,17 @@ static void take_turns(void)
     }
 }
 
+/* How often turns are looked at: a byte in a larger group costs less CPU time. */
+static int tick_ms(void)
+{
+    const int64_t share_ms = slow_settings.interval_ms / TICKS_COUNT;
+    return share_ms < TICK_MS_MIN ? TICK_MS_MIN : share_ms > TICK_MS_MAX ? TICK_MS_MAX : (int)share_ms;
+}
+
 bool crowd_step(void)
 {
     struct epoll_event events[EVENTS_MAX];
-    const int count = epoll_wait(epoll_fd, events, EVENTS_MAX, clients_count > 0 ? SLOW_TICK_MS : -1);
+    const int count = epoll_wait(epoll_fd, events, EVENTS_MAX, clients_count > 0 ? tick_ms() : -1);
     bool has_command = false;
     for (int i = 0; i < count; i++) {
         if (events[i].data.u32 == STDIN_PLACE) {
