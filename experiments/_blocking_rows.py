@@ -166,7 +166,7 @@ def _row(launches: Sequence[Samples], samples: Sequence[Samples], seed: int) -> 
     return BlockingRow(
         **values,
         places_count=_whole(launches[0].facts.get("places_count")),
-        line_per_s=_fact("line_per_s")(launches[0]),
+        line_per_s=stats.median_of_known(map(_fact("line_per_s"), launches)),
         latency_p50_ns=stats.median_of_known(map(_fact("latency_p50_ns"), launches)),
         backend_asked_count=_sum(launches, "backend_asked_count"),
         server_asked_count=_sum(launches, "server_asked_count"),
