@@ -31,7 +31,7 @@ than a 50th of wrk's window, as of 1,000 processes, it is read once, as soon as 
 shown at once, in one drawing a second at the most, on that CPU too: nothing else is ever drawn while a load lasts, and
 this only because reading and showing are one observer, whose whole price ``--observe on,off`` tells; with ``off``
 neither is done. It need not be a loss: on two CPUs Node.js answered 6 % [1.5, 10] more observed than not (40 launches
-of each by turns, 1,000 connections, each request on a new one), as wrk, beside the observer, came upon it more slowly.
+of each by turns, 1,000 connections, each request on a new one), perhaps as wrk, beside it, came upon it more slowly.
 
 With --trace each closed loop is measured traced too, on fresh servers in the same blocks: system calls by name,
 context switches, waits for a CPU and forks of the server's tree, for one request (see ``_servers_traced``). These rows
