@@ -94,7 +94,7 @@ def workers_of(server: Server) -> set[int]:
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("name", ["passed", "node-cluster", "nginx-node", "nginx-tornado"])
+@pytest.mark.parametrize("name", ["passed", "node-cluster", "nginx-node"])
 def test_a_worker_that_dies_fails_the_launch_and_nothing_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if ARMS[name].model.missing:
         cannot_run(ARMS[name].model.missing)
