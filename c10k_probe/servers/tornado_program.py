@@ -21,7 +21,7 @@ from typing import Any
 import tornado
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets, bind_unix_socket
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, RequestHandler, URLSpec
 
 
 class Server(HTTPServer):
@@ -117,8 +117,8 @@ async def main() -> None:
     become(user)
     server_of: list[Server] = []
     same = {"body": body}
-    with_work = [(r"/spin/([0-9]+)", Spin, same), (r"/worker/[0-9]+", Worker)] if more == ["work"] else []
-    rules = [(f"/{token}", Counts), *with_work, (r"/.*", Answer, same)]
+    with_work = [URLSpec(r"/spin/([0-9]+)", Spin, same), URLSpec(r"/worker/[0-9]+", Worker)]
+    rules = [URLSpec(f"/{token}", Counts), *(with_work if more == ["work"] else []), URLSpec(r"/.*", Answer, same)]
     server_of.append(Server(Application(rules, server_of=server_of)))
     server_of[0].add_sockets(sockets)
     await asyncio.Event().wait()
