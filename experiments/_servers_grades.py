@@ -34,7 +34,9 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
     if not found["requests_count"] or not found["throughput_per_s"] or not found["throughput_per_s"].middle:
         grade = grade.worse("void", "no request was answered as it should")
     load_pct, server = found["load_cpu_pct"], found["server_cpu_pct"]
+    idle_pct = found.get("server_idle_pct")
     is_full = server is not None and server.middle >= SATURATED_PCT
+    is_full = is_full if idle_pct is None else idle_pct <= 100 - SATURATED_PCT
     if load_pct is None:
         grade = grade.worse("void", "the load generator's CPU time is unknown: it may have been the limit")
     elif load_pct > BUSY_PCT and not is_full:

@@ -13,6 +13,7 @@ from c10k_probe.experiment import Bench, Scalar
 from c10k_probe.load import Ab, AbReport, Wrk, find_generator
 from c10k_probe.observe import counters, tree
 from c10k_probe.observe.births import Births, births_of
+from c10k_probe.observe.idle import IdleWatch
 from c10k_probe.observe.series import Series
 
 from ._servers_design import ARTICLE, FAIR
@@ -43,6 +44,7 @@ from ._servers_traced import RATE, counting
 _PATIENCE_S = 600.0
 _WAIT_S = 1.0
 _CONTROL_S = 2.0
+_MIDDLE = (0.25, 0.9)  # of wrk's window: its connections are made, and it has not begun to end
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,11 @@ def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str,
     window_s = float(ask.duration_s) if ask.arm == FAIR and ask.is_observed else math.inf  # ab's end is not known
     series = Series(server.session, server.port, bench.reading, window_s)
     with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
-        while not load.wait(series.until_next_s() if ask.is_observed else _WAIT_S):
+        idle = _idle_watch(ask)
+        while not load.wait(min(series.until_next_s() if ask.is_observed else _WAIT_S, idle.until_next_s())):
             if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
+            idle.look()
             if births is not None:
                 births.drain()
             if ask.is_observed:
@@ -103,11 +107,21 @@ def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str,
     facts |= cpu_facts(before, after, load.elapsed_s, load.cpu_s, answered)
     facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, ready.rest)
     facts |= {"new_processes_count": new_count, "began_count": began_count, "elapsed_s": load.elapsed_s}
+    facts["server_idle_pct"] = idle.idle_pct()
     return facts, {
         "at_ns": [round(item.at_s * NS_PER_S) for item in series.memory],
         "pss_bytes": [item.pss_bytes for item in series.memory],
         "rss_bytes": [item.rss_bytes for item in series.memory],
     }
+
+
+def _idle_watch(ask: Ask) -> IdleWatch:
+    """Of the server's CPUs in the middle of wrk's window; ab's end is not known, and a CPU that both share tells
+    nothing."""
+    servers, clients = native.split_cpus()
+    if ask.arm != FAIR or servers & clients:
+        return IdleWatch((), math.inf, math.inf)
+    return IdleWatch(servers, *(share * ask.duration_s for share in _MIDDLE))
 
 
 def _is_asked_for_births(ask: Ask) -> bool:

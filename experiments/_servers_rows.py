@@ -80,6 +80,9 @@ class ServersRow(Row):
     server_cpu_pct: stats.Interval | None = estimate("server_cpu_pct", "CPU of the server's tree, of one CPU")
     server_user_pct: float | None = column("of that, in user mode, by clock ticks")
     server_system_pct: float | None = column("of that, in the kernel, by clock ticks")
+    server_idle_pct: float | None = column(
+        "time in which the server's CPUs had nothing to do, in the middle of wrk's window; above 5 it had some left"
+    )
     load_cpu_pct: float | None = column("CPU of the load generator, of one CPU")
     rest_bytes: float | None = column("memory just after the start: PSS, page tables, kernel stacks")
     peak_bytes: stats.Interval | None = estimate("peak_bytes", "the most at once: PSS, page tables, kernel stacks")
@@ -135,6 +138,7 @@ VIEWS = (
     View("server", "server_cpu_pct", "server_cpu_lo_pct", "server_cpu_hi_pct", group=CPU),
     View("user", "server_user_pct", group=CPU),
     View("system", "server_system_pct", group=CPU),
+    View("CPU idle", "server_idle_pct", group=CPU, priority=2),
     View("load generator", "load_cpu_pct", group=CPU),
     View("requests/CPU s", "requests_per_cpu_s", group=CPU),
     View("of null server", "of_null_ratio", group=CPU, priority=2),
@@ -247,6 +251,7 @@ _MEDIANS = {
     "requests_per_cpu_s": "requests_per_cpu_s",
     "server_user_pct": "server_user_pct",
     "server_system_pct": "server_system_pct",
+    "server_idle_pct": "server_idle_pct",
     "load_cpu_pct": "load_cpu_pct",
     "rest_bytes": "rest_bytes",
     "rest_pss_bytes": "rest_pss_bytes",
