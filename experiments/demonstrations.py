@@ -15,7 +15,8 @@ Timed: ``--patience`` after a program has settled; a timer from its due moment, 
 Not timed: starting the program, and its CPU time before it has settled. Clock: the program's own monotonic one; CPU
 time from the scheduler's account (schedstat). Known bias: a delay is at least its cause, and longer on a busy machine.
 So what others took, at most, is read beside it (threads that were ready without a CPU; for a delay also steal, of all
-CPUs): seen is only what is there without it, and such a "seen" no noise can bring about.
+CPUs): seen is only what is there without it, and such a "seen" no noise can bring about. Of the starved pool it is not
+read: a busy machine may make its look-up late, too, and no verdict rests on it.
 
 Sources: asyncio's documentation; Node.js documentation of perf_hooks, fs, dns; pthread_mutex_lock(3p), fifo(7).
 """

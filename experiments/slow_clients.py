@@ -40,6 +40,7 @@ Slow clients are let loose on servers of this run only: there is no option for a
 Known bias: client and server share the machine, and innocents and slow clients a CPU, with those of the launches that
 are side by side. That there are five changes nothing about who is served; of event loops under 24 slow heads the median
 latency stayed between 0.1 and 0.8 ms, and the 99th percentile was 0.5 to 2.8 ms instead of 0.5 to 1.7 ms, on two CPUs.
+They are of one moment: how the machine drifts over the run is not in their interval.
 Latencies of a search are those of a busier machine still. A slow reader costs the server the work for all its requests
 when it comes, besides what it holds. The accept queue adds to the apparent room of a pool. A body is answered before it
 is whole by nginx, Node.js and the project's own servers. On Linux Apache has the kernel hold connections that have said
