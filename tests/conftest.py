@@ -37,7 +37,15 @@ BESIDE = {
 }
 ALONE = {
     "tests/native": (
-        *("backend", "http_sender", "scheduling", "scheduling_ring", "scheduling_shares", "scheduling_slice"),
+        *(
+            "backend",
+            "descriptor_tables",
+            "http_sender",
+            "scheduling",
+            "scheduling_ring",
+            "scheduling_shares",
+            "scheduling_slice",
+        ),
         "slow_clients",
     ),
     "tests/unit": ("limits", "machine", "observe", "observe_memory", "observe_sockets", "serving", "tracing_trees"),
