@@ -46,6 +46,8 @@ _WAIT_S = 1.0
 _CONTROL_S = 2.0
 _MIDDLE = (0.25, 0.9)  # of wrk's window: its connections are made, and it has not begun to end
 
+Ends = tuple[frozenset[int], frozenset[int]]  # CPUs of the server, and of its client
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -61,8 +63,9 @@ def measure(ask: Ask, bench: Bench) -> Launch:
     find_generator("wrk" if ask.arm == FAIR else "ab")
     with started(ask) as ready:
         cpu_before_s, told_before = cpu_s(ready.server), told_count(ready.server)
+        ends = native.split_cpus()  # before this process keeps to the client's
         with telling_of_death(ready.server), beside_the_client(), counting(ask.traced_by, ready.server) as counted:
-            came_to, values = _loaded(ask, ready, bench)
+            came_to, values = _loaded(ask, ready, bench, ends)
         if ask.arm == FAIR:
             wait_until_at_rest(ready.server)
         cpu_after_s, told = cpu_s(ready.server), told_since(told_before, told_count(ready.server))
@@ -75,7 +78,7 @@ def measure(ask: Ask, bench: Bench) -> Launch:
     return Launch({**ready.facts, **came_to, **told, **counted}, {**values, RATE: rate})
 
 
-def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str, list[int]]]:
+def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, Mapping[str, list[int]]]:
     """The window itself: from the start of the load generator to its end."""
     server, body_bytes = ready.server, ready.facts["body_bytes"]
     assert isinstance(body_bytes, int)
@@ -84,7 +87,7 @@ def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str,
     window_s = float(ask.duration_s) if ask.arm == FAIR and ask.is_observed else math.inf  # ab's end is not known
     series = Series(server.session, server.port, bench.reading, window_s)
     with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
-        idle = _idle_watch(ask)
+        idle = _idle_watch(ask, ends)
         while not load.wait(min(series.until_next_s() if ask.is_observed else _WAIT_S, idle.until_next_s())):
             if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
@@ -115,10 +118,10 @@ def _loaded(ask: Ask, ready: Started, bench: Bench) -> tuple[Facts, Mapping[str,
     }
 
 
-def _idle_watch(ask: Ask) -> IdleWatch:
+def _idle_watch(ask: Ask, ends: Ends) -> IdleWatch:
     """Of the server's CPUs in the middle of wrk's window; ab's end is not known, and a CPU that both share tells
     nothing."""
-    servers, clients = native.split_cpus()
+    servers, clients = ends
     if ask.arm != FAIR or servers & clients:
         return IdleWatch((), math.inf, math.inf)
     return IdleWatch(servers, *(share * ask.duration_s for share in _MIDDLE))

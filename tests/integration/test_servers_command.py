@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_the_fair_test_has_closed_and_open_loops_on_the_same_settings(tmp_path: 
         assert (row["status"], row["connections_count"], row["timed_out_count"] == "") == ("ok", "20", key in closed)
         if key in closed:  # wrk leaves at its end what is under way
             assert 0 <= told_count - requests_count <= 20
+            assert len(os.sched_getaffinity(0)) == 1 or 0 <= float(row["server_idle_pct"]) <= 100
             continue
         lost = [int(row[f"{name}_count"]) for name in LOST]
         assert int(row["failed_count"]) == sum(lost)
