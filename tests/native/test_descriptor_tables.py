@@ -139,8 +139,9 @@ def test_a_connection_that_ends_makes_room_in_any_table() -> None:
         assert LIMIT < held < 600
         server.wait_for_open(held)  # one that is accepted when the client has just given it up is closed again
         assert holder.ask("close", "closed")["closed_count"] == held
+        wait_until(lambda: server.status()["accepted_count"] == 600, "those that were given up are accepted, too")
         server.wait_for_open(0)
-        for count in (held, held // 2, held):
+        for count in (held - 1, held // 2, held - 1):  # the last place may take longer than the client waits
             assert holder.ask(f"ramp {count}", "ramped")["open_count"] == count
             holder.ask("close", "closed")
         server.wait_for_open(0)
