@@ -37,16 +37,8 @@ BESIDE = {
 }
 ALONE = {
     "tests/native": (
-        *(
-            "backend",
-            "descriptor_tables",
-            "http_sender",
-            "scheduling",
-            "scheduling_ring",
-            "scheduling_shares",
-            "scheduling_slice",
-        ),
-        "slow_clients",
+        *("backend", "descriptor_tables", "http_sender", "scheduling", "scheduling_ring", "scheduling_shares"),
+        *("scheduling_slice", "slow_clients"),
     ),
     "tests/unit": ("limits", "machine", "observe", "observe_memory", "observe_sockets", "serving", "tracing_trees"),
 }

@@ -15,27 +15,11 @@ from pathlib import Path
 
 import pytest
 from conftest import cannot_run
+from observing import output, write
 
 from c10k_probe import machine, parts
 from c10k_probe.machine import Counters, Fact
 from c10k_probe.observe import cgroups, procfs
-
-
-def require_tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        cannot_run(f"{name} is not installed")
-    return str(path)
-
-
-def output(*command: str) -> str:
-    require_tool(command[0])
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def facts_of(root: Path) -> dict[str, Fact]:
