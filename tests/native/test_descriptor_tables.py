@@ -141,7 +141,7 @@ def test_a_connection_that_ends_makes_room_in_any_table() -> None:
         assert holder.ask("close", "closed")["closed_count"] == held
         wait_until(lambda: server.status()["accepted_count"] == 600, "those that were given up are accepted, too")
         server.wait_for_open(0)
-        for count in (held - 1, held // 2, held - 1):  # one fewer where the first table, which has more to hold, is last
+        for count in (held - 1, held // 2, held - 1):  # the first table has room for one fewer than others
             assert holder.ask(f"ramp {count}", "ramped")["open_count"] == count
             holder.ask("close", "closed")
         server.wait_for_open(0)
