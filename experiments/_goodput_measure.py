@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from c10k_probe import native, stats
 from c10k_probe.experiment import Bench, Cell, Samples, Scalar
-from c10k_probe.load import ClosedLoopReport, OpenLoop, Sender
+from c10k_probe.load import ClosedLoopReport, OpenLoad, OpenLoop, Sender
 from c10k_probe.load.open_loop import ANSWERED, OUTCOMES
 from c10k_probe.observe.counters import read_netstat
 from c10k_probe.servers import RealServer, Server
@@ -113,9 +113,7 @@ class Launch:
 
         def load(sender: Sender) -> OpenLoop:
             rate_per_s = capacity_per_s * load_pct / 100
-            sender.begin_send(
-                rate_per_s, duration_s, self._bench.seed, arrivals="poisson", burst_count=burst, wait_s=bound_s
-            )
+            sender.begin_send(OpenLoad(rate_per_s, duration_s, self._bench.seed, "poisson", burst, wait_s=bound_s))
             return sender.finish_send(min(self._bench.remaining_s() + 0.1, duration_s + bound_s + _SPARE_S))
 
         overflows_before = _overflows_count()
