@@ -18,7 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-enum { HEAD_START_NS = 2 * NS_PER_MS, RATE_UNITS = 1000, STAGES_MAX = 64 }; /* the rate: requests in 1000 s */
+enum { HEAD_START_NS = 2 * NS_PER_MS, RATE_UNITS = 1000, STAGES_MAX = 1024 }; /* the rate: requests in 1000 s */
 
 /* One rate of a load. What this process took of it runs from the end of the stage before to its own. */
 struct stage {

@@ -301,7 +301,7 @@ def test_it_dies_with_its_parent(linking: str) -> None:
         ("send 10 10 1 2 0 0", "not a number in 0..1"),
         ("send 10 10 1 0 0", "not a number"),
         ("stage 0 10", "above 0"),
-        ("\n".join(["stage 10 10"] * 64), "at most 64 stages"),
+        ("\n".join(["stage 10 10"] * 1024), "at most 1024 stages"),
         ("send 10 10 1 0 0 0 0", "takes 6 arguments"),
         ("send 999999999999 3600000 1 0 0 0", "not a number"),
         ("send 9000000000 3600000 1 0 0 0", "at most 20000000 requests"),
