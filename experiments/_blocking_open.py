@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from c10k_probe.experiment import Samples, Scalar
-from c10k_probe.load import OpenLoop, Sender
+from c10k_probe.load import OpenLoad, OpenLoop, Sender
 from c10k_probe.observe import tree
 from c10k_probe.observe.counters import read_counters
 from c10k_probe.observe.work import Work, read_work
@@ -41,7 +41,7 @@ def open_step(bed: Bed, count: int, most_count: int) -> Samples:
     before, drops = bed.counts(), read_counters()
     with Sender(server.port, most_count, keep_alive=False, timeout_s=timeout_s, samples_count=_SAMPLES_COUNT) as sender:
         began_s = time.monotonic()
-        sender.begin_send(count / delay_s, sent_s, ask.seed, arrivals="poisson")
+        sender.begin_send(OpenLoad(count / delay_s, sent_s, ask.seed, arrivals="poisson"))
         watched.look(server.session, began_s + warmup_s, began_s + warmup_s, ask.seed)  # nothing: only waits
         work.add(read_work(tree.session_pids(server.session)))
         began_work_s = time.monotonic()
