@@ -8,7 +8,7 @@ from typing import Final
 from c10k_probe import stats
 from c10k_probe.experiment import Finding, Samples
 
-from ._blocking_design import ONE_CPU, ONE_CPU_CONCURRENCY, ONE_CPU_MORE, PLATEAU
+from ._blocking_design import ONE_CPU, ONE_CPU_CONCURRENCY, ONE_CPU_MORE, PLATEAU, WITH_WORKERS
 from ._blocking_rows import usable
 
 MEMORY: Final = "memory_per_request_bytes"
@@ -39,12 +39,12 @@ def _memories(samples: Sequence[Samples], seed: int) -> list[Finding]:
 
 
 def _plateaus(samples: Sequence[Samples], seed: int) -> list[Finding]:
-    """One for each pool of the plateau: from how many requests on more of them bring no more, launch by launch."""
+    """One for each server with workers: from how many requests on more of them bring no more, launch by launch."""
     pools: dict[tuple[str, int], dict[int, list[Samples]]] = {}
     for item in usable(samples, seed):
         workers = str(item.key["workers"])
         is_on_line = isinstance(item.key["delay_ns"], int)  # without an answer there is no W/S
-        if item.key["part"] == PLATEAU and workers.isdigit() and is_on_line:
+        if item.key["part"] == PLATEAU and item.key["model"] in WITH_WORKERS and is_on_line:
             pools.setdefault((str(item.key["model"]), int(workers)), {}).setdefault(item.block, []).append(item)
     return [_finding(name, list(launches.values()), seed) for name, launches in sorted(pools.items())]
 

@@ -19,11 +19,9 @@ from c10k_probe.observe.sockets import listen_drops
 from c10k_probe.observe.work import Reading, Work, read_work
 from c10k_probe.servers import Backend, Server, ServerOptions
 
-from ._blocking_design import NEVER, NEVER_TIMEOUT_NS, SERVED, WARMUP_CYCLES, WITH_WORKERS, S, places
+from ._blocking_design import NEVER, NEVER_TIMEOUT_NS, SERVED, WITH_WORKERS, S, closed_times_s, places
 
 _SAMPLE_S: Final = 0.02
-_REQUESTS_PER_S: Final = 4000  # that two CPUs answer at least, each on a new connection
-_FILL_MOST_S: Final = 1.0  # what is waited for a queue to fill; a longer one is told by Little's law alone
 _SAMPLED_TASKS: Final = 32
 _WAITING_STATES: Final = (b"S", b"D")
 _PATIENT_DELAYS: Final = 150  # more than the longest delay that a backend draws
@@ -173,45 +171,23 @@ def _timeout_ns(ask: Ask) -> int:
     return min(_MOST_TIMEOUT_NS, max(_LEAST_TIMEOUT_NS, _PATIENT_DELAYS * ask.delay_ns))
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Of one closed loop, in seconds. is_filled: the queue is as long before the window as it will ever be."""
-
-    warmup_s: float
-    window_s: float
-    timeout_s: float
-    is_filled: bool
-
-
-def _times(ask: Ask, count: int, places_count: int) -> _Times:
-    """Thousands of requests need the CPU for longer than they wait; a queue fills in as long as one request takes
-    through it."""
-    cycle_s = (ask.delay_ns + ask.cpu_ns) / S
-    turn_s, fill_s = count / _REQUESTS_PER_S, cycle_s * (count / places_count + 1)
-    least_s = max(0.1, WARMUP_CYCLES * cycle_s + turn_s)
-    is_filled = count <= places_count or fill_s <= max(least_s, _FILL_MOST_S)
-    warmup_s = max(least_s, fill_s) if is_filled else least_s
-    window_s = max(ask.window_s, turn_s)
-    timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + warmup_s + window_s + 3 * cycle_s * (count / places_count + 1))
-    return _Times(warmup_s, window_s, timeout_s, is_filled)
-
-
 def closed_step(bed: Bed, count: int) -> Samples:
     """One closed loop; what was counted in its window, and over all of it where counts of both sides are compared."""
     ask, server = bed.ask, bed.server
     places_count = places(ask.model, ask.workers_count, count)
-    times = _times(ask, count, places_count)
+    warmup_s, window_s = closed_times_s(ask.model, places_count, count, ask.delay_ns + ask.cpu_ns, ask.window_s)
+    timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * (warmup_s + window_s))
     watched = Watched()
     before, drops_count = bed.counts(), bed.drops_count()
-    with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=times.timeout_s) as sender:
-        begins_s = sender.begin_pump(times.window_s, times.warmup_s) / S
+    with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
+        begins_s = sender.begin_pump(window_s, warmup_s) / S
         sleep_until(begins_s)
         first = bed.mark()
-        watched.look(server.session, begins_s, begins_s + times.window_s, ask.seed)
+        watched.look(server.session, begins_s, begins_s + window_s, ask.seed)
         with bed.standing_still():
             last = bed.mark()
             watched.read_memory(server.session)
-        report = sender.finish_pump(times.window_s)
+        report = sender.finish_pump(window_s)
     server.wait_until_idle()
     after = bed.counts()
     if bed.backend:
@@ -220,7 +196,7 @@ def closed_step(bed: Bed, count: int) -> Samples:
     facts |= asked_facts(before, after) | {"listen_drops_count": more(drops_count, bed.drops_count())}
     facts |= work_facts(ask, first, last, places_count) | _line_facts(ask, report, count, places_count)
     facts |= {"fault_after_count": _not_begun(ask, after), "queue_by_little_ns": _queue_by_little_ns(facts, count)}
-    if not times.is_filled:  # those that had an answer so far came before the queue was as long as it becomes
+    if count > report.steady_rate_per_s * warmup_s:  # those of the window came before the queue was as long as it gets
         facts |= {"queue_ns": None, "latency_p50_ns": None}
     key = {**ask.cell.key, "concurrency_count": count}
     return Samples(key, 0, {"latency": list(report.latency_ns)}, facts)
