@@ -36,7 +36,7 @@ WORKER_NEEDS: Final[Mapping[str, Needs]] = {
     **dict.fromkeys(("epoll-pool", "asyncio-pool"), POOLS["thread-pool"]),
 }
 NEVER: Final = "never"  # instead of a delay
-LEAST_WINDOW_S: Final = 0.2
+LEAST_WINDOW_S: Final = 0.3
 REQUESTS_PER_S, PYTHON_REQUESTS_PER_S = 4000, 1500  # that two CPUs answer at least, each on a new connection
 CONNECTIONS_PER_S: Final = 20_000  # that a client opens
 FILL_MOST_S: Final = 1.0  # what is waited for a queue to fill; a longer one is told by Little's law alone
@@ -153,7 +153,7 @@ class BlockingParameters(Parameters):
         maximum=10**9,
     )
     cycles: int = parameter(
-        4, "How long requests are counted, in delays of the backend; 200 ms at least.", minimum=2, maximum=1000
+        6, "How long requests are counted, in delays of the backend; 300 ms at least.", minimum=2, maximum=1000
     )
 
 

@@ -90,6 +90,7 @@ class Blocking(Experiment[BlockingParameters]):
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
+    weighs_in_seconds = True
     repeats = 5
     quick_repeats = 1
 

@@ -123,7 +123,6 @@ class _Server:
                 return
             self._state.say_status(self._state.threads_count())
 
-
     def _obey_while_blocked(self) -> None:
         """Called by a handler in which the loop stands still: who is to go, goes at once."""
         self._obey()
