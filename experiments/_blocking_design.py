@@ -218,6 +218,8 @@ def closed_times_s(model: str, places_count: int, count: int, cycle_ns: int, win
     """(warm-up, window) of a closed loop, in seconds: until all are connected and the queue is as long as it gets.
 
     Of thousands that are served at once the CPU has to do for longer than they wait: a turn of all is counted then.
+    The window begins and ends half a delay after requests that began together have their answers: none of these
+    batches is cut, half of it outside.
     """
     cycle_s = cycle_ns / S
     rate_per_s = PYTHON_REQUESTS_PER_S if model in ASKING_PYTHON_MODELS else REQUESTS_PER_S
@@ -225,7 +227,7 @@ def closed_times_s(model: str, places_count: int, count: int, cycle_ns: int, win
     warmup_s = max(0.1, WARMUP_CYCLES * cycle_s + turn_s + count / CONNECTIONS_PER_S)
     if count > places_count and fill_s <= FILL_MOST_S:
         warmup_s = max(warmup_s, fill_s)
-    return warmup_s, max(window_s, turn_s)
+    return warmup_s + cycle_s / 2, max(window_s, turn_s)
 
 
 def _plateau(parameters: BlockingParameters) -> Iterator[_Load]:
