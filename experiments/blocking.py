@@ -84,12 +84,13 @@ _FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,)}
 class Blocking(Experiment[BlockingParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = BlockingParameters
     row_type = BlockingRow
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
+    weighs_in_seconds = True
     repeats = 5
     quick_repeats = 1
 
