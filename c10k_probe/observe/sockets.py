@@ -139,16 +139,38 @@ def read_buffers(port: int, *, remote: bool = False) -> Buffers | None:
     return Buffers(*counts)
 
 
+def dropped_count(port: int) -> int | None:
+    """Connection attempts that the listeners on `port` let go, as their accept queue was full, most of all; since they
+    listen. None without netlink, and without a listener. Source: sk_drops, tcp_listendrop in include/net/tcp.h.
+
+    Raises ValueError for a port outside 1..65535.
+    """
+    _check_port(port)
+    found = []
+    try:
+        for family in _FAMILIES:
+            for body in _netlink_messages(_request((port, 0), (_LISTEN,), family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
+                found.append(_meminfo(body, 9)[8])
+    except (OSError, struct.error):
+        return None
+    return sum(found) if found else None
+
+
 def _charged_bytes(body: memoryview) -> int:
-    """rmem_alloc and wmem_queued of one socket (include/uapi/linux/sock_diag.h)."""
+    """rmem_alloc and wmem_queued of one socket."""
+    values = _meminfo(body, 6)
+    return values[0] + values[5]
+
+
+def _meminfo(body: memoryview, count: int) -> tuple[int, ...]:
+    """The first so many numbers that the kernel tells of a socket (include/uapi/linux/sock_diag.h), or zeros."""
     position = _DIAG_MESSAGE_BYTES
     while position + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, position)
         if kind == _INET_DIAG_SKMEMINFO:
-            values = struct.unpack_from("=6I", body, position + _ATTRIBUTE.size)
-            return int(values[0]) + int(values[5])
+            return struct.unpack_from(f"={count}I", body, position + _ATTRIBUTE.size)
         position += max(_ATTRIBUTE.size, (length + 3) & ~3)
-    return 0
+    return (0,) * count
 
 
 def _ipv4_text(address: bytes, family: int) -> str | None:
