@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from c10k_probe import native
 from c10k_probe.experiment import Scalar
 from c10k_probe.load import Crowd, OpenLoop, Sender, SlowClients, Work
-from c10k_probe.observe import counters, processes
+from c10k_probe.observe import processes
 from c10k_probe.observe.series import read_memory
 from c10k_probe.servers import RealServer, Server
 
-from ._slow_design import CPU, LEAD_NS, NS_PER_S, SERVERS, SPARE_COUNT, Ask, work_path
+from ._slow_design import CPU, NS_PER_S, SERVERS, SPARE_COUNT, Ask, work_path
 from ._slow_exhausted import MEMORY, Facts, killed_for_memory_count, look
 from ._slow_figures import (
     GOOD_COUNT,
@@ -59,23 +59,6 @@ class _Run:
     remaining_s: Callable[[], float]
 
 
-def measure(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launch]:
-    """One launch for each ask, side by side. What is counted for the whole machine is told with the first.
-
-    Raises ``native.HelperError`` where one cannot go on; ``HelperUnsupported`` for what is missing here.
-    """
-    counted = counters.read_counters()
-    launches = []
-    for outcome in outcomes(asks, remaining_s):
-        if isinstance(outcome, native.HelperError):
-            raise outcome
-        launches.append(outcome)
-    delta = counters.counters_delta(counted, counters.read_counters())
-    whole: Facts = {"overflows_count": delta.listen_overflows_count, "timeouts_count": delta.tcp_timeouts_count}
-    first, *others = launches
-    return [replace(first, facts={**first.facts, **whole}), *others]
-
-
 def outcomes(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launch | native.HelperError]:
     """One for each ask, side by side: a launch, or why it could not go on; the others do."""
     stages = [_launch(ask, remaining_s) for ask in asks]
@@ -106,6 +89,9 @@ def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:
             way = _worked if ask.kind == CPU else _slowed if ask.clients_count else _undisturbed
             launch = yield from way(run)
         death = _death(server)
+        if isinstance(server, RealServer):
+            server.begin_close()
+        yield  # all end together
         facts = {
             "server_version": server.version if isinstance(server, RealServer) else None,
             "defence_settings": ask.defence_text or None,
@@ -126,6 +112,7 @@ def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:
 def _undisturbed(run: _Run) -> Stages:
     """Innocents alone."""
     yield
+    yield
     run.sender.begin_send(run.ask.rate_per_s, run.ask.duration_ns / NS_PER_S, run.ask.seed)
     end_ns = time.monotonic_ns() + run.ask.duration_ns
     yield
@@ -142,13 +129,15 @@ def _slowed(run: _Run) -> Stages:
     ask = run.ask
     with SlowClients(run.server, ask.kind, ask.interval_ns / NS_PER_S) as slow:
         yield
-        run.sender.begin_send(ask.rate_per_s, (LEAD_NS + ask.duration_ns) / NS_PER_S, ask.seed)
+        run.sender.begin_send(ask.rate_per_s, (ask.lead_ns + ask.duration_ns) / NS_PER_S, ask.seed)
         began_ns = time.monotonic_ns()
         slow.set_count(ask.clients_count)
-        cpu_ns = slow.settle(LEAD_NS / NS_PER_S).cpu_ns
+        yield
+        left_ns = began_ns + ask.lead_ns - time.monotonic_ns()
+        cpu_ns = slow.settle(max(0, left_ns) / NS_PER_S).cpu_ns
         settled_ns = time.monotonic_ns()
         yield
-        _wait_until(began_ns + LEAD_NS + ask.duration_ns, run)
+        _wait_until(began_ns + ask.lead_ns + ask.duration_ns, run)
         crowd, span_ns = slow.status(), time.monotonic_ns() - settled_ns
         memory = read_memory(slow.pid)
         facts = look(run.server, ask.room_count) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
@@ -158,7 +147,7 @@ def _slowed(run: _Run) -> Stages:
         if not _death(run.server):
             facts |= yield from _left(run, slow)
     innocents = innocents_of(report)
-    start_ns = max(report.start_ns + LEAD_NS, settled_ns)
+    start_ns = max(report.start_ns + ask.lead_ns, settled_ns)
     judged = due_within(innocents, start_ns, report.start_ns + report.duration_ns)
     facts["starvation_ns"] = starvation_ns(innocents, began_ns, ask.timeout_ns)
     return Launch(facts | _report_facts(report, judged, ask), _values(judged, start_ns))
@@ -217,8 +206,10 @@ def _crowd_facts(crowd: Crowd, cpu_ratio: float) -> Facts:
 
 
 def _worked(run: _Run) -> Stages:
-    """Innocents that were due while the server worked for one other."""
+    """Innocents that were due while the server worked for one other; others that are side by side wait meanwhile."""
     ask = run.ask
+    yield
+    yield
     yield
     run.sender.begin_send(ask.rate_per_s, (ask.work_ns + _TAIL_NS) / NS_PER_S, ask.seed)
     path = f"{work_path(ask.server)}?ms={ask.work_ns // 1_000_000}"

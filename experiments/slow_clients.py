@@ -54,22 +54,22 @@ http; tcp(7), sock_diag(7), proc_net(5).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
+from c10k_probe import native
 from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
-from ._slow_design import CPU, SlowParameters, ask_of, batches, cells, check, launches_count
+from ._slow_design import SERVERS, SlowParameters, check
 from ._slow_judges import JUDGES
-from ._slow_measure import measure
 from ._slow_rows import CHARTS, VIEWS, SlowRow, findings, rows
 from ._slow_search import SearchCell, search, search_cells
+from ._slow_together import TogetherCell, cells, together
 
 
 class SlowClients(Experiment[SlowParameters]):
     """See the module."""
 
-    version = 2
+    version = 3
     parameters_type = SlowParameters
     row_type = SlowRow
     views = VIEWS
@@ -84,21 +84,17 @@ class SlowClients(Experiment[SlowParameters]):
         check(parameters)
 
     def cells(self, parameters: SlowParameters) -> list[Cell]:
-        """Each server with each kind and number of slow clients, with its defence and without."""
-        return list(cells(parameters))
+        """All launches with the same number of slow clients are one; what cannot be measured here is one of its own."""
+        return cells(parameters)
 
     def measure(self, parameters: SlowParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         """Fresh servers, side by side, each with its innocents and its slow clients."""
-        if isinstance(cell, SearchCell):
+        if isinstance(cell, TogetherCell):
+            yield from together(parameters, cell, bench)
+        elif isinstance(cell, SearchCell):
             yield from search(parameters, cell, bench)
-            return
-        kind, count = str(cell.key["kind"]), int(cell.key["clients_count"])
-        launches = launches_count(parameters, kind, count)
-        asks = [ask_of(parameters, cell.key, bench.seed + place) for place in range(launches)]
-        numbers = itertools.count(bench.block * parameters.side_by_side)
-        for batch in batches(asks, 1 if kind == CPU else launches):
-            for launch in measure(batch, bench.remaining_s):
-                yield Samples(cell.key, next(numbers), launch.values, launch.facts)
+        else:
+            raise native.HelperUnsupported(SERVERS[str(cell.key["server"])].missing)
 
     def summarise(self, parameters: SlowParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each cell."""

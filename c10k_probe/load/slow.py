@@ -2,8 +2,8 @@
 
 They take up what a server has for its clients, so they are let loose on none but our own: ``SlowClients`` takes a
 server that is running and no port, and looks, each time before it opens connections, that every listening socket of its
-port is held by a process of its session, and that this session descends from this process. The C helper knows no address
-but 127.0.0.1. Sources: proc_pid_stat(5), proc_pid_net(5), proc_pid_fd(5).
+port is held by a process of its session, and that this session descends from this process. The C helper knows no
+address but 127.0.0.1. Sources: proc_pid_stat(5), proc_pid_net(5), proc_pid_fd(5).
 """
 
 from __future__ import annotations
