@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from c10k_probe import limits, native, units
+from c10k_probe import limits, native
 from c10k_probe.experiment import Bench, Cell, Samples
 from c10k_probe.limits import Needs
 
@@ -45,7 +45,7 @@ class TogetherCell(Cell):
     @property
     def label(self) -> str:
         """How many slow clients each has."""
-        return units.label("clients_count", self.key["clients_count"])
+        return f"{self.key['clients_count']:,} slow clients"
 
 
 def cells(parameters: SlowParameters) -> list[Cell]:
@@ -127,7 +127,9 @@ def together(parameters: SlowParameters, cell: TogetherCell, bench: Bench) -> It
     numbers: dict[tuple[str | int, ...], Iterator[int]] = {}
     for place, batch in enumerate(cell.batches):
         keys = [key for key in batch if tuple(key.values()) not in failed]
-        bench.progress(place, len(cell.batches), f"{len(keys)} launches side by side")
+        bench.progress(
+            place, len(cell.batches), f"{len(keys)} launches side by side" if len(keys) > 1 else "one launch"
+        )
         for key, item in measured(parameters, keys, bench, place * parameters.side_by_side):
             name = tuple(key.values())
             first = bench.block * launches_count(parameters, str(key["kind"]))
