@@ -82,7 +82,10 @@ class SlowParameters(Parameters):
         1, "The same of a row of kind body, read or idle, which no claim is judged by.", minimum=1, maximum=50
     )
     side_by_side: int = parameter(
-        24, "How many of all launches are measured at the same time; 1 for one after another.", minimum=1, maximum=50
+        24,
+        "How many of all launches are measured at the same time; half as many of event loops; 1: one after another.",
+        minimum=1,
+        maximum=50,
     )
     innocents: int = parameter(100, "Requests of innocents a second.", minimum=1, maximum=10_000)
     served_within: int = parameter(

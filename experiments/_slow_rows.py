@@ -9,6 +9,7 @@ from typing import Any
 
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
+from c10k_probe.load.slow import KINDS
 
 from ._slow_design import CPU, LEAD_NS, NS_PER_S
 from ._slow_search import SERVED_PCT, share_pct, starving, subject_of, sweeps_of
@@ -108,17 +109,20 @@ VIEWS = (
 )
 _LINES = ("server", "kind", "defence")
 CHARTS = (
-    Chart(
-        "served",
-        "Innocents that were served in time, over slow clients",
-        "clients_count",
-        "served_pct",
-        "served_lo_pct",
-        "served_hi_pct",
-        series=_LINES,
-        log_x=True,
-        where=(("kind", ("head", "body", "read", "idle")),),
-        at_end=True,
+    *(
+        Chart(
+            "served" if kind == "head" else f"served-{kind}",
+            f"Innocents that were served in time, over slow clients of kind {kind}",
+            "clients_count",
+            "served_pct",
+            "served_lo_pct",
+            "served_hi_pct",
+            series=("server", "defence"),
+            log_x=True,
+            where=(("kind", (kind,)),),
+            at_end=kind == "head",
+        )
+        for kind in KINDS
     ),
     Chart(
         "latency",

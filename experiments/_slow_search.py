@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from c10k_probe import limits, stats
 from c10k_probe.experiment import Bench, Cell, Finding, Samples
+from c10k_probe.servers import ServerOptions
 
 from ._slow_design import (
     CPU,
@@ -36,6 +37,7 @@ CONFIRMING_COUNT = 3  # launches of each of the two in the end, unless rows of t
 _PROBES_COUNT = 4  # counts of one sweep that are tried at a time
 _LINEAR_STEP = 4  # counts are spread evenly below this ratio of the ends, and in equal ratios above it
 _ROUNDS_MAX = 12
+_FULL_QUEUE = 1.05  # in the midst of the step in which it gets full
 Sweep = tuple[str, str, str]  # server, kind, defence
 Shares = Mapping[int, Sequence[float]]  # slow clients -> share of innocents that was served, in percent, per launch
 
@@ -214,17 +216,20 @@ def _keys(parameters: SlowParameters, sweeps: Mapping[Sweep, Shares]) -> list[di
         for (server, kind, defence), shares in live
         for count in next_counts(
             shares,
-            _guess(parameters, server, defence),
+            _guess(parameters, server, kind, defence),
             TOGETHER_COUNT // len(live),
             min(CONFIRMING_COUNT, launches_count(parameters, kind)),
         )
     ]
 
 
-def _guess(parameters: SlowParameters, server: str, defence: str) -> int | None:
-    """Of a pool: all workers taken, as often as innocents can wait until those are thrown out."""
+def _guess(parameters: SlowParameters, server: str, kind: str, defence: str) -> int | None:
+    """Of a pool: all workers taken, as often as innocents can wait until those are thrown out. Connections that say
+    nothing take none of Apache's: the kernel holds them, until its queue is full."""
     if not is_pool(server):
         return None
+    if kind == "idle" and server.startswith("apache"):
+        return round((parameters.workers + ServerOptions().backlog_count) * _FULL_QUEUE)
     rounds_count = 1 + (parameters.served_within // parameters.defence_timeout if defence == ON else 0)
     return parameters.workers * rounds_count
 

@@ -100,12 +100,13 @@ def _launches(parameters: SlowParameters, keys: Sequence[Key]) -> list[Key]:
 
 
 def pack(parameters: SlowParameters, keys: Sequence[Key], walls: Sequence[limits.Wall]) -> Iterator[Batch]:
-    """As many at a time, in their order, as may stand side by side."""
+    """As many at a time, in their order, as may stand side by side; of those that serve innocents, half as many."""
+    most_serving_count = max(1, parameters.side_by_side // 2)
     batch: list[Key] = []
     for key in keys:
         more = [*batch, key]
         is_crowd = sum(int(each["clients_count"]) for each in more) > TOGETHER_COUNT
-        is_over = is_crowd or len(more) > parameters.side_by_side
+        is_over = is_crowd or len(more) > (parameters.side_by_side if is_starving(key) else most_serving_count)
         if batch and (is_over or limits.check(needs_of(parameters, more), walls)):
             yield tuple(batch)
             more = [key]

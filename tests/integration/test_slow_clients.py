@@ -161,7 +161,8 @@ def test_a_pool_starves_and_recovers_and_an_event_loop_serves_on_beside_it() -> 
         assert 0 < took_ns < int(str(recovered["watched_ns"]))
         assert 0 <= gap_ns <= took_ns
     assert fed.facts["served_count"] == fed.facts["innocents_count"] == len(fed.values["latency_ns"])
-    assert (fed.facts["exhausted"], fed.facts["starvation_ns"], fed.facts["inside_count"]) == ("", None, 12)
+    assert (fed.facts["exhausted"], fed.facts["starvation_ns"]) == ("", None)
+    assert int(str(fed.facts["inside_count"])) in (12, 13), "the last innocent may still be there"
     assert alone.facts["served_count"] == alone.facts["innocents_count"]
     assert "accept queue" in str(queued.facts["exhausted"])
     assert int(str(queued.facts["slow_pending_count"])) > 0
