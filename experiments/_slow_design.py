@@ -27,7 +27,10 @@ POOLS_OF_PHP = ("apache-prefork-php", "apache-event", "nginx-php-fpm")
 LEAD_NS = NS_PER_S // 2  # at least, for the slow clients to get their connections, before innocents are judged
 _OPENING_NS = 40_000  # of one of them, where many come at once
 SPARE_COUNT = 64  # connections of innocents beyond those that may be waiting for an answer
-TOGETHER_COUNT = 50_000  # slow clients of all launches that are side by side, unless one alone has more
+_CLIENTS, _SURVEY_CLIENTS = (0, 24, 5000), (0, 24)
+TOGETHER_COUNT = (
+    50_000  # slow clients of launches side by side, half as many of servers that serve on, unless one has more
+)
 _READ_BYTES = 400_000  # of the kernel, for requests and answers that nobody reads: as measured, twice
 _OWN_COUNT = 16  # descriptors of a client's process that are no connections
 _OWN_NEEDS = Needs(system_descriptors_count=256, tasks_count=4)
@@ -45,8 +48,8 @@ class SlowParameters(Parameters):
         quick=("head",),
     )
     clients: tuple[int, ...] = parameter(
-        (0, 24, 5000),
-        "Slow clients; 0 is what innocents meet without them.",
+        (),
+        "Slow clients; 0 is what innocents meet without them. Unless given 0, 24 and 5,000, of body, read and idle 24.",
         minimum=0,
         maximum=MOST_COUNT,
         many=True,
@@ -177,15 +180,20 @@ def is_pool(name: str) -> bool:
     return name in POOLS or name in POOLS_OF_PHP
 
 
+def clients_of(parameters: SlowParameters, kind: str) -> tuple[int, ...]:
+    """How many slow clients of this kind, 0 among them where they are asked for."""
+    return parameters.clients or (_CLIENTS if kind == "head" else _SURVEY_CLIENTS)
+
+
 def keys_of(parameters: SlowParameters) -> Iterator[Key]:
     """Each server, kind, number and defence; what a server cannot do is left out, and a defence against nobody."""
     for name in parameters.server:
         defences = parameters.defence if defence_of(name) else (NONE,)
-        if 0 in parameters.clients and set(parameters.kinds) != {CPU}:
+        if any(0 in clients_of(parameters, kind) for kind in parameters.kinds if kind != CPU):
             yield _key(name, NOBODY, 0, OFF if OFF in defences else defences[0])
         for kind in parameters.kinds:
             if kind != CPU:
-                for count, defence in itertools.product(filter(None, parameters.clients), defences):
+                for count, defence in itertools.product(filter(None, clients_of(parameters, kind)), defences):
                     yield _key(name, kind, count, defence)
             elif work_path(name):
                 yield _key(name, CPU, 1, OFF if defence_of(name) else NONE)

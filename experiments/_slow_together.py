@@ -32,6 +32,7 @@ from ._slow_design import (
 from ._slow_measure import outcomes
 
 FAILURE, REFUSAL = "failure", "refusal"  # facts of a launch that did not come to anything, and why
+_READING = 100  # slow heads whose work for a server is no less than that of one slow reader's hundreds of requests
 _START_S, _SCHEDULES_S = 0.25, 2.0
 Batch = tuple[Key, ...]
 
@@ -101,18 +102,28 @@ def _launches(parameters: SlowParameters, keys: Sequence[Key]) -> list[Key]:
 
 def pack(parameters: SlowParameters, keys: Sequence[Key], walls: Sequence[limits.Wall]) -> Iterator[Batch]:
     """As many at a time, in their order, as may stand side by side; of those that serve innocents, half as many."""
-    most_serving_count = max(1, parameters.side_by_side // 2)
     batch: list[Key] = []
     for key in keys:
         more = [*batch, key]
-        is_crowd = sum(int(each["clients_count"]) for each in more) > TOGETHER_COUNT
-        is_over = is_crowd or len(more) > (parameters.side_by_side if is_starving(key) else most_serving_count)
-        if batch and (is_over or limits.check(needs_of(parameters, more), walls)):
+        is_over = _is_crowd(parameters, more) or limits.check(needs_of(parameters, more), walls)
+        if batch and is_over:
             yield tuple(batch)
             more = [key]
         batch = more
     if batch:
         yield tuple(batch)
+
+
+def _is_crowd(parameters: SlowParameters, batch: Sequence[Key]) -> bool:
+    """Whether they would be in each other's way, beyond what is taken into account."""
+    share = 1 if all(map(is_starving, batch)) else 2
+    clients_count = sum(int(key["clients_count"]) * (_READING if _is_answering(key) else 1) for key in batch)
+    return len(batch) > max(1, parameters.side_by_side // share) or clients_count > TOGETHER_COUNT // share
+
+
+def _is_answering(key: Key) -> bool:
+    """Whether a server has to answer all that slow readers ask for, at once."""
+    return key["kind"] == "read" and not is_starving(key)
 
 
 def _weight(parameters: SlowParameters, batch: Batch) -> float:

@@ -19,11 +19,11 @@ Launches. A launch is a fresh server with a sender of innocents and a process of
 head, cpu and none have ``--launches`` of them, those of body, read and idle, which no claim is judged by,
 ``--survey-launches``. Launches of all servers and kinds with the same number of slow clients stand side by side, so
 that the waits of up to ``--served-within``, in which nothing works, are waited for once: ``--side-by-side`` of pools,
-half as many of servers that serve on, and fewer where their slow clients were more than 50,000 together or a limit of
-the machine does not let them. Then it is searched from how many slow clients on fewer than 90 % of the innocents are
-served: between the counts that were given, by fresh launches, until the two ends are next to each other or within 10 %,
-and each was launched three times, or as often as rows of its kind are. The interval runs from the most under which
-every launch served 90 % to the fewest under which none did.
+half as many of servers that serve on, and fewer where their slow clients were more than 50,000 together, or half as
+many, or a limit of the machine does not let them. Then it is searched from how many slow clients on fewer than 90 % of
+the innocents are served: between the counts that were given, by fresh launches, until the two ends are next to each
+other or within 10 %, and each was launched three times, or as often as rows of its kind are. The interval runs from the
+most under which every launch served 90 % to the fewest under which none did.
 
 Kinds. head: the header of a request; body: the body of one; read: the answers, of 664 requests at once, with the
 smallest receive buffer; idle: nothing is said. A byte each ``--interval``; whom the server throws out comes again at

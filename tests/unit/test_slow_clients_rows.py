@@ -296,9 +296,15 @@ def test_every_kind_is_measured_with_defence_and_without_at_the_defaults() -> No
     with_time_outs = {"apache-prefork-php", "nginx", "node"}
     for server, kind, count in itertools.product(servers, KINDS, (24, 5000)):
         for defence in ("off", "on") if server in with_time_outs else ("none",):
+            if kind != "head" and count == 5000:
+                continue
             assert launches.pop((server, kind, count, defence)) == (5 if kind == "head" else 1)
     for server in servers:
         assert launches.pop((server, "none", 0, "off" if server in with_time_outs else "none")) == 5
+    given = dataclasses.replace(parameters, clients=(24, 5000))
+    assert {key["kind"] for batch in batches_of(given)[5000] for key in batch} == {*KINDS, "cpu"}, (
+        "where they are given"
+    )
     assert launches == {("node", "cpu", 1, "off"): 5, ("apache-prefork-php", "cpu", 1, "off"): 5}
 
 
@@ -311,7 +317,7 @@ def test_who_may_starve_stands_with_its_like_and_with_who_works_meanwhile() -> N
             slowed = [key for key in batch if key["kind"] != "cpu"]
             assert len({is_starving(key) for key in slowed}) == 1
             assert len(slowed) <= 16
-            assert count * len(slowed) <= TOGETHER_COUNT
+            assert count * len(slowed) <= TOGETHER_COUNT // (1 if is_starving(slowed[0]) else 2)
             assert len(slowed) == len(batch) or is_starving(slowed[0]), "where nobody waits, the CPU is the innocents'"
     alone = batches_of(dataclasses.replace(parameters, side_by_side=1))
     assert {len(batch) for batches in alone.values() for batch in batches} == {1}
