@@ -24,12 +24,13 @@ requests. A queue that is not yet as long as it becomes when the window begins (
 minutes to fill it) has no ``queue_ns``; ``queue_by_little_ns`` says by Little's law how long it becomes. CPU: of all
 the server's tasks, also those that have ended, in the window. ``waiting_pct``: 50 looks a second at no more than 32
 tasks. At the window's end the backend holds its answers, so that memory is read while every place waits; then it
-answers at once, so that nobody waits for what has queued. Not timed: starting the server and the backend. Clock: CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with it.
+answers at once, so that nobody waits for what has queued. Not timed: starting the server and the backend. Clock:
+CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with it.
 
 The backend is a real TCP service, one event loop on the client's CPU, that answers each question by itself after its
 delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions, over the whole load, is
-compared with the server's, and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504; of a
-backend that hangs after two delays, 100 ms at least.
+compared with the server's, and a row where they differ is void. A server gives a question up after 150 delays, 2 s at
+least, and answers 504; of a backend that hangs after two delays, 100 ms at least.
 
 Known bias: a closed loop hides how long clients on a schedule of their own would wait. Client, backend and server share
 the machine. Little's line counts the delay that was asked for, so the time that a request takes besides (connecting,
