@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from c10k_probe.experiment import Samples, Scalar
-from c10k_probe.load import OpenLoop, Sender
+from c10k_probe.load import OpenLoad, OpenLoop, Sender
 
 from ._blocking_design import WARMUP_CYCLES, S
 from ._blocking_measure import (
@@ -46,7 +46,7 @@ def open_step(bed: Bed, count: int, most_count: int) -> Samples:
     before, drops_count = bed.counts(), bed.drops_count()
     with Sender(server.port, most_count, keep_alive=False, timeout_s=timeout_s, samples_count=_SAMPLES_COUNT) as sender:
         began_s = time.monotonic()
-        sender.begin_send(count / delay_s, sent_s, ask.seed, arrivals="poisson")
+        sender.begin_send(OpenLoad(count / delay_s, sent_s, ask.seed, arrivals="poisson"))
         sleep_until(began_s + warmup_s)
         first = bed.mark()
         watched.look(server.session, began_s + warmup_s, began_s + sent_s, ask.seed)
