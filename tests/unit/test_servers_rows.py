@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from c10k_probe.experiments._servers_facts import cost_by_its_own_count
 from made_servers import inside, launch, launches, open_launch
 
 from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
@@ -343,14 +342,3 @@ def test_whether_threads_help_javascript(ratio: float, verdict: str) -> None:
 def test_what_a_loop_leaves_of_an_instance(cpus: float, left_pct: float, cpu_pct: float, verdict: str) -> None:
     samples = inside("node", "wrk", cpus_count=cpus, left_pct=left_pct, server_cpu_pct=cpu_pct)
     assert verdicts_of(samples)["C54"].verdict == verdict
-
-
-def test_what_an_answer_costs_is_by_the_servers_own_count_where_nothing_failed() -> None:
-    """1,000 were under way when wrk stopped: 0.6 s for the 3,000 that the server ended, and not for 2,000."""
-    came_to: dict[str, Scalar] = {"failed_count": 0}
-    assert cost_by_its_own_count(came_to, {"told_requests_count": 3000}, 0.1, 0.7) == pytest.approx(
-        {"requests_per_cpu_s": 5000, "cpu_per_request_ns": 200_000}
-    )
-    assert cost_by_its_own_count(came_to, {"told_requests_count": None}, 0.1, 0.7) == {}
-    assert cost_by_its_own_count(came_to, {"told_requests_count": 3000}, None, 0.7) == {}
-    assert cost_by_its_own_count({"failed_count": 1}, {"told_requests_count": 3000}, 0.1, 0.7) == {}
