@@ -11,20 +11,23 @@ from dataclasses import dataclass
 from c10k_probe import native
 from c10k_probe.experiment import Bench, Scalar
 from c10k_probe.load import Ab, AbReport, Wrk, find_generator
-from c10k_probe.observe import counters, tree
+from c10k_probe.observe import counters, sockets, tree
 from c10k_probe.observe.births import Births, births_of
-from c10k_probe.observe.idle import IdleWatch
+from c10k_probe.observe.middle import MiddleWatch, Watched
 from c10k_probe.observe.series import Series
 
 from ._servers_design import ARTICLE, FAIR
 from ._servers_facts import (
+    GENERATOR,
     NS_PER_S,
     Facts,
     ab_facts,
     cost_by_its_own_count,
     cpu_facts,
     kernel_facts,
+    middle_facts,
     series_facts,
+    since,
     wrk_facts,
 )
 from ._servers_launch import (
@@ -69,7 +72,7 @@ def measure(ask: Ask, bench: Bench) -> Launch:
         if ask.arm == FAIR:
             wait_until_at_rest(ready.server)
         cpu_after_s, told = cpu_s(ready.server), told_since(told_before, told_count(ready.server))
-        if ask.arm == FAIR:
+        if ask.arm == FAIR and came_to["counted_by"] == GENERATOR:
             came_to |= cost_by_its_own_count(came_to, told, cpu_before_s, cpu_after_s)
         if came_to["began_count"] is None:
             came_to |= _idle_forks(ask, came_to)
@@ -84,14 +87,15 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     assert isinstance(body_bytes, int)
     pids = set(tree.session_pids(server.session))
     counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
+    opened_before = sockets.passive_opens_count()
     window_s = float(ask.duration_s) if ask.arm == FAIR and ask.is_observed else math.inf  # ab's end is not known
     series = Series(server.session, server.port, bench.reading, window_s)
     with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
-        idle = _idle_watch(ask, ends)
-        while not load.wait(min(series.until_next_s() if ask.is_observed else _WAIT_S, idle.until_next_s())):
+        middle = _middle_watch(ask, ends, ready, load)
+        while not load.wait(min(series.until_next_s() if ask.is_observed else _WAIT_S, middle.until_next_s())):
             if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
-            idle.look()
+            middle.look()
             if births is not None:
                 births.drain()
             if ask.is_observed:
@@ -99,6 +103,7 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
             if death_of(server):
                 raise native.HelperError("the server died")  # told in full by telling_of_death
         after, counted_after = tree.read_tree(server.session, memory=False), counters.read_counters()
+        opened_after = sockets.passive_opens_count()
         new_count = len(set(tree.session_pids(server.session)) - pids)
         began_count = None if births is None else births.count()
         if ask.is_observed:
@@ -110,7 +115,8 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     facts |= cpu_facts(before, after, load.elapsed_s, load.cpu_s, answered)
     facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, ready.rest)
     facts |= {"new_processes_count": new_count, "began_count": began_count, "elapsed_s": load.elapsed_s}
-    facts["server_idle_pct"] = idle.idle_pct()
+    opened_count = None if ask.keeps_alive else since(opened_before, opened_after)
+    facts |= middle_facts(facts, middle.result(), opened_count, ask.connections_count)
     return facts, {
         "at_ns": [round(item.at_s * NS_PER_S) for item in series.memory],
         "pss_bytes": [item.pss_bytes for item in series.memory],
@@ -118,13 +124,18 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     }
 
 
-def _idle_watch(ask: Ask, ends: Ends) -> IdleWatch:
-    """Of the server's CPUs in the middle of wrk's window; ab's end is not known, and a CPU that both share tells
-    nothing."""
+def _middle_watch(ask: Ask, ends: Ends, ready: Started, load: Ab | Wrk) -> MiddleWatch:
+    """Of the middle of wrk's window; ab's end is not known, and a CPU that both share tells nothing of the server."""
     servers, clients = ends
-    if ask.arm != FAIR or servers & clients:
-        return IdleWatch((), math.inf, math.inf)
-    return IdleWatch(servers, *(share * ask.duration_s for share in _MIDDLE))
+    watched = Watched(
+        session=ready.server.session,
+        port=ready.server.port,
+        load_pid=load.pid,
+        cpus=() if servers & clients else servers,
+        request_bytes=load.request_bytes if isinstance(load, Wrk) else None,
+    )
+    moments = [share * ask.duration_s for share in _MIDDLE] if ask.arm == FAIR else [math.inf, math.inf]
+    return MiddleWatch(watched, *moments)
 
 
 def _is_asked_for_births(ask: Ask) -> bool:
