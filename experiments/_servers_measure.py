@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +17,7 @@ from c10k_probe.observe.births import Births, births_of
 from c10k_probe.observe.middle import MiddleWatch, Watched
 from c10k_probe.observe.series import Series
 
-from ._servers_design import ARTICLE, FAIR
+from ._servers_design import ARTICLE, FAIR, WORKER_NEEDS
 from ._servers_facts import (
     GENERATOR,
     NS_PER_S,
@@ -87,11 +88,11 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     assert isinstance(body_bytes, int)
     pids = set(tree.session_pids(server.session))
     counted, before = counters.read_counters(), tree.read_tree(server.session, memory=False)
-    opened_before = sockets.passive_opens_count()
+    opened_before, watched = sockets.passive_opens_count(), _watched(ask, ends, ready, pids)
     window_s = float(ask.duration_s) if ask.arm == FAIR and ask.is_observed else math.inf  # ab's end is not known
     series = Series(server.session, server.port, bench.reading, window_s)
     with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
-        middle = _middle_watch(ask, ends, ready, load)
+        middle = _middle_watch(ask, watched, load)
         while not load.wait(min(series.until_next_s() if ask.is_observed else _WAIT_S, middle.until_next_s())):
             if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
@@ -116,7 +117,8 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     facts |= kernel_facts(counters.counters_delta(counted, counted_after)) | series_facts(series, ready.rest)
     facts |= {"new_processes_count": new_count, "began_count": began_count, "elapsed_s": load.elapsed_s}
     opened_count = None if ask.keeps_alive else since(opened_before, opened_after)
-    facts |= middle_facts(facts, middle.result(), opened_count, ask.connections_count)
+    is_seen = not new_count or ask.server not in WORKER_NEEDS  # of a pool those are looked at that were there before
+    facts |= middle_facts(facts, middle.result() if is_seen else None, opened_count, ask.connections_count)
     return facts, {
         "at_ns": [round(item.at_s * NS_PER_S) for item in series.memory],
         "pss_bytes": [item.pss_bytes for item in series.memory],
@@ -124,18 +126,24 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     }
 
 
-def _middle_watch(ask: Ask, ends: Ends, ready: Started, load: Ab | Wrk) -> MiddleWatch:
-    """Of the middle of wrk's window; ab's end is not known, and a CPU that both share tells nothing of the server."""
+def _watched(ask: Ask, ends: Ends, ready: Started, pids: Collection[int]) -> Watched:
+    """The server; a CPU that it shares with its client tells nothing of it."""
     servers, clients = ends
-    watched = Watched(
+    return Watched(
         session=ready.server.session,
         port=ready.server.port,
-        load_pid=load.pid,
         cpus=() if servers & clients else servers,
-        request_bytes=load.request_bytes if isinstance(load, Wrk) else None,
+        families=sockets.listening_families(ready.server.port),
+        pids=pids if ask.server in WORKER_NEEDS else (),
     )
-    moments = [share * ask.duration_s for share in _MIDDLE] if ask.arm == FAIR else [math.inf, math.inf]
-    return MiddleWatch(watched, *moments)
+
+
+def _middle_watch(ask: Ask, watched: Watched, load: Ab | Wrk) -> MiddleWatch:
+    """Of the middle of wrk's window; ab's end is not known."""
+    if isinstance(load, Ab):
+        return MiddleWatch(watched, math.inf, math.inf)
+    watched = dataclasses.replace(watched, load_pid=load.pid, request_bytes=load.request_bytes)
+    return MiddleWatch(watched, *(share * ask.duration_s for share in _MIDDLE))
 
 
 def _is_asked_for_births(ask: Ask) -> bool:

@@ -81,30 +81,30 @@ class Middle:
 class Watched:
     """Whom to look at. cpus: of the server, and of nobody else that matters; none where it has none of its own.
 
-    load_pid: the load generator. request_bytes: of each request on a kept connection; None where each has a new one.
+    load_pid: the load generator; 0 before it has begun. request_bytes: of each request on a kept connection; None where
+    each has a new one. families: of the server's listeners. pids: all of the tree, where none comes or goes; else it is
+    looked for.
     """
 
     session: int
     port: int
-    load_pid: int
+    load_pid: int = 0
     cpus: Collection[int] = ()
     request_bytes: int | None = None
+    families: Collection[int] = sockets.FAMILIES
+    pids: Collection[int] = ()
 
     def look(self) -> Look:
-        """As it is now; takes a millisecond, and 10 µs for each process of the machine and socket of the server."""
-        idle = idle_s(_STAT.read_text(encoding="ascii"), self.cpus, os.sysconf("SC_CLK_TCK")) if self.cpus else None
-        at_s = time.monotonic()
+        """As it is now; takes 2 ms, and 10 µs for each process that is read and each connection that is kept."""
+        server_cpu_s = tree.session_cpu_s(self.session, self.pids)
         load_cpu_s = None
         with contextlib.suppress(OSError):
             load_cpu_s = tree.process_cpu_s(self.load_pid)
-        return Look(
-            at_s=at_s,
-            idle_s=idle,
-            received_bytes=None if self.request_bytes is None else sockets.received_bytes(self.port),
-            opened_count=sockets.passive_opens_count() if self.request_bytes is None else None,
-            server_cpu_s=tree.session_cpu_s(self.session),
-            load_cpu_s=load_cpu_s,
-        )
+        opened_count = sockets.passive_opens_count() if self.request_bytes is None else None
+        at_s = time.monotonic()
+        idle = idle_s(_STAT.read_text(encoding="ascii"), self.cpus, os.sysconf("SC_CLK_TCK")) if self.cpus else None
+        received = None if self.request_bytes is None else sockets.received_bytes(self.port, self.families)
+        return Look(at_s, idle, server_cpu_s, load_cpu_s, received, opened_count)
 
     def between(self, before: Look, after: Look) -> Middle:
         """What happened from one look to the other."""

@@ -16,7 +16,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -171,17 +171,27 @@ def process_cpu_s(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
 
 
-def session_cpu_s(session: int) -> float:
+def session_cpu_s(session: int, pids: Collection[int] = ()) -> float:
     """CPU time of all processes of the session by their clocks, and of ended children, in ticks, that were waited for.
 
-    As ``TreeReading.cpu_run_s``, for a tenth of its price: nothing but the stat of each process is read.
+    As ``TreeReading.cpu_run_s``, for a tenth of its price: nothing but the stat of each process of the machine is read,
+    and not even that where the caller knows that ``pids`` are all of them and have had no children. What the kernel
+    does for a thread after it has closed its account, some 7 µs for each that ends, is in nobody's time.
     """
+    if pids:
+        return sum(map(_process_cpu_s, pids))
     total_s = 0.0
     for member in _members(session, PROC):
         total_s += (member.children_user_ticks + member.children_system_ticks) * _TICK_S
-        with contextlib.suppress(OSError):  # it has just been waited for
-            total_s += process_cpu_s(int(member.path.rpartition(b"/")[2]))
+        total_s += _process_cpu_s(int(member.path.rpartition(b"/")[2]))
     return total_s
+
+
+def _process_cpu_s(pid: int) -> float:
+    """The same as ``process_cpu_s``, 0 of one that has just been waited for."""
+    with contextlib.suppress(OSError):
+        return process_cpu_s(pid)
+    return 0.0
 
 
 def session_is_empty(session: int, proc_root: Path = PROC) -> bool:

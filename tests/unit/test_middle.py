@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -16,8 +18,8 @@ cpu0 40 0 10 1000 50 1 2 0 0 0
 cpu1 50 1 20 2000 20 1 3 0 0 0
 intr 12345
 """
-NEW = Watched(1, 2, 3, cpus=[0, 1])  # each request on a connection of its own
-KEPT = Watched(1, 2, 3, cpus=[0], request_bytes=40)
+NEW = Watched(1, 2, cpus=[0, 1])  # each request on a connection of its own
+KEPT = Watched(1, 2, cpus=[0], request_bytes=40)
 
 
 def look(at_s: float, idle: float | None = 0.0, received: dict[int, int] | None = None, opened: int | None = 0) -> Look:
@@ -84,7 +86,7 @@ def test_a_watch_looks_at_either_moment_and_never_again(monkeypatch: pytest.Monk
 
 def test_the_machine_tells_all_of_it_of_this_process() -> None:
     """A look at ourselves, at a port on which nobody is: CPU time that we spend, and no connections."""
-    watched = Watched(os.getsid(0), 1, os.getpid(), cpus=sorted(os.sched_getaffinity(0)), request_bytes=40)
+    watched = Watched(os.getsid(0), 1, load_pid=os.getpid(), cpus=sorted(os.sched_getaffinity(0)), request_bytes=40)
     before, began_s = watched.look(), time.process_time()
     while time.process_time() - began_s < 0.02:
         pass
@@ -100,10 +102,29 @@ def test_the_machine_tells_all_of_it_of_this_process() -> None:
     assert all(idle_s(text, [cpu], os.sysconf("SC_CLK_TCK")) is not None for cpu in os.sched_getaffinity(0))
 
 
-def test_a_process_that_has_ended_has_no_clock() -> None:
+def test_bytes_that_a_connection_received_are_told_by_its_cookie() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        opened_count = sockets.passive_opens_count()
+        assert sockets.received_bytes(port) == {}
+        with contextlib.ExitStack() as stack:
+            for count in (3, 0, 5):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                stack.enter_context(listener.accept()[0])
+                client.sendall(b"x" * 40 * count)
+            found = sockets.received_bytes(port, sockets.listening_families(port))
+            assert found is not None
+            assert sorted(found.values()) == [0, 120, 200]
+            assert opened_count is not None
+            assert (sockets.passive_opens_count() or 0) >= opened_count + 3
+
+
+def test_a_process_that_has_ended_has_no_clock_and_adds_nothing() -> None:
     child = os.fork()
     if not child:
         os._exit(0)
     os.waitpid(child, 0)
+    assert tree.session_cpu_s(os.getsid(0), [child]) == 0
+    assert tree.session_cpu_s(os.getsid(0), [child, os.getpid()]) >= time.process_time() / 2 > 0
     with pytest.raises(OSError, match=r"Invalid argument|No such process"):
         tree.process_cpu_s(child)
