@@ -132,7 +132,7 @@ def _watched(ask: Ask, ends: Ends, ready: Started, pids: Collection[int]) -> Wat
     return Watched(
         session=ready.server.session,
         port=ready.server.port,
-        cpus=() if servers & clients else servers,
+        cpus=() if servers & clients else (min(servers),),  # the one that it is kept to
         families=sockets.listening_families(ready.server.port),
         pids=pids if ask.server in WORKER_NEEDS else (),
     )

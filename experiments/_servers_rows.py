@@ -85,7 +85,7 @@ class ServersRow(Row):
     server_user_pct: float | None = column("of that, in user mode, by clock ticks")
     server_system_pct: float | None = column("of that, in the kernel, by clock ticks")
     server_idle_pct: float | None = column(
-        "time in which the server's CPUs had nothing to do, in the middle of wrk's window; above 5 it had some left"
+        "time in which the server's CPU had nothing to do, in the middle of wrk's window; above 5 it had some left"
     )
     load_cpu_pct: float | None = column("CPU of the load generator, of one CPU (wrk: in the middle of its window)")
     rest_bytes: float | None = column("memory just after the start: PSS, page tables, kernel stacks")

@@ -24,7 +24,7 @@ cheapest. inside: what no load shows, see ``_servers_inside``.
 
 The null server is the cheapest one here, a C program with an event loop; its row calibrates the load generator. A row
 is void when the generator used more than 80 % of its CPU while the server had some left, or reached what it reaches on
-the null server while that was so. Some left: its CPUs were idle for more than 5 % of the middle of wrk's window, by
+the null server while that was so. Some left: its CPU was idle for more than 5 % of the middle of wrk's window, by
 /proc/stat, also with observation off; under ab it used less than 95 % of one over the whole.
 
 Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for each thread; a reading in which a process
@@ -105,6 +105,7 @@ class Servers(Experiment[ServersParameters]):
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True
+    weights_are_s = True
     traced_weight = 2.0
     traced_values = (traced.RATE,)
 

@@ -71,6 +71,8 @@ def test_what_one_launch_does_not_know_is_missing_and_not_0() -> None:
         ({"load_cpu_pct": 85.0, "server_cpu_pct": 99.0}, "shaky", "nothing left of its own"),
         ({"load_cpu_pct": 85.0, "server_cpu_pct": 90.0, "server_idle_pct": 1.5}, "shaky", "nothing left of its own"),
         ({"load_cpu_pct": 85.0, "server_cpu_pct": 99.0, "server_idle_pct": 5.5}, "void", "it was the limit"),
+        ({"server_cpu_pct": 48.0, "server_idle_pct": 0.0}, "shaky", "others had 52 % of the server's CPU"),
+        ({"server_cpu_pct": 48.0, "server_idle_pct": 45.0}, "ok", ""),
         ({"load_cpu_pct": None}, "void", "unknown"),
         ({"memory_readings_count": 0}, "shaky", "was never read"),
         ({"memory_readings_count": 0, "observed": "off"}, "ok", ""),
