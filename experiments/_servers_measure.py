@@ -48,6 +48,11 @@ from ._servers_traced import RATE, counting
 _PATIENCE_S = 600.0
 _WAIT_S = 1.0
 _CONTROL_S = 2.0
+_STALL_EVERY_S, _STALL_LOOKS = 1.0, 3
+_STALLED = (
+    "ab waits for answers to requests that it has not sent: it loses count when an answer breaks off in the middle; "
+    "find out why the server does that, or measure it with --fair: wrk counts what breaks off"
+)
 _MIDDLE = (0.25, 0.9)  # of wrk's window: its connections are made, and it has not begun to end
 
 Ends = tuple[frozenset[int], frozenset[int]]  # CPUs of the server, and of its client
@@ -92,11 +97,12 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
     window_s = float(ask.duration_s) if ask.arm == FAIR and ask.is_observed else math.inf  # ab's end is not known
     series = Series(server.session, server.port, bench.reading, window_s)
     with _births(ask, pids) as births, _begin(ask, f"http://127.0.0.1:{server.port}/", body_bytes) as load:
-        middle = _middle_watch(ask, watched, load)
+        middle, stall = _middle_watch(ask, watched, load), _Stall(load, server.port)
         while not load.wait(min(series.until_next_s() if ask.is_observed else _WAIT_S, middle.until_next_s())):
             if bench.remaining_s() <= 0:
                 raise native.HelperError("the run's time is over")
             middle.look()
+            stall.look()
             if births is not None:
                 births.drain()
             if ask.is_observed:
@@ -124,6 +130,29 @@ def _loaded(ask: Ask, ready: Started, bench: Bench, ends: Ends) -> tuple[Facts, 
         "pss_bytes": [item.pss_bytes for item in series.memory],
         "rss_bytes": [item.rss_bytes for item in series.memory],
     }
+
+
+class _Stall:
+    """Looks once a second whether ab still waits for an answer that can come.
+
+    When an answer breaks off in the middle of its body, ab begins another connection and forgets it (support/ab.c:
+    start_connect after POLLERR). In the end it waits for answers to requests that it has not sent, for 30 s, and then
+    tells nothing at all.
+    """
+
+    def __init__(self, load: Ab | Wrk, port: int) -> None:
+        self._port = port
+        self._due_s = time.monotonic() + _STALL_EVERY_S if isinstance(load, Ab) else math.inf
+        self._none_count = 0
+
+    def look(self) -> None:
+        """Look, if that is due. Raises ``native.HelperError`` when so many looks saw none."""
+        if time.monotonic() < self._due_s:
+            return
+        self._due_s = time.monotonic() + _STALL_EVERY_S
+        self._none_count = self._none_count + 1 if sockets.waiting_clients_count(self._port) == 0 else 0
+        if self._none_count == _STALL_LOOKS:
+            raise native.HelperError(_STALLED)
 
 
 def _watched(ask: Ask, ends: Ends, ready: Started, pids: Collection[int]) -> Watched:

@@ -22,6 +22,8 @@ from c10k_probe.observe.procfs import PROC
 _ESTABLISHED = 1
 _LISTEN = 10
 _CONNECTED = (_ESTABLISHED, 4, 5, 8, 9, 11)  # FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING
+_SYN_SENT = 2
+_OF_A_CLIENT = (_SYN_SENT, *_CONNECTED)
 
 _AF_INET = 2
 _AF_INET6 = 10
@@ -51,6 +53,7 @@ _INET_DIAG_INFO = 2
 _INET_DIAG_SKMEMINFO = 7
 _COOKIE_OFFSET_BYTES = 4 + 40
 _BYTES_RECEIVED_OFFSET_BYTES = 128  # of struct tcp_info (uapi/linux/tcp.h): tcpi_bytes_received
+_SEGMENTS_SENT_OFFSET_BYTES = 156  # of the same: tcpi_data_segs_out
 _RECEIVE_BYTES = 1 << 18
 _TIMEOUT_S = 5.0
 
@@ -182,6 +185,25 @@ def received_bytes(port: int, families: Iterable[int] = FAMILIES) -> dict[int, i
     except (OSError, struct.error):
         return None
     return found
+
+
+def waiting_clients_count(port: int) -> int | None:
+    """Sockets of this network namespace whose peer's port is `port` and that are connecting, or have sent something and
+    are not closed; None without netlink, or before Linux 4.6. Raises ValueError for a port that cannot be.
+    """
+    _check_port(port)
+    count = 0
+    try:
+        for family in FAMILIES:
+            for body in _netlink_messages(_request((0, port), _OF_A_CLIENT, family, 1 << (_INET_DIAG_INFO - 1))):
+                start = _attribute(body, _INET_DIAG_INFO)
+                if not start:
+                    return None
+                (sent_count,) = struct.unpack_from("=I", body, start + _SEGMENTS_SENT_OFFSET_BYTES)
+                count += _MESSAGE_HEAD.unpack_from(body)[1] == _SYN_SENT or bool(sent_count)
+    except (OSError, struct.error):
+        return None
+    return count
 
 
 def passive_opens_count(proc_root: Path = PROC) -> int | None:

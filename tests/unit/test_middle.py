@@ -115,6 +115,7 @@ def test_bytes_that_a_connection_received_are_told_by_its_cookie() -> None:
             found = sockets.received_bytes(port, sockets.listening_families(port))
             assert found is not None
             assert sorted(found.values()) == [0, 120, 200]
+            assert sockets.waiting_clients_count(port) == 2, "the third has asked nothing"
             assert opened_count is not None
             assert (sockets.passive_opens_count() or 0) >= opened_count + 3
 
