@@ -298,7 +298,7 @@ def window_s(delay_ns: int, cycles: int) -> float:
 def _second_user() -> Iterator[_Load]:
     for model, counts in SECOND_MODELS.items():
         for workers_count in counts:
-            yield _Load(SECOND, model, workers_count, SECOND_HELD_NS, 0, 2, 2.5, SERVERS_COUNT)
+            yield _Load(SECOND, model, workers_count, SECOND_HELD_NS, 0, 2, 0.6, SERVERS_COUNT)
 
 
 def one_cpu_concurrencies(model: str, workers_count: int, delay_ns: int) -> tuple[int, ...]:
@@ -316,7 +316,7 @@ def _one_cpu() -> Iterator[_Load]:
             pools = (ONE_CPU_CONCURRENCY, ONE_CPU_MORE) if delay_ns > 0 else (ONE_CPU_CONCURRENCY,)
             for workers_count in pools if model in POOLS else (0,):
                 most_count = max(one_cpu_concurrencies(model, workers_count, delay_ns))
-                yield _Load(ONE_CPU, model, workers_count, delay_ns, cpu_ns, most_count, 0.9)
+                yield _Load(ONE_CPU, model, workers_count, delay_ns, cpu_ns, most_count, 0.45)
 
 
 def cells(parameters: BlockingParameters) -> Iterator[Cell]:
@@ -325,9 +325,9 @@ def cells(parameters: BlockingParameters) -> Iterator[Cell]:
         PLATEAU: _plateau(parameters),
         OPEN: _open(parameters),
         SECOND: _second_user(),
-        LIMIT: [_Load(LIMIT, "prefork", LIMIT_WORKERS, LIMIT_DELAY_NS, 0, max(LIMIT_CONCURRENCIES), 3)],
+        LIMIT: [_Load(LIMIT, "prefork", LIMIT_WORKERS, LIMIT_DELAY_NS, 0, max(LIMIT_CONCURRENCIES), 2.1)],
         SURFACE: (
-            _Load(SURFACE, "prefork", SURFACE_WORKERS, delay_ns, cpu_ns, SURFACE_WORKERS, 0.9)
+            _Load(SURFACE, "prefork", SURFACE_WORKERS, delay_ns, cpu_ns, SURFACE_WORKERS, 0.5)
             for delay_ns, cpu_ns in product(SURFACE_DELAYS, SURFACE_WORK)
         ),
         ONE_CPU: _one_cpu(),

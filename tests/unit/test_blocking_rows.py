@@ -91,7 +91,9 @@ def test_a_pool_is_offered_more_than_it_has_and_one_with_enough_workers_the_same
         ({"fault_after": "5"}, "--fault-after says when --fault begins"),
         ({"delay": "never", "fault": "hang"}, "--delay never: .* --fault does nothing"),
         ({"delay": "never", "delay_kind": "pareto"}, "--delay never: .* --delay-kind does nothing"),
-        ({"delay": "never", "part": "calls"}, "--delay never is for the plateau alone"),
+        ({"delay": "never", "part": "calls"}, "--delay is for --part plateau alone; add plateau"),
+        ({"part": "open-loop", "workers": "512"}, "--workers is for .*, --open-workers for the workers of --part open"),
+        ({"part": "limit", "open_delay": "4s"}, "--open-delay is for --part open-loop alone"),
         ({"part": "open-loop", "model": "epoll"}, "--part open-loop needs a pool"),
     ],
 )
@@ -105,7 +107,7 @@ def test_what_would_do_nothing_is_refused(given: dict[str, str], complaint: str)
 @pytest.mark.parametrize("option", [{"delay_kind": "pareto"}, {"keep_alive": "on"}, {"fault": "hang"}])
 def test_what_only_the_plateau_takes_is_refused_without_it(option: dict[str, str]) -> None:
     check(parameters(part="plateau", model="epoll", **option))
-    with pytest.raises(UsageError, match="is for the plateau alone"):
+    with pytest.raises(UsageError, match="is for --part plateau alone"):
         check(parameters(part="limit,calls", **option))
 
 
