@@ -45,6 +45,7 @@ def test_a_backend_that_breaks_shows(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.alone
 def test_a_backend_that_never_answers(tmp_path: Path) -> None:
     """No line to compare with, no answer, and every request given up by the server."""
     given = ("--part", "plateau", "--delay", "never", "--model", "thread-pool", "--workers", 4)

@@ -339,6 +339,7 @@ def fresh_of(cwd: Path) -> Row:
     return row
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_in_mid_trial_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     """With this seed the tick is measured first; then come trials for minutes, each a process beside an old one."""
