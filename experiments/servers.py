@@ -105,7 +105,7 @@ class Servers(Experiment[ServersParameters]):
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True
-    weights_are_s = True
+    weighs_in_seconds = True
     traced_weight = 2.0
     traced_values = (traced.RATE,)
 

@@ -22,11 +22,11 @@ from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.text import (
     case_text,
-    expected_text,
     finding_text,
     fit_text,
     groups,
     last_of_each,
+    length_text,
     readings_text,
     undecided_text,
     view_text,
@@ -62,8 +62,8 @@ class PlainLines:
             case RunStarted():
                 self._start = event
                 self._clock.start(event.expected_s)
-                title = f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
-                return "\n".join(filter(None, (title, expected_text(event))))
+                told = ", ".join(filter(None, (f"seed {event.seed}", f"run {event.run_id}", length_text(event))))
+                return f"{event.experiment}: {event.question} ({told})"
             case BlockFinished() | CellProgressed() | ReadingsTaken():
                 return self._progress(event)
             case RowMeasured(final=True):
