@@ -24,21 +24,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DYING_S = 2.0
 HELPER_PROGRAMS = {*native.HELPERS, "ab", "perf", "strace", "wrk"}
 HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0", b"\0-m\0c10k_probe.")
-# Files whose tests may run beside others, two at a time: they read nothing that all of the machine shares (its memory,
+# Files whose tests may run beside others: they read nothing that all of the machine shares (its memory,
 # its counters, its programs of BPF), do not load it, and compare no times that a neighbour changes. A test of such a
 # file that does bears the mark ``alone``.
 BESIDE = {
     "tests/integration": (
-        *("bad_input", "cli", "connections", "connections_on_real_servers", "cost_model", "creation"),
-        *("creation_stall", "display", "doctor_install", "every_experiment", "failures", "fork_latency_runs"),
-        *("full_disk", "interrupted_runs", "nginx", "pictures_at_end", "plot", "readiness", "real_servers"),
-        *("trace_command", "trace_overhead", "traced_runs", "tracing_edges", "tracing_truth", "walls", "watch_command"),
+        *("ab_counts", "bad_input", "blocking", "cli", "connections", "connections_on_real_servers", "cores"),
+        *("cost_model", "creation", "creation_stall", "display", "doctor_install", "every_experiment", "failures"),
+        *("fork_latency_runs", "full_disk", "interrupted_runs", "nginx", "pictures_at_end", "plot", "readiness"),
+        *("real_servers", "scheduling", "servers_command", "servers_truth", "slow_clients", "trace_command"),
+        *("trace_overhead", "traced_runs", "traced_servers", "tracing_edges", "tracing_truth", "walls"),
+        "watch_command",
     ),
 }
 ALONE = {
     "tests/native": (
-        *("backend", "descriptor_tables", "http_sender", "scheduling", "scheduling_ring", "scheduling_shares"),
-        *("scheduling_slice", "slow_clients"),
+        *("descriptor_tables", "http_sender", "scheduling_ring", "scheduling_shares", "scheduling_slice"),
+        "slow_clients",
     ),
     "tests/unit": ("limits", "machine", "observe", "observe_memory", "observe_sockets", "serving", "tracing_trees"),
 }

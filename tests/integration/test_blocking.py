@@ -11,6 +11,7 @@ SMALL = ("blocking", "--part", "plateau", "--repeats", 1, "--delay", "50ms", "--
 DELAY_NS = 50e6
 
 
+@pytest.mark.alone
 def test_where_a_request_spends_its_time(tmp_path: Path) -> None:
     """Counts of both sides agree; a worker waits for the backend, what is beyond the places waits in the queue."""
     models = "epoll,epoll-await,prefork,thread,fork,asyncio-blocking,asyncio-pool"

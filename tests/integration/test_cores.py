@@ -29,6 +29,7 @@ SEED = 5  # of an order in which what is before several processes comes first
 BASES = ("epoll", "node", "tornado")
 
 
+@pytest.mark.alone
 def test_each_arm_tells_shares_and_wakeups(tmp_path: Path) -> None:
     if missing := {arm.model.missing for arm in ARMS.values()} - {""}:
         cannot_run("; ".join(sorted(missing)))
@@ -138,6 +139,7 @@ def sleeps_counted_by_the_kernel(pids: set[int], found: list[int]) -> Iterator[N
     found.append(int(said.split(",")[0]))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["inherited", "exclusive"])
 def test_wakeups_agree_with_the_kernels_own_count(name: str) -> None:
     ask, found = subject.Ask(CoresParameters(), name, W, "short", 1), []

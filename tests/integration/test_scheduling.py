@@ -95,6 +95,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, list[Row]
     return finished, rows_of(finished.stdout), cwd
 
 
+@pytest.mark.alone
 def test_every_measure_gives_its_rows(small: tuple[Finished, list[Row], Path]) -> None:
     counts = Counter(row["measure"] for row in small[1])
     assert counts == {
@@ -110,6 +111,7 @@ def test_every_measure_gives_its_rows(small: tuple[Finished, list[Row], Path]) -
     assert len({tuple(row[name] for name in keys) for row in small[1]}) == len(small[1])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("measure", TOLD)
 def test_columns_that_apply_are_filled_and_the_others_are_empty(
     small: tuple[Finished, list[Row], Path], measure: str
@@ -121,6 +123,7 @@ def test_columns_that_apply_are_filled_and_the_others_are_empty(
         assert int(row["n_count"]) > 0
 
 
+@pytest.mark.alone
 def test_numbers_lie_where_they_can(small: tuple[Finished, list[Row], Path]) -> None:
     for row in ok_rows(small[1], "switch"):
         assert float(row["hop_ns"]) > float(row["harness_ns"]) > 0
@@ -139,6 +142,7 @@ def test_numbers_lie_where_they_can(small: tuple[Finished, list[Row], Path]) -> 
     assert fresh["n_count"] == "5"
 
 
+@pytest.mark.alone
 def test_on_one_cpu_two_tasks_switch_once_a_turn(small: tuple[Finished, list[Row], Path]) -> None:
     """At least, since each turn takes the CPU from the other; others on this CPU may add a few."""
     pairs = [row for row in ok_rows(small[1], "switch") if (row["tasks_count"], row["cpus_count"]) == ("2", "1")]
@@ -147,6 +151,7 @@ def test_on_one_cpu_two_tasks_switch_once_a_turn(small: tuple[Finished, list[Row
     assert ratios == {key: pytest.approx(1, abs=TOLERANCE) for key in ratios}
 
 
+@pytest.mark.alone
 def test_every_verdict_is_in_the_run_folder(small: tuple[Finished, list[Row], Path]) -> None:
     facts = results.load(only_run_folder(small[2])).facts
     verdicts = {item["claim"]: item["verdict"] for item in facts["verdicts"]}
@@ -158,6 +163,7 @@ def test_every_verdict_is_in_the_run_folder(small: tuple[Finished, list[Row], Pa
     assert "interrupts" in told["C11"] and "trials" in told["C13"] and "2 to 64 runnable" in told["C15"]
 
 
+@pytest.mark.alone
 def test_charts_have_something_to_draw(small: tuple[Finished, list[Row], Path]) -> None:
     for chart in ("switch", "ring", "lost", "slices", "runnable"):
         drawn = run_inside("plot", only_run_folder(small[2]), "--chart", chart, cwd=small[2])
@@ -187,6 +193,7 @@ def busy(cpu: int, count: int) -> Iterator[None]:
             process.stdout.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("others", [0, 3])
 def test_three_ways_to_read_the_tick_agree(tmp_path: Path, others: int) -> None:
     """Also on a CPU that others use: a task that is kept off it at each tick may see no whole step, but no other one.
@@ -212,6 +219,7 @@ def test_three_ways_to_read_the_tick_agree(tmp_path: Path, others: int) -> None:
 # --- an independent count ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_perf_counts_the_same_switches(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
     """sched_switch over the whole command; what the run counted in some turns holds for all of its turns.
 

@@ -139,6 +139,7 @@ def test_the_fair_test_has_closed_and_open_loops_on_the_same_settings(tmp_path: 
     assert all(item["latency_ns"] == sorted(item["latency_ns"]) for item in values)
 
 
+@pytest.mark.alone
 def test_what_is_inside_apache_and_node(tmp_path: Path) -> None:
     require("apache2", "node", "wrk")
     small = ("--repeats", 1, "--connections", 20, "--csv", "-")

@@ -101,6 +101,7 @@ def test_no_option_leads_elsewhere(option: str, tmp_path: Path) -> None:
 # --- what innocents see -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_server_that_is_stopped_shows_in_what_innocents_wait(server: ReferenceServer) -> None:
     """Their latency runs from the intended moment, in a process that plays no slow client."""
     with Sender(server.port, 2000, keep_alive=False, timeout_s=5.0) as sender, SlowClients(server, "head", 1.0) as slow:
@@ -142,6 +143,7 @@ def measured(*asks: Ask) -> list[_slow_measure.Launch]:
     return launches
 
 
+@pytest.mark.alone
 def test_a_pool_starves_and_recovers_and_an_event_loop_serves_on_beside_it() -> None:
     """All of them side by side. The queue of the last one is that of a pool whose backlog is short."""
     crowded = ask("prefork", 40)
@@ -227,6 +229,7 @@ def little_memory(limit_bytes: int) -> Iterator[Path]:
         group.rmdir()
 
 
+@pytest.mark.alone
 def test_memory_that_runs_out_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """2,000 connections take more of the kernel's memory than a group of 1 MiB has: the kernel kills the server."""
     start = SERVERS["epoll"].start

@@ -144,6 +144,7 @@ def test_a_run_has_rows_of_both_kinds_its_price_and_its_verdicts(tmp_path: Path)
     assert (drawn.code, "wait for events" in drawn.stdout) == (0, True), drawn.stderr
 
 
+@pytest.mark.alone
 def test_after_a_kill_neither_server_nor_tracer_is_left(require_tool: Callable[[str], str], tmp_path: Path) -> None:
     require("bcc", "ab")
     bpftool = require_tool("bpftool")

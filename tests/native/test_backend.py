@@ -61,6 +61,7 @@ def waits_ns(backend: Backend, count: int) -> list[int]:
 # --- delays -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_no_answer_is_early_and_waits_do_not_queue() -> None:
     with Backend(DELAY_NS) as backend:
         began_ns = time.monotonic_ns()
@@ -192,6 +193,7 @@ def test_backend_and_server_count_the_same_and_obey_little(model: str) -> None:
     assert told.answered_count <= line_per_s * 0.4 + 4 * 8
 
 
+@pytest.mark.alone
 def test_a_blocking_pool_reaches_the_line_within_5_pct() -> None:
     """12 requests at once, 4 workers: three delays, so wide that this is no question of speed."""
     delay_ns, count, workers_count = 400 * MS, 12, 4
