@@ -22,12 +22,12 @@ FULL_PCT: Final = 100  # a closed loop offers as much as is taken
 CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, few enough to be served at once
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
 WARMUP_NS: Final = 50 * NS_PER_MS
-CLOSED_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
+CLOSED_NS: Final = 200 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
 ROUND_MOST_NS: Final = 5 * NS_PER_S  # of all clients of a closed loop: as long as each has patience
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
 SETTLING_NS: Final = 25 * NS_PER_MS  # of each load, before it is counted: some dozens of requests of less than 1 ms
 LOADS_MOST: Final = 1000  # the sender has room for as many stages, and some
-RUSH_PART: Final = 3  # a rush lasts for the bound over this
+RUSH_PART: Final = 4  # a rush lasts for the bound over this
 FEW_LOAD_PCT, FEW_LAUNCHES = 90, 2  # up to this load all is answered: the first launches tell as much as all
 FILL_PART, FILLED_BOUNDS = 6, 1.25  # before the loads above capacity: in a sixth of the bound, to a quarter above it
 TRIED_PCT: Final = (110, 105, 100, 95, 90)  # after a rush: the search for a knee begins with them
@@ -81,7 +81,7 @@ class GoodputParameters(Parameters):
         many=True,
     )
     load: tuple[int, ...] = parameter(
-        (10, 30, 50, 70, 90, 100, 110, 130, 200, 300),
+        (10, 30, 50, 70, 90, 100, 110, 150, 300),
         "Offered loads, in percent of the capacity of each launch.",
         minimum=1,
         maximum=10_000,
@@ -111,11 +111,10 @@ class GoodputParameters(Parameters):
         maximum=600 * NS_PER_S,
     )
     knee_launches: int = parameter(
-        2,
+        1,
         "Further launches of each model that look for its knee, at most; none where it is known within 5 %.",
         minimum=0,
         maximum=100,
-        quick=1,
     )
     connections: int = parameter(
         16_000,
@@ -142,8 +141,8 @@ def check(parameters: GoodputParameters) -> None:
 def rush_of(rate_per_s: float, bound_ns: int) -> Stage:
     """What comes at first where a server is to be found with a queue: afterwards a whole bound is missing.
 
-    It is as much as if the load had come for a bound already, with nothing served: for ``bound / 3`` (whole
-    milliseconds) requests come at four times the rate. A server that serves in order what comes, at a steady rate, has
+    It is as much as if the load had come for a bound already, with nothing served: for ``bound / 4`` (whole
+    milliseconds) requests come at five times the rate. A server that serves in order what comes, at a steady rate, has
     then an answer in time for what follows exactly where it is not slower than the requests come.
     """
     duration_ms = max(1, round(bound_ns / RUSH_PART / NS_PER_MS))

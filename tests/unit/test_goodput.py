@@ -170,7 +170,7 @@ def test_after_a_rush_a_server_in_order_answers_in_time_just_where_it_is_not_slo
     """What has come a time t after the rush began is what the rate would have brought in t and a bound."""
     bound_s, rate_per_s = bound_ms / 1000, 900.0
     rush = rush_of(rate_per_s, bound_ms * NS_PER_MS)
-    assert rush.duration_s * 1000 == pytest.approx(max(1, round(bound_ms / 3)))  # whole milliseconds
+    assert rush.duration_s * 1000 == pytest.approx(max(1, round(bound_ms / 4)))  # whole milliseconds
     assert rush.rate_per_s * rush.duration_s == pytest.approx(rate_per_s * (rush.duration_s + bound_s))
 
 
@@ -222,7 +222,7 @@ def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_
 
 @pytest.mark.parametrize(
     ("clients_count", "rate_per_s", "times_ms"),
-    [(8, 1000.0, (50, 250)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
+    [(8, 1000.0, (50, 200)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
 )
 def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
     clients_count: int, rate_per_s: float, times_ms: tuple[int, int]
