@@ -252,10 +252,18 @@ class Sender(native.Helpers):
 
     def pump(self, duration_s: float, warmup_s: float = 0.0) -> ClosedLoopReport:
         """A closed loop over all connections for ``duration_s`` after ``warmup_s`` (steps of 1 ms)."""
+        self.begin_pump(duration_s, warmup_s)
+        return self.finish_pump(duration_s + warmup_s)
+
+    def begin_pump(self, duration_s: float, warmup_s: float = 0.0) -> int:
+        """The same, begun; when the warm-up will be over (CLOCK_MONOTONIC, ns)."""
         duration_ms, warmup_ms = max(1, round(duration_s * 1000)), round(warmup_s * 1000)
         self._helper.send(f"pump {duration_ms} {warmup_ms}")
-        self._helper.expect("began", self._timeout_s + _SLACK_S)
-        answer = self._helper.expect("pumped", duration_s + warmup_s + self._timeout_s + _SLACK_S)
+        return int(self._helper.expect("began", self._timeout_s + _SLACK_S)["start_ns"])
+
+    def finish_pump(self, patience_s: float) -> ClosedLoopReport:
+        """What became of it; waits so long at most, and for what is under way then."""
+        answer = self._helper.expect("pumped", patience_s + self._timeout_s + _SLACK_S)
         return ClosedLoopReport(
             duration_ns=int(answer["duration_ns"]),
             spanned_ns=int(answer["spanned_ns"]),
