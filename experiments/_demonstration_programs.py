@@ -17,9 +17,13 @@ hold_s = int(sys.argv[1]) / 1e9
 def say(kind, **fields):
     print(json.dumps({"type": kind, **fields}), flush=True)
 
-def disturbed_ns():  # what others took, at most: this thread ready without a CPU, and steal of all CPUs
-    with open("/proc/thread-self/schedstat") as ready, open("/proc/stat") as cpus:
-        return int(ready.read().split()[1]) + 10_000_000 * int(cpus.readline().split()[8])
+def words(path):
+    with open(path) as file:
+        return file.read().split()
+
+def disturbed_ns():  # what others took, at most: own threads ready without a CPU, and steal of all CPUs
+    waited = sum(int(words(f"/proc/self/task/{thread}/schedstat")[1]) for thread in os.listdir("/proc/self/task"))
+    return waited + 10_000_000 * int(words("/proc/stat")[8])
 """
 PYTHON_DEADLOCK: Final = (
     _PYTHON_HEAD
@@ -116,11 +120,13 @@ async def main():
     for path in paths:
         os.mkfifo(path)
     say("began")
+    disturbed = disturbed_ns()
     opening = [loop.run_in_executor(None, os.open, path, os.O_RDONLY) for path in paths]
     loop.call_later(hold_s, lambda: [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in paths])  # a writer comes
     delay = await look_up(loop)
+    disturbed = disturbed_ns() - disturbed
     await asyncio.gather(*opening)
-    say("delay", before_ns=before, delay_ns=delay)
+    say("delay", before_ns=before, delay_ns=delay, disturbed_ns=disturbed)
 
 asyncio.run(main())
 """
@@ -133,8 +139,10 @@ const hold = Number(process.argv[2]) / 1e6, isCareful = process.argv[process.arg
 const now = () => process.hrtime.bigint();
 const say = (type, fields) => fs.writeSync(1, JSON.stringify({ type, ...fields }) + "\\n");
 const words = (path) => fs.readFileSync(path, "utf8").split(/\\s+/);
-// what others took, at most: this thread ready without a CPU, and steal of all CPUs
-const disturbed = () => Number(words("/proc/thread-self/schedstat")[1]) + 1e7 * Number(words("/proc/stat")[8]);
+const waited = (thread) => Number(words(`/proc/self/task/${thread}/schedstat`)[1]);
+// what others took, at most: these threads ready without a CPU, and steal of all CPUs
+const disturbed = (threads = [process.pid]) =>
+    threads.map(waited).reduce((sum, each) => sum + each) + 1e7 * Number(words("/proc/stat")[8]);
 """
 NODE_DEADLOCK: Final = (
     _NODE_HEAD
@@ -228,14 +236,16 @@ const lookUp = (done) => {
 };
 execFileSync("mkfifo", paths);
 lookUp(() => lookUp((before) => {
-    let left = paths.length, delay;
+    let left = paths.length, delay, disturbed_ns;
+    const all = () => disturbed(fs.readdirSync("/proc/self/task"));
     const end = () => {
         if (left === 0 && delay !== undefined) {
-            say("delay", { before_ns: before, delay_ns: delay });
+            say("delay", { before_ns: before, delay_ns: delay, disturbed_ns });
             process.exit();
         }
     };
     say("began");
+    const taken = all();
     for (const path of paths) {
         fs.open(path, "r", () => { left -= 1; end(); });
     }
@@ -244,7 +254,11 @@ lookUp(() => lookUp((before) => {
             fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NONBLOCK);  // a writer comes
         }
     }, hold);
-    lookUp((found) => { delay = found; end(); });
+    lookUp((found) => {
+        delay = found;
+        disturbed_ns = all() - taken;
+        end();
+    });
 }));
 """
 )

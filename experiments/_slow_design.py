@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from c10k_probe.exits import UsageError
-from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
 from c10k_probe.load.slow import KINDS, MOST_COUNT
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, MODELS, POOLS, REAL_SERVERS, RealModel, ServerModel, ServerOptions
 
-ItemT = TypeVar("ItemT")
+Key = Mapping[str, str | int]  # the key columns of a row
 NS_PER_S = 1_000_000_000
 CPU = "cpu"  # the kind without slow clients
+NOBODY = "none"  # the kind of those that do not come: zero slow clients
 ON, OFF, NONE = "on", "off", "none"
 SERVERS: Mapping[str, ServerModel] = {
     **REAL_SERVERS,
     **{name: model for name, model in MODELS.items() if "http" in model.protocols},
 }
 POOLS_OF_PHP = ("apache-prefork-php", "apache-event", "nginx-php-fpm")
-LEAD_NS = NS_PER_S // 2  # for the slow clients to get their connections, before innocents are judged
+LEAD_NS = NS_PER_S // 2  # at least, for the slow clients to get their connections, before innocents are judged
+_OPENING_NS = 40_000  # of one of them, where many come at once
 SPARE_COUNT = 64  # connections of innocents beyond those that may be waiting for an answer
-TOGETHER_COUNT = 5_000  # slow clients of all launches that are side by side, unless one alone has more
+_CLIENTS, _SURVEY_CLIENTS = (0, 24, 5000), (0, 24)
+TOGETHER_COUNT = (
+    50_000  # slow clients of launches side by side, half as many of servers that serve on, unless one has more
+)
 _READ_BYTES = 400_000  # of the kernel, for requests and answers that nobody reads: as measured, twice
 _OWN_COUNT = 16  # descriptors of a client's process that are no connections
 _OWN_NEEDS = Needs(system_descriptors_count=256, tasks_count=4)
@@ -37,15 +41,15 @@ class SlowParameters(Parameters):
     """What may be chosen on the command line."""
 
     kinds: tuple[str, ...] = parameter(
-        ("head", CPU),
+        (*KINDS, CPU),
         "What slow clients do: send a head or a body slowly, read slowly, be idle; cpu: one request that works.",
         choices=(*KINDS, CPU),
         many=True,
         quick=("head",),
     )
     clients: tuple[int, ...] = parameter(
-        (0, 24, 5000),
-        "Slow clients; 0 is what innocents meet without them.",
+        (),
+        "Slow clients; 0 is what innocents meet without them. Unless given 0, 24 and 5,000, of body, read and idle 24.",
         minimum=0,
         maximum=MOST_COUNT,
         many=True,
@@ -70,14 +74,23 @@ class SlowParameters(Parameters):
         maximum=3600 * NS_PER_S,
     )
     workers: int = parameter(16, "Workers of a server that is a pool.", minimum=1, maximum=1000, quick=4)
-    side_by_side: int = parameter(
+    launches: int = parameter(
         5,
-        "Fresh servers, each with its own clients, that are measured at the same time; 1 for one after another.",
+        "Fresh servers, each with its own clients, of a row of kind head, cpu or none.",
         minimum=1,
         maximum=50,
         quick=2,
     )
-    innocents: int = parameter(150, "Requests of innocents a second.", minimum=1, maximum=10_000, quick=100)
+    survey_launches: int = parameter(
+        1, "The same of a row of kind body, read or idle, which no claim is judged by.", minimum=1, maximum=50
+    )
+    side_by_side: int = parameter(
+        24,
+        "How many of all launches are measured at the same time; half as many of event loops; 1: one after another.",
+        minimum=1,
+        maximum=50,
+    )
+    innocents: int = parameter(100, "Requests of innocents a second.", minimum=1, maximum=10_000)
     served_within: int = parameter(
         5 * NS_PER_S,
         "How soon an innocent must be answered to count as served.",
@@ -87,7 +100,7 @@ class SlowParameters(Parameters):
         quick=NS_PER_S,
     )
     duration: int = parameter(
-        NS_PER_S * 4 // 5,
+        NS_PER_S * 6 // 5,
         "For how long innocents are judged.",
         dimension="duration",
         minimum=NS_PER_S // 10,
@@ -126,6 +139,7 @@ class Ask:
     interval_ns: int
     work_ns: int
     seed: int
+    lead_ns: int = LEAD_NS
 
 
 def check(parameters: SlowParameters) -> None:
@@ -166,42 +180,40 @@ def is_pool(name: str) -> bool:
     return name in POOLS or name in POOLS_OF_PHP
 
 
-def cells(parameters: SlowParameters) -> Iterator[Cell]:
+def clients_of(parameters: SlowParameters, kind: str) -> tuple[int, ...]:
+    """How many slow clients of this kind, 0 among them where they are asked for."""
+    return parameters.clients or (_CLIENTS if kind == "head" else _SURVEY_CLIENTS)
+
+
+def keys_of(parameters: SlowParameters) -> Iterator[Key]:
     """Each server, kind, number and defence; what a server cannot do is left out, and a defence against nobody."""
     for name in parameters.server:
+        defences = parameters.defence if defence_of(name) else (NONE,)
+        if any(0 in clients_of(parameters, kind) for kind in parameters.kinds if kind != CPU):
+            yield _key(name, NOBODY, 0, OFF if OFF in defences else defences[0])
         for kind in parameters.kinds:
-            if kind == CPU and not work_path(name):
-                continue
-            counts = (1,) if kind == CPU else parameters.clients
-            defences = parameters.defence if defence_of(name) else (NONE,)
-            for defence in (OFF if defence_of(name) else NONE,) if kind == CPU else defences:
-                for count in counts:
-                    if count or defence != ON or OFF not in defences:
-                        yield _cell(parameters, name, kind, count, defence)
+            if kind != CPU:
+                for count, defence in itertools.product(filter(None, clients_of(parameters, kind)), defences):
+                    yield _key(name, kind, count, defence)
+            elif work_path(name):
+                yield _key(name, CPU, 1, OFF if defence_of(name) else NONE)
 
 
-def batches(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
-    """So many at a time, in order."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _key(name: str, kind: str, count: int, defence: str) -> Key:
+    return {"server": name, "kind": kind, "clients_count": count, "defence": defence}
 
 
-def launches_count(parameters: SlowParameters, kind: str, clients_count: int) -> int:
-    """How many fresh servers a block has for this many slow clients: one where nothing is to be compared."""
-    if kind == CPU:
-        return parameters.side_by_side  # and these one after another
-    return min(parameters.side_by_side, TOGETHER_COUNT // clients_count or 1) if clients_count else 1
+def launches_count(parameters: SlowParameters, kind: str) -> int:
+    """How many fresh servers a block has for a row of this kind."""
+    return parameters.launches if kind in ("head", CPU, NOBODY) else parameters.survey_launches
 
 
-def _cell(parameters: SlowParameters, name: str, kind: str, count: int, defence: str) -> Cell:
-    launches = launches_count(parameters, kind, count)
-    key: dict[str, str | int] = {"server": name, "kind": kind, "clients_count": count, "defence": defence}
-    if kind == CPU:
-        return Cell(key, needs_of(parameters, [key]), launches * (parameters.work / NS_PER_S + 1))
-    weight = (parameters.duration + parameters.served_within * (is_pool(name) and count > 0)) / NS_PER_S + 1
-    return Cell(key, needs_of(parameters, [key] * launches), weight + launches / 4)
+def is_starving(key: Key) -> bool:
+    """Whether innocents may be waited for until they give up: a pool with slow clients."""
+    return is_pool(str(key["server"])) and key["kind"] != CPU and int(key["clients_count"]) > 0
 
 
-def needs_of(parameters: SlowParameters, keys: Sequence[Mapping[str, str | int]]) -> Needs:
+def needs_of(parameters: SlowParameters, keys: Sequence[Key]) -> Needs:
     """What the launches of these keys need, side by side; descriptors are those of a single process."""
     each = [_needs(parameters, str(key["server"]), str(key["kind"]), int(key["clients_count"])) for key in keys]
     most_count = max(needs.descriptors_count for needs in each)
@@ -219,7 +231,14 @@ def _needs(parameters: SlowParameters, name: str, kind: str, count: int) -> Need
     return dataclasses.replace(needs, descriptors_count=most_count)
 
 
-def ask_of(parameters: SlowParameters, key: Mapping[str, str | int], seed: int) -> Ask:
+def asks_of(parameters: SlowParameters, keys: Sequence[Key], seed: int) -> list[Ask]:
+    """What launches with these keys, side by side, are to measure."""
+    lead_ns = max(LEAD_NS, _OPENING_NS * sum(int(key["clients_count"]) for key in keys))
+    asks = [ask_of(parameters, key, seed + place) for place, key in enumerate(keys)]
+    return [dataclasses.replace(ask, lead_ns=lead_ns) for ask in asks]
+
+
+def ask_of(parameters: SlowParameters, key: Key, seed: int) -> Ask:
     """What a launch with this key is to measure."""
     name, kind, count = str(key["server"]), str(key["kind"]), int(key["clients_count"])
     seconds = parameters.defence_timeout // NS_PER_S if key["defence"] == ON else None

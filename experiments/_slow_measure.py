@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from c10k_probe import native
 from c10k_probe.experiment import Scalar
 from c10k_probe.load import Crowd, OpenLoad, OpenLoop, Sender, SlowClients, Work
-from c10k_probe.observe import counters, processes
+from c10k_probe.observe import processes
 from c10k_probe.observe.series import read_memory
 from c10k_probe.servers import RealServer, Server
 
-from ._slow_design import CPU, LEAD_NS, NS_PER_S, SERVERS, SPARE_COUNT, Ask, work_path
+from ._slow_design import CPU, NS_PER_S, SERVERS, SPARE_COUNT, Ask, work_path
 from ._slow_exhausted import MEMORY, Facts, killed_for_memory_count, look
 from ._slow_figures import (
     GOOD_COUNT,
@@ -59,23 +59,6 @@ class _Run:
     remaining_s: Callable[[], float]
 
 
-def measure(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launch]:
-    """One launch for each ask, side by side. What is counted for the whole machine is told with the first.
-
-    Raises ``native.HelperError`` where one cannot go on; ``HelperUnsupported`` for what is missing here.
-    """
-    counted = counters.read_counters()
-    launches = []
-    for outcome in outcomes(asks, remaining_s):
-        if isinstance(outcome, native.HelperError):
-            raise outcome
-        launches.append(outcome)
-    delta = counters.counters_delta(counted, counters.read_counters())
-    whole: Facts = {"overflows_count": delta.listen_overflows_count, "timeouts_count": delta.tcp_timeouts_count}
-    first, *others = launches
-    return [replace(first, facts={**first.facts, **whole}), *others]
-
-
 def outcomes(asks: Sequence[Ask], remaining_s: Callable[[], float]) -> list[Launch | native.HelperError]:
     """One for each ask, side by side: a launch, or why it could not go on; the others do."""
     stages = [_launch(ask, remaining_s) for ask in asks]
@@ -106,6 +89,9 @@ def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:
             way = _worked if ask.kind == CPU else _slowed if ask.clients_count else _undisturbed
             launch = yield from way(run)
         death = _death(server)
+        if isinstance(server, RealServer):
+            server.begin_close()
+        yield  # all end together
         facts = {
             "server_version": server.version if isinstance(server, RealServer) else None,
             "defence_settings": ask.defence_text or None,
@@ -125,43 +111,62 @@ def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:
 
 def _undisturbed(run: _Run) -> Stages:
     """Innocents alone."""
-    yield
+    yield from _passed(2)
     run.sender.begin_send(OpenLoad(run.ask.rate_per_s, run.ask.duration_ns / NS_PER_S, run.ask.seed))
     end_ns = time.monotonic_ns() + run.ask.duration_ns
     yield
     _wait_until(end_ns, run)
     facts = look(run.server, run.ask.room_count)
     yield
-    report = _finish(run)
+    report = _finish(run.sender, run)
     judged = innocents_of(report)
     return Launch(facts | _report_facts(report, judged, run.ask), _values(judged, report.start_ns))
 
 
-def _slowed(run: _Run) -> Stages:
-    """Innocents while slow clients are there, and after they have left."""
-    ask = run.ask
-    with SlowClients(run.server, ask.kind, ask.interval_ns / NS_PER_S) as slow:
+def _passed(stages_count: int) -> Generator[None, None, None]:
+    """Stages in which others have something to do."""
+    for _ in range(stages_count):
         yield
-        run.sender.begin_send(OpenLoad(ask.rate_per_s, (LEAD_NS + ask.duration_ns) / NS_PER_S, ask.seed))
+
+
+def _slowed(run: _Run) -> Stages:
+    """Innocents while slow clients are there, and after they have left.
+
+    A first series of them begins with the slow clients, and tells when starvation begins; the second one is judged. It
+    begins once all slow clients of all launches have what connections they get.
+    """
+    ask, server = run.ask, run.server
+    waiting_count = ask.rate_per_s * ask.timeout_ns // NS_PER_S + SPARE_COUNT
+    timeout_s = ask.timeout_ns / NS_PER_S
+    with (
+        SlowClients(server, ask.kind, ask.interval_ns / NS_PER_S) as slow,
+        Sender(server.port, waiting_count, keep_alive=False, timeout_s=timeout_s) as arriving,
+    ):
+        yield
+        arriving.begin_send(OpenLoad(ask.rate_per_s, ask.lead_ns / NS_PER_S, ask.seed))
         began_ns = time.monotonic_ns()
         slow.set_count(ask.clients_count)
-        cpu_ns = slow.settle(LEAD_NS / NS_PER_S).cpu_ns
-        settled_ns = time.monotonic_ns()
         yield
-        _wait_until(began_ns + LEAD_NS + ask.duration_ns, run)
-        crowd, span_ns = slow.status(), time.monotonic_ns() - settled_ns
+        left_ns = began_ns + ask.lead_ns - time.monotonic_ns()
+        slow.settle(max(0, left_ns) / NS_PER_S)
+        yield
+        run.sender.begin_send(OpenLoad(ask.rate_per_s, ask.duration_ns / NS_PER_S, ask.seed))
+        start_ns, cpu_ns = time.monotonic_ns(), slow.status().cpu_ns
+        yield
+        _wait_until(start_ns + ask.duration_ns, run)
+        crowd, span_ns = slow.status(), time.monotonic_ns() - start_ns
         memory = read_memory(slow.pid)
-        facts = look(run.server, ask.room_count) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
+        facts = look(server, ask.room_count) | _crowd_facts(crowd, (crowd.cpu_ns - cpu_ns) / span_ns)
         facts["slow_pss_bytes"] = memory.pss_bytes if memory else None
         yield
-        report = _finish(run)
-        if not _death(run.server):
+        arrived, report = _finish(arriving, run), _finish(run.sender, run)
+        if not _death(server):
             facts |= yield from _left(run, slow)
-    innocents = innocents_of(report)
-    start_ns = max(report.start_ns + LEAD_NS, settled_ns)
-    judged = due_within(innocents, start_ns, report.start_ns + report.duration_ns)
-    facts["starvation_ns"] = starvation_ns(innocents, began_ns, ask.timeout_ns)
-    return Launch(facts | _report_facts(report, judged, ask), _values(judged, start_ns))
+    judged = innocents_of(report)
+    facts["starvation_ns"] = starvation_ns([*innocents_of(arrived), *judged], began_ns, ask.timeout_ns)
+    facts |= _report_facts(report, judged, ask)
+    facts["sender_failure"] = facts["sender_failure"] or arrived.own_failure
+    return Launch(facts, _values(judged, report.start_ns))
 
 
 def _left(run: _Run, slow: SlowClients) -> Generator[None, None, Facts]:
@@ -181,7 +186,7 @@ def _left(run: _Run, slow: SlowClients) -> Generator[None, None, Facts]:
         yield
         _wait_until(end_ns, run)
         second.begin_send(OpenLoad(rate, durations_ns[1] / NS_PER_S, seed))
-        report = _finish(run)
+        report = _finish(run.sender, run)
         innocents, end_ns = innocents_of(report), report.start_ns + report.duration_ns
         found = recovery_of(innocents, left_ns)
         if found is None:
@@ -217,15 +222,15 @@ def _crowd_facts(crowd: Crowd, cpu_ratio: float) -> Facts:
 
 
 def _worked(run: _Run) -> Stages:
-    """Innocents that were due while the server worked for one other."""
+    """Innocents that were due while the server worked for one other; others that are side by side wait meanwhile."""
     ask = run.ask
-    yield
+    yield from _passed(5)
     run.sender.begin_send(OpenLoad(ask.rate_per_s, (ask.work_ns + _TAIL_NS) / NS_PER_S, ask.seed))
     path = f"{work_path(ask.server)}?ms={ask.work_ns // 1_000_000}"
     with Work(run.server, path, ask.work_ns / NS_PER_S + _SLACK_S) as work:
         taken_ns = work.wait()
         started_ns = work.started_ns
-    report = _finish(run)
+    report = _finish(run.sender, run)
     if taken_ns is None:
         raise native.HelperError(_death(run.server) or f"{ask.server} did not answer the request that works")
     judged = due_within(innocents_of(report), started_ns, started_ns + taken_ns)
@@ -268,9 +273,9 @@ def _wait_until(moment_ns: int, run: _Run) -> None:
         time.sleep(min(left_s, _STEP_S))
 
 
-def _finish(run: _Run) -> OpenLoop:
+def _finish(sender: Sender, run: _Run) -> OpenLoop:
     longest_s = (run.ask.duration_ns + run.ask.work_ns + run.ask.timeout_ns) / NS_PER_S + _SLACK_S
-    return run.sender.finish_send(min(longest_s, run.remaining_s() + 0.1))
+    return sender.finish_send(min(longest_s, run.remaining_s() + 0.1))
 
 
 def _death(server: Server) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Finding, Row, Samples, View, column, estimate
+from c10k_probe.load.slow import KINDS
 
 from ._slow_design import CPU, LEAD_NS, NS_PER_S
 from ._slow_search import SERVED_PCT, share_pct, starving, subject_of, sweeps_of
+from ._slow_together import FAILURE, REFUSAL
 
 BUSY_PCT = 80  # of the sender, of one CPU
 LATE_NS = 20_000_000  # of the sender
@@ -23,7 +25,7 @@ class SlowRow(Row):
     """One server under one kind and number of slow clients; launches together."""
 
     server: str = column("system under test", key=True)
-    kind: str = column("what slow clients do slowly: head, body, read, idle; cpu: one request that works", key=True)
+    kind: str = column("what slow clients do: head, body, read, idle; none: nobody; cpu: one request works", key=True)
     clients_count: int = column("slow clients, or requests that work", key=True, ramp=True)
     defence: str = column("whether the server gives up slow clients: on, off; none: it has no such setting", key=True)
     defence_settings: str | None = column("the settings that were made for it")
@@ -75,8 +77,7 @@ class SlowRow(Row):
     processes_count: int | None = column("its processes at the end, the most")
     threads_count: int | None = column("its threads at the end, the most")
     pss_bytes: float | None = column("PSS of its processes at the end, the most")
-    overflows_count: int | None = column("times that an accept queue was full, machine-wide")
-    timeouts_count: int | None = column("times that TCP sent again after a time-out, machine-wide")
+    dropped_count: int | None = column("connection attempts that its full accept queue let go by then, the most")
     late_ns: float | None = column("how late the sender of innocents was at most")
     sender_pct: float | None = column("CPU of the sender of innocents, of one CPU, the most")
 
@@ -101,24 +102,27 @@ VIEWS = (
     View("inside", "inside_count", group=SERVER),
     View("queued", "queued_count", group=SERVER),
     View("of", "backlog_count", group=SERVER),
-    View("overflows", "overflows_count", group=SERVER),
+    View("dropped", "dropped_count", group=SERVER),
     View("descriptors", "descriptors_count", group=SERVER),
     View("threads", "threads_count", group=SERVER),
     View("PSS", "pss_bytes", group=SERVER),
 )
 _LINES = ("server", "kind", "defence")
 CHARTS = (
-    Chart(
-        "served",
-        "Innocents that were served in time, over slow clients",
-        "clients_count",
-        "served_pct",
-        "served_lo_pct",
-        "served_hi_pct",
-        series=_LINES,
-        log_x=True,
-        where=(("kind", ("head", "body", "read", "idle")),),
-        at_end=True,
+    *(
+        Chart(
+            "served" if kind == "head" else f"served-{kind}",
+            f"Innocents that were served in time, over slow clients of kind {kind}",
+            "clients_count",
+            "served_pct",
+            "served_lo_pct",
+            "served_hi_pct",
+            series=("server", "defence"),
+            log_x=True,
+            where=(("kind", (kind,)),),
+            at_end=kind == "head",
+        )
+        for kind in KINDS
     ),
     Chart(
         "latency",
@@ -149,7 +153,6 @@ _SUMS = {
         "slow_bytes",
     )
 }
-_MACHINE_WIDE = ("overflows_count", "timeouts_count")  # known of launches that were side by side with their like only
 _MOST_WHOLE = (
     "workers_count",
     "defence_ns",
@@ -158,6 +161,7 @@ _MOST_WHOLE = (
     "inside_count",
     "queued_count",
     "backlog_count",
+    "dropped_count",
     "descriptors_count",
     "descriptors_limit_count",
     "processes_count",
@@ -191,6 +195,31 @@ def key_of(item: Samples) -> Key:
 
 
 def _row(key: Key, launches: Sequence[Samples], seed: int) -> SlowRow:
+    """From the launches that came to something; one that did not, or could not be, makes the row not ok."""
+    sound = [item for item in launches if not _end_of(item)]
+    row = _measured_row(key, sound, seed) if sound else _empty_row(key)
+    ends = [end for item in launches if (end := _end_of(item))]
+    if not ends:
+        return row
+    status, reason = ends[0]
+    return replace(row, status=status, reason=reason)
+
+
+def _end_of(item: Samples) -> tuple[str, str] | None:
+    """Status and reason of a launch that came to nothing."""
+    for fact, status in ((FAILURE, "failed"), (REFUSAL, "skipped")):
+        if reason := item.facts.get(fact):
+            return status, str(reason)
+    return None
+
+
+def _empty_row(key: Key) -> SlowRow:
+    server, kind, count, defence = key
+    reason = "not measured"
+    return SlowRow(server=server, kind=kind, clients_count=count, defence=defence, grade="void", grade_reason=reason)
+
+
+def _measured_row(key: Key, launches: Sequence[Samples], seed: int) -> SlowRow:
     server, kind, count, defence = key
     found: dict[str, Any] = {name: _sum(name, launches) for name in _SUMS}
     for name in _MOST_WHOLE:
@@ -201,7 +230,6 @@ def _row(key: Key, launches: Sequence[Samples], seed: int) -> SlowRow:
     for name, fact in _ESTIMATES.items():
         values = _known(fact, launches)
         found[name] = stats.interval_of_all(values, seed) if len(values) == len(launches) else None
-    found |= {name: round(sum(values)) if (values := _known(name, launches)) else None for name in _MACHINE_WIDE}
     found["slow_open_count"] = _least("slow_open_count", launches)
     found["watched_ns"] = min(_known("watched_ns", launches), default=None)
     found["served_pct"] = stats.interval_of_all([share_pct(item) for item in launches], seed)

@@ -11,20 +11,33 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from c10k_probe import limits, native, stats
+from c10k_probe import limits, stats
 from c10k_probe.experiment import Bench, Cell, Finding, Samples
+from c10k_probe.servers import ServerOptions
 
-from ._slow_design import CPU, NS_PER_S, OFF, ON, TOGETHER_COUNT, SlowParameters, ask_of, batches, is_pool, needs_of
-from ._slow_measure import outcomes
+from ._slow_design import (
+    CPU,
+    NOBODY,
+    NS_PER_S,
+    OFF,
+    ON,
+    TOGETHER_COUNT,
+    Key,
+    SlowParameters,
+    is_pool,
+    launches_count,
+    needs_of,
+)
+from ._slow_together import measured, pack, refused
 
 SERVED_PCT = 90.0  # below it innocents are starved
 STARVING = "starving_clients_count"
 FINEST_STEP = 1.1  # the search ends where the two counts differ by no more than this factor, or by one
-CONFIRMING_COUNT = 3  # launches of each of the two in the end
+CONFIRMING_COUNT = 3  # launches of each of the two in the end, unless rows of that kind have fewer
 _PROBES_COUNT = 4  # counts of one sweep that are tried at a time
 _LINEAR_STEP = 4  # counts are spread evenly below this ratio of the ends, and in equal ratios above it
 _ROUNDS_MAX = 12
-_CROWD = 4  # so many times --side-by-side servers at a time: who is served within seconds is decided here, no latency
+_FULL_QUEUE = 1.05  # in the midst of the step in which it gets full
 Sweep = tuple[str, str, str]  # server, kind, defence
 Shares = Mapping[int, Sequence[float]]  # slow clients -> share of innocents that was served, in percent, per launch
 
@@ -48,12 +61,18 @@ def share_pct(item: Samples) -> float | None:
 
 
 def sweeps_of(samples: Sequence[Samples]) -> dict[Sweep, dict[int, list[float]]]:
-    """The shares of all launches with slow clients, or without any."""
+    """The shares of all launches with slow clients; what is served without any is the same for every kind."""
     found: dict[Sweep, dict[int, list[float]]] = {}
+    alone: dict[tuple[str, str], list[float]] = {}
     for item in samples:
-        share = share_pct(item)
-        if item.key["kind"] != CPU and share is not None:
-            found.setdefault(_sweep_of(item.key), {}).setdefault(int(item.key["clients_count"]), []).append(share)
+        share, (server, kind, defence) = share_pct(item), _sweep_of(item.key)
+        if kind == NOBODY and share is not None:
+            alone.setdefault((server, defence), []).append(share)
+        elif kind != CPU and share is not None:
+            found.setdefault((server, kind, defence), {}).setdefault(int(item.key["clients_count"]), []).append(share)
+    for (server, _, defence), shares in found.items():
+        if (server, defence) in alone:
+            shares[0] = alone[server, defence]
     return found
 
 
@@ -68,7 +87,12 @@ def ends_of(shares: Shares) -> tuple[int, int] | None:
     return max((count for count in shares if count < starved[0]), default=0), starved[0]
 
 
-def next_counts(shares: Shares, guess_count: int | None, most_count: int = TOGETHER_COUNT) -> list[int]:
+def next_counts(
+    shares: Shares,
+    guess_count: int | None,
+    most_count: int = TOGETHER_COUNT,
+    confirming_count: int = CONFIRMING_COUNT,
+) -> list[int]:
     """The counts to be launched next, one as often as it is named; empty when the search is over.
 
     ``guess_count``: where it may be, which decides where is looked first and nothing else. ``most_count``: that they
@@ -80,7 +104,7 @@ def next_counts(shares: Shares, guess_count: int | None, most_count: int = TOGET
     low, high = ends
     if high - low > 1 and (low == 0 or high > FINEST_STEP * low):
         return _between(low, high, guess_count, most_count)
-    missing = {count: CONFIRMING_COUNT - len(shares.get(count, ())) for count in ends if count}
+    missing = {count: confirming_count - len(shares.get(count, ())) for count in ends if count}
     return [count for count, times in missing.items() for _ in range(times)]
 
 
@@ -93,8 +117,7 @@ def _between(low: int, high: int, guess_count: int | None, most_count: int) -> l
         counts = [round(low + (high - low) * share) for share in shares]
     if guess_count is not None and low < guess_count < high:
         below = min(guess_count - 1, int(guess_count / FINEST_STEP) + 1)  # where it is right, these two are the ends
-        others = [count for count in counts if count < below or count > guess_count]
-        counts = [below, guess_count, *others[: _PROBES_COUNT - 2]]
+        counts = [below, guess_count]
     return sorted({count for count in counts if low < count < high}) or [(low + high) // 2]
 
 
@@ -139,65 +162,45 @@ def _starved_count(shares: Sequence[float]) -> int:
 
 
 def search_cells(parameters: SlowParameters, samples: Sequence[Samples]) -> Iterator[SearchCell]:
-    """One for each kind that has something to search."""
-    found = sweeps_of(samples)
-    for kind in parameters.kinds:
-        sweeps = {sweep: shares for sweep, shares in found.items() if sweep[1] == kind}
-        keys = _keys(parameters, sweeps)
-        if keys:
-            weight = 3 * (parameters.served_within / NS_PER_S + 3)
-            yield SearchCell({"kind": kind}, needs_of(parameters, keys), weight, launches=1, sweeps=sweeps)
+    """One for all that has something to search."""
+    sweeps = sweeps_of(samples)
+    keys = _keys(parameters, sweeps)
+    if keys:
+        kinds = ", ".join(dict.fromkeys(str(key["kind"]) for key in keys))
+        batch = next(pack(parameters, keys, limits.walls()))
+        weight = 3 * (parameters.served_within / NS_PER_S + 3)
+        yield SearchCell({"kind": kinds}, needs_of(parameters, batch), weight, launches=1, sweeps=sweeps)
 
 
 def search(parameters: SlowParameters, cell: SearchCell, bench: Bench) -> Iterator[Samples]:
-    """The launches of a search, in its first block."""
+    """The launches of a search, in its first block. A sweep in which one could not go on is searched no further."""
     if bench.block:
         return
     sweeps = {sweep: {count: list(values) for count, values in shares.items()} for sweep, shares in cell.sweeps.items()}
-    numbers = itertools.count(bench.blocks_count * parameters.side_by_side)
+    numbers = itertools.count(bench.blocks_count * max(parameters.launches, parameters.survey_launches))
     for done in range(_ROUNDS_MAX):
         keys = _keys(parameters, sweeps)
         if not keys:
             return
         bench.progress(done, done + 2, f"looking for where innocents starve: {_words(keys)}")
-        together_count = 1 if parameters.side_by_side == 1 else _CROWD * parameters.side_by_side
-        for batch in batches(keys, together_count):
+        walls = limits.walls()
+        for batch in pack(parameters, keys, walls):
             needs = needs_of(parameters, batch)
-            if (wall := limits.check(needs, limits.walls())) is not None:
+            if (wall := limits.check(needs, walls)) is not None:
                 bench.warn(f"the search was ended: {limits.refusal(wall, needs)}", "", "ask for fewer --clients")
+                yield from (refused(key, needs, wall, next(numbers)) for key in batch)
                 return
-            asks = [ask_of(parameters, key, bench.seed + place) for place, key in enumerate(batch)]
-            for key, outcome in zip(batch, outcomes(asks, bench.remaining_s), strict=True):
-                number = next(numbers)
-                if isinstance(outcome, native.HelperError):
-                    _give_up(sweeps, key, outcome, bench)
-                    continue
-                whole = {"overflows_count": None, "timeouts_count": None}  # of others, too
-                item = Samples(key, number, outcome.values, {**outcome.facts, **whole})
-                yield item
+            for key, item in measured(parameters, batch, bench, 1 + done):
+                yield Samples(key, next(numbers), item.values, item.facts)
                 _put(sweeps, item)
 
 
-def _sweep_of(key: Mapping[str, str | int]) -> Sweep:
+def _sweep_of(key: Key) -> Sweep:
     return str(key["server"]), str(key["kind"]), str(key["defence"])
 
 
-def _give_up(
-    sweeps: dict[Sweep, dict[int, list[float]]], key: Mapping[str, str | int], error: native.HelperError, bench: Bench
-) -> None:
-    """Search a sweep no further in which a launch could not go on, and say so once.
-
-    Raises ``native.HelperError`` where it is the run's time that is over.
-    """
-    if bench.remaining_s() <= 0:
-        raise error
-    if sweeps.pop(_sweep_of(key), None) is not None:
-        subject = subject_of(*_sweep_of(key))
-        bench.warn(f"{subject}: the search was ended at {key['clients_count']} slow clients: {error}", "", "")
-
-
 def _put(sweeps: dict[Sweep, dict[int, list[float]]], item: Samples) -> None:
-    """Take what a launch came to; a sweep in which this side failed is searched no further."""
+    """Take what a launch came to; a sweep in which one failed, or this side did, is searched no further."""
     sweep, share = _sweep_of(item.key), share_pct(item)
     if share is None:
         sweeps.pop(sweep, None)
@@ -211,14 +214,22 @@ def _keys(parameters: SlowParameters, sweeps: Mapping[Sweep, Shares]) -> list[di
     return [
         {"server": server, "kind": kind, "clients_count": count, "defence": defence}
         for (server, kind, defence), shares in live
-        for count in next_counts(shares, _guess(parameters, server, defence), TOGETHER_COUNT // len(live))
+        for count in next_counts(
+            shares,
+            _guess(parameters, server, kind, defence),
+            TOGETHER_COUNT // len(live),
+            min(CONFIRMING_COUNT, launches_count(parameters, kind)),
+        )
     ]
 
 
-def _guess(parameters: SlowParameters, server: str, defence: str) -> int | None:
-    """Of a pool: all workers taken, as often as innocents can wait until those are thrown out."""
+def _guess(parameters: SlowParameters, server: str, kind: str, defence: str) -> int | None:
+    """Of a pool: all workers taken, as often as innocents can wait until those are thrown out. Connections that say
+    nothing take none of Apache's: the kernel holds them, until its queue is full."""
     if not is_pool(server):
         return None
+    if kind == "idle" and server.startswith("apache"):
+        return round((parameters.workers + ServerOptions().backlog_count) * _FULL_QUEUE)
     rounds_count = 1 + (parameters.served_within // parameters.defence_timeout if defence == ON else 0)
     return parameters.workers * rounds_count
 
@@ -228,5 +239,5 @@ def _words(keys: Sequence[Mapping[str, str | int]]) -> str:
     found: dict[str, list[str]] = {}
     for key in keys:
         defence = "" if key["defence"] == OFF else f" ({key['defence']})"
-        found.setdefault(f"{key['server']}{defence}", []).append(str(key["clients_count"]))
+        found.setdefault(f"{key['server']} {key['kind']}{defence}", []).append(str(key["clients_count"]))
     return "; ".join(f"{name} {', '.join(dict.fromkeys(counts))}" for name, counts in found.items())

@@ -14,9 +14,9 @@ to get through, or the demonstration shows nothing.
 Timed: ``--patience`` after a program has settled; a timer from its due moment, a look-up from its call to its answer.
 Not timed: starting the program, and its CPU time before it has settled. Clock: the program's own monotonic one; CPU
 time from the scheduler's account (schedstat). Known bias: a delay is at least its cause, and longer on a busy machine.
-So what others took, at most, is read beside it (threads that were ready without a CPU; for a delay also steal, of all
-CPUs): seen is only what is there without it, and such a "seen" no noise can bring about. Of the starved pool it is not
-read: a busy machine may make its look-up late, too, and no verdict rests on it.
+So what others took, at most, is read beside it (threads of the program that were ready without a CPU; for a delay also
+steal, of all CPUs): seen is only what is there without it, and such a "seen" no noise can bring about.
+``--source`` prints each program.
 
 Sources: asyncio's documentation; Node.js documentation of perf_hooks, fs, dns; pthread_mutex_lock(3p), fifo(7).
 """
@@ -34,6 +34,7 @@ from c10k_probe.experiment import (
     Bench,
     Cell,
     Experiment,
+    Finding,
     FlatRow,
     Made,
     Row,
@@ -107,6 +108,7 @@ class DemonstrationsParameters(Parameters):
         minimum=2 * BLOCKS_NS,  # with less, that nothing was blocked for longer would be this option's doing
         maximum=60 * S,
     )
+    source: bool = parameter(False, "Print each program, too.", dimension="flag")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ class DemonstrationsRow(Row):
     waits: str | None = column("a deadlock: who waits for what, and who has that")
     watched_ns: int | None = column("a deadlock: how long nothing came of it")
     cpu_ns: int | None = column("a deadlock: CPU time of the process meanwhile")
-    disturbed_ns: int | None = column("a deadlock, a blocked loop: what others took of that time, at most")
+    disturbed_ns: int | None = column("what others took of that time, at most; a lost update needs none")
     before_ns: int | None = column("delay of the loop, or time of a look-up, before")
     delay_ns: int | None = column("delay of the loop, or time of a look-up, with it; the longest")
     timer_late_ns: int | None = column("Node.js: how late a timer of 1 ms was, beside its own histogram")
@@ -177,9 +179,9 @@ def _delay(item: Demonstration, parameters: DemonstrationsParameters, bench: Ben
     with _child(item, parameters.hold, "off") as child:
         found = child.expect("delay", _LONG_S, bench.remaining_s)
     delay_ns, late_ns = round(found["delay_ns"]), found.get("late_ns")
-    disturbed_ns = found.get("disturbed_ns")
+    disturbed_ns = found["disturbed_ns"]
     least_ns = delay_ns if late_ns is None else min(delay_ns, late_ns)
-    is_sure = disturbed_ns is None or least_ns - disturbed_ns > BLOCKS_NS
+    is_sure = least_ns - disturbed_ns > BLOCKS_NS
     return {
         "before_ns": round(found["before_ns"]),
         "delay_ns": delay_ns,
@@ -296,6 +298,17 @@ class Demonstrations(Experiment[DemonstrationsParameters]):
         item = DEMONSTRATIONS[name]
         found = _HOW[item.shows](item, parameters, bench)
         yield DemonstrationsRow(demonstration=name, shows=item.shows, runtime=item.runtime, by=item.by, **found)
+
+    def find(self, parameters: DemonstrationsParameters, rows: Sequence[FlatRow], seed: int) -> Sequence[Finding]:
+        """The programs, where they are asked for."""
+        names = [str(row["demonstration"]) for row in rows] if parameters.source else []
+        return [_source(name) for name in names]
+
+
+def _source(name: str) -> Finding:
+    """A program as it is run, but for its folder."""
+    text = DEMONSTRATIONS[name].text or "the C helper thread_faults, whose source is c10k_probe/_core/thread_faults.c"
+    return Finding(f"{name}, its program", "lines_count", None, f"\n{text.strip()}\n")
 
 
 _NEEDS = Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=400 << 20)

@@ -2,8 +2,8 @@
 
 They take up what a server has for its clients, so they are let loose on none but our own: ``SlowClients`` takes a
 server that is running and no port, and looks, each time before it opens connections, that every listening socket of its
-port is held by processes of its session, and that these descend from this process. The C helper knows no address but
-127.0.0.1. Sources: proc_pid_stat(5), proc_pid_net(5).
+port is held by a process of its session, and that this session descends from this process. The C helper knows no
+address but 127.0.0.1. Sources: proc_pid_stat(5), proc_pid_net(5), proc_pid_fd(5).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MOST_COUNT: Final = 20_000  # SLOW_CLIENTS_MAX in slow_clients.h
 CLIENT_BYTES: Final = 12  # of user memory: struct slow_client
 _REQUEST_BYTES: Final = {"head": 4096, "body": 65_536, "read": 24_576, "idle": 4096}
 _POLL_S: Final = 0.01
+_PARENT: Final = 1  # of what stat_fields gives
 _ANSWER_BYTES: Final = 4096
 
 
@@ -63,14 +64,29 @@ class Crowd:
 def check_own(target: Target) -> None:
     """Raise ``native.HelperError`` unless this process started the server that listens on the target's port."""
     refusal = f"slow clients are for servers of this run only, and port {target.port} "
-    if target.session not in processes.with_descendants([os.getpid()]):
+    if not _is_ours(target.session):
         raise native.HelperError(refusal + f"is that of process {target.session}, which this run did not start")
-    owners = processes.port_owners(target.port)
-    if not owners.sockets_count:
+    inodes = {item.inode for item in processes.listeners() if item.port == target.port}
+    if not inodes:
         raise native.HelperError(refusal + "has no listener")
-    others = set(owners.pids).difference(tree.session_pids(target.session))
-    if owners.hidden_count or any(map(processes.is_alive, others)):
-        raise native.HelperError(refusal + f"is not listened on by {target.name} alone")
+    for pid in tree.session_pids(target.session):
+        with contextlib.suppress(OSError):  # it has ended
+            inodes -= processes.socket_inodes(pid)
+        if not inodes:
+            return
+    raise native.HelperError(refusal + f"is not listened on by {target.name} alone")
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a process is alive and one of its ancestors is this one."""
+    if not processes.is_alive(pid):
+        return False
+    with contextlib.suppress(OSError, IndexError):
+        while pid > 1:
+            pid = int(processes.stat_fields(pid)[_PARENT])
+            if pid == os.getpid():
+                return True
+    return False
 
 
 class SlowClients(native.Helpers):

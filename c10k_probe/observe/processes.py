@@ -119,10 +119,12 @@ def listeners(pid: int | str = "self", proc_root: Path = PROC) -> list[Listener]
     found = []
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), (proc_root / str(pid) / "net" / name).open(encoding="ascii") as lines:
+            next(lines, None)  # the names of the columns
             for line in lines:
                 words = line.split(None, 10)
-                if len(words) > 9 and words[3] == _LISTEN:
-                    found.append(Listener(int(words[1].rpartition(":")[2], 16), int(words[9])))
+                if len(words) <= 9 or words[3] != _LISTEN:  # the kernel tells listeners first, and others by the 10,000
+                    break
+                found.append(Listener(int(words[1].rpartition(":")[2], 16), int(words[9])))
     return found
 
 

@@ -125,11 +125,15 @@ class Guarded:
             return state not in (b"Z", b"X")
         return False
 
+    def begin_close(self) -> None:
+        """Have it ended, and do not wait for that: several end at the same time so. ``close`` is to follow."""
+        assert self._janitor.stdin is not None
+        self._janitor.stdin.close()
+
     def close(self) -> None:
         """End it and see that it, its descendants and its folder are gone; may be called twice."""
-        assert self._janitor.stdin is not None
         assert self._janitor.stdout is not None
-        self._janitor.stdin.close()
+        self.begin_close()
         try:
             self._janitor.wait(_CLEAN_UP_S)
         except subprocess.TimeoutExpired:

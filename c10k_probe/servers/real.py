@@ -373,6 +373,10 @@ class RealServer:
             time.sleep(_POLL_S)
         return death
 
+    def begin_close(self) -> None:
+        """Have it ended, and do not wait for that; ``close`` is to follow."""
+        self._guarded.begin_close()
+
     def close(self) -> None:
         """End it; nothing of it is left."""
         self._guarded.close()

@@ -18,7 +18,6 @@ def launch(server: str, clients: int, served: int = 100, block: int = 0, **facts
         "workers_count": 16 if "prefork" in server else None,
         "timeout_ns": 5000 * MS,
         "death": "",
-        "overflows_count": 0,
         "timeouts_count": 0,
         "innocents_count": 100,
         "served_count": served,

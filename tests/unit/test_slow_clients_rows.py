@@ -6,8 +6,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+from collections import Counter
+from unittest import mock
 
 import pytest
+from c10k_probe.experiments._slow_design import TOGETHER_COUNT, Key, SlowParameters, is_starving
 from c10k_probe.experiments._slow_exhausted import exhausted
 from c10k_probe.experiments._slow_figures import (
     GOOD_COUNT,
@@ -17,12 +20,16 @@ from c10k_probe.experiments._slow_figures import (
     served_count,
     starvation_ns,
 )
+from c10k_probe.experiments._slow_together import TogetherCell
 from made_slow import MS, launch, launches
 
+from c10k_probe import limits, native
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import NOT_MEASURED, Experiment, Samples, Scalar, Verdict, flatten
+from c10k_probe.load.slow import KINDS
 from c10k_probe.parameters import options_of
 from c10k_probe.registry import find_experiments
+from c10k_probe.servers import RealModel
 from c10k_probe.stats import MINIMUM_LAUNCHES
 
 SLOW: Experiment = find_experiments()["slow-clients"]  # type: ignore[type-arg]
@@ -263,15 +270,74 @@ def test_no_option_names_a_host_a_port_or_a_process() -> None:
     assert not words & {"host", "port", "pid", "address", "url", "target", "ip", "command"}
 
 
-def test_cells_have_a_defence_only_where_there_is_one_and_need_room_for_all() -> None:
-    cells = SLOW.cells(SLOW.parameters_type())
-    by_server: dict[str, set[str]] = {}
-    for cell in cells:
-        by_server.setdefault(str(cell.key["server"]), set()).add(str(cell.key["defence"]))
-    assert by_server["nginx"] == by_server["apache-prefork-php"] == {"off", "on"}
-    assert by_server["epoll"] == by_server["prefork"] == {"none"}
-    assert {cell.key["server"] for cell in cells if cell.key["kind"] == "cpu"} == {"node", "apache-prefork-php"}
-    assert len({tuple(cell.key.values()) for cell in cells}) == len(cells)
-    most = max(cells, key=lambda cell: cell.needs.descriptors_count)
-    assert most.needs.descriptors_count > 5000
-    assert most.needs.system_descriptors_count > 10_000
+def batches_of(parameters: SlowParameters) -> dict[int, list[tuple[Key, ...]]]:
+    """What stands side by side, by the number of slow clients; nothing is left out."""
+    found = {}
+    for cell in SLOW.cells(parameters):
+        assert isinstance(cell, TogetherCell), cell.label
+        found[int(cell.key["clients_count"])] = list(cell.batches)
+    return found
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which everything is installed and nothing ends."""
+    monkeypatch.setattr(RealModel, "missing", "")
+    monkeypatch.setattr(limits, "walls", lambda: ())
+
+
+@pytest.mark.usefixtures("able")
+def test_every_kind_is_measured_with_defence_and_without_at_the_defaults() -> None:
+    """Each with as many launches as its kind has, and each number of clients by itself; each server once alone."""
+    parameters = SlowParameters()
+    found = batches_of(parameters)
+    launches = Counter(tuple(key.values()) for batches in found.values() for batch in batches for key in batch)
+    servers = parameters.server
+    with_time_outs = {"apache-prefork-php", "nginx", "node"}
+    for server, kind, count in itertools.product(servers, KINDS, (24, 5000)):
+        for defence in ("off", "on") if server in with_time_outs else ("none",):
+            if kind != "head" and count == 5000:
+                continue
+            assert launches.pop((server, kind, count, defence)) == (5 if kind == "head" else 1)
+    for server in servers:
+        assert launches.pop((server, "none", 0, "off" if server in with_time_outs else "none")) == 5
+    given = dataclasses.replace(parameters, clients=(24, 5000))
+    assert {key["kind"] for batch in batches_of(given)[5000] for key in batch} == {*KINDS, "cpu"}, (
+        "where they are given"
+    )
+    assert launches == {("node", "cpu", 1, "off"): 5, ("apache-prefork-php", "cpu", 1, "off"): 5}
+
+
+@pytest.mark.usefixtures("able")
+def test_who_may_starve_stands_with_its_like_and_with_who_works_meanwhile() -> None:
+    """No batch is larger than what was asked, in launches and in slow clients."""
+    parameters = SlowParameters(side_by_side=16)
+    for count, batches in batches_of(parameters).items():
+        for batch in batches:
+            slowed = [key for key in batch if key["kind"] != "cpu"]
+            assert len({is_starving(key) for key in slowed}) == 1
+            assert len(slowed) <= 16
+            assert count * len(slowed) <= TOGETHER_COUNT // (1 if is_starving(slowed[0]) else 2)
+            assert len(slowed) == len(batch) or is_starving(slowed[0]), "where nobody waits, the CPU is the innocents'"
+    alone = batches_of(dataclasses.replace(parameters, side_by_side=1))
+    assert {len(batch) for batches in alone.values() for batch in batches} == {1}
+
+
+def test_what_cannot_be_measured_here_is_skipped_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing server, and more slow clients than there are descriptors: each a cell, beside what can be measured."""
+    few = limits.Wall("descriptors", "administrative", 1000, 0, "descriptors", "process", "setrlimit(2)")
+    monkeypatch.setattr(limits, "walls", lambda: (few,))
+    monkeypatch.setattr(RealModel, "missing", property(lambda model: f"{model.name} is not installed"))
+    parameters = SlowParameters(kinds=("head",), server=("nginx", "epoll"), clients=(24, 5000), defence=("off",))
+    cells = SLOW.cells(parameters)
+    (together,) = [cell for cell in cells if isinstance(cell, TogetherCell)]
+    assert (together.key, together.label) == ({"clients_count": 24}, "24 slow clients")
+    others = {tuple(cell.key.values()): cell for cell in cells if cell is not together}
+    assert others.keys() == {
+        ("nginx", "head", 24, "off"),
+        ("nginx", "head", 5000, "off"),
+        ("epoll", "head", 5000, "none"),
+    }
+    assert limits.check(others["epoll", "head", 5000, "none"].needs, (few,)) is few
+    with pytest.raises(native.HelperUnsupported, match="nginx is not installed"):
+        next(SLOW.measure(parameters, others["nginx", "head", 24, "off"], mock.Mock()))

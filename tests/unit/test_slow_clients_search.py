@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from c10k_probe.experiments import _slow_measure, _slow_search
+from c10k_probe.experiments import _slow_measure, _slow_together
 from c10k_probe.experiments._slow_design import Ask
 from c10k_probe.experiments._slow_search import (
     CONFIRMING_COUNT,
@@ -140,17 +140,19 @@ def outcomes_but_one(
 
 
 def test_a_server_that_cannot_go_on_ends_its_own_search_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_slow_search, "outcomes", outcomes_but_one)
+    monkeypatch.setattr(_slow_together, "outcomes", outcomes_but_one)
     parameters = build_parameters(SLOW.parameters_type, {"clients": "0,24"}, quick=False)
     samples = [launch(name, count, served) for name in (POOL, LOOP) for count, served in ((0, 100), (24, 0))]
     (cell,) = SLOW.refine(parameters, samples, 1)
     bench = MadeBench()
     found = list(search(parameters, cell, bench))  # type: ignore[arg-type]
-    assert {item.key["server"] for item in found} == {LOOP}
+    failed = [item for item in found if item.key["server"] == POOL]
+    assert {item.facts["failure"] for item in failed} == {str(FAILURE)}
+    rows = [row for row in SLOW.summarise(parameters, [*samples, *found], 1) if row.status != "ok"]
+    assert {(row.status, row.reason, row.grade) for row in rows} == {("failed", str(FAILURE), "void")}
     assert ends_of(sweeps_of([*samples, *found])[LOOP, "head", "off"]) == (9, 10)
-    (warning,) = bench.warnings
-    assert warning.startswith(f"{POOL}, head, defence off: the search was ended at ")
-    assert str(FAILURE) in warning
+    assert len(bench.warnings) == len(rows) > 0, "each once, however many launches of it there were"
+    assert all(text.startswith(POOL) and text.endswith(f"failed: {FAILURE}") for text in bench.warnings)
     with pytest.raises(native.HelperError):
         list(search(parameters, cell, MadeBench(remaining_s=0.0)))  # type: ignore[arg-type]
 
@@ -166,5 +168,3 @@ def test_a_launch_that_cannot_go_on_leaves_the_others_side_by_side(monkeypatch: 
     monkeypatch.setattr(_slow_measure, "_launch", stages)
     asks = ["first", "fails", "last"]
     assert _slow_measure.outcomes(asks, lambda: 60.0) == ["first", FAILURE, "last"]  # type: ignore[arg-type, comparison-overlap]
-    with pytest.raises(native.HelperError, match="no free worker"):
-        _slow_measure.measure(asks, lambda: 60.0)  # type: ignore[arg-type]
