@@ -140,8 +140,10 @@ def read_buffers(port: int, *, remote: bool = False) -> Buffers | None:
 
 
 def dropped_count(port: int) -> int | None:
-    """Connection attempts that the listeners on `port` let go, as their accept queue was full, most of all; since they
-    listen. None without netlink, and without a listener. Source: sk_drops, tcp_listendrop in include/net/tcp.h.
+    """What the listeners on `port` let go since they listen: connection attempts, as their accept queue was full; with
+    TCP_DEFER_ACCEPT also the end of each handshake that brought no data. None without netlink, or without a listener.
+
+    Source: sk_drops; tcp_listendrop in include/net/tcp.h, tcp_check_req in net/ipv4/tcp_minisocks.c.
 
     Raises ValueError for a port outside 1..65535.
     """
