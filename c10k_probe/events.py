@@ -13,7 +13,7 @@ from c10k_probe.fits import Fit
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The plan of a run, complete before the first cell is measured."""
+    """The plan of a run, complete before the first cell is measured. ``expected_s``: what it will take, where known."""
 
     run_id: str
     experiment: str
@@ -28,6 +28,7 @@ class RunStarted:
     facts: Mapping[str, object] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     charts: tuple[AnyChart, ...] = ()
+    expected_s: float | None = None
 
 
 @dataclass(frozen=True)

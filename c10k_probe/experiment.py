@@ -349,6 +349,7 @@ class Experiment(ABC, Generic[ParametersT]):
     traced_values: ClassVar[tuple[str, ...]] = ()  # names of the samples' values whose slowdown by tracing is told
     traced_columns: ClassVar[tuple[str, ...]] = ()  # the same of an experiment that gives rows and no samples
     judges_traced_rows: ClassVar[bool] = False  # whether judges get rows of traced launches, too: counts, never times
+    weighs_in_seconds: ClassVar[bool] = False  # whether cells weigh what a launch takes: the run then says it at once
     is_incomplete_when_skipped: ClassVar[bool] = False  # whether a skipped cell is one that was wanted
 
     def __init_subclass__(cls) -> None:

@@ -36,6 +36,12 @@ WORKER_NEEDS: Final[Mapping[str, Needs]] = {
     **dict.fromkeys(("epoll-pool", "asyncio-pool"), POOLS["thread-pool"]),
 }
 NEVER: Final = "never"  # instead of a delay
+LEAST_WINDOW_S: Final = 0.3
+REQUESTS_PER_S, PYTHON_REQUESTS_PER_S = 4000, 1500  # that two CPUs answer at least, each on a new connection
+CONNECTIONS_PER_S: Final = 20_000  # that a client opens
+FILL_MOST_S: Final = 1.0  # what is waited for a queue to fill; a longer one is told by Little's law alone
+STEP_S: Final = 0.15  # what a load takes besides: its client's start, readings, the rest of the queue
+LAUNCH_S, WORKER_S = 0.2, 0.0006  # a server and its backend; each of its workers
 OVERLOAD: Final = 1.5  # open-loop: requests offered for each worker
 FAULT_AFTER_COUNT: Final = 100
 NEVER_TIMEOUT_NS: Final = 100 * MS  # after which a server gives up a backend that hangs
@@ -102,16 +108,25 @@ class BlockingParameters(Parameters):
         choices=tuple(kind for kind in DELAYS if kind != NEVER),
     )
     workers: tuple[int, ...] = parameter(
-        (8, 64), "Workers of the pools.", minimum=1, maximum=4096, many=True, ranges=True, quick=(4, 64)
+        (8, 64, 512),
+        "Workers of the pools in the plateau.",
+        minimum=1,
+        maximum=4096,
+        many=True,
+        ranges=True,
+        quick=(4, 64),
     )
     concurrency: tuple[int, ...] = parameter(
-        (8, 64),
+        (8, 512, 4096),
         "Requests under way in the plateau.",
         minimum=1,
         maximum=10_000,
         many=True,
         ranges=True,
-        quick=(4, 64),
+        quick=(4, 64, 1024),
+    )
+    open_workers: tuple[int, ...] = parameter(
+        (64,), "Workers of the pools in the open loop.", minimum=1, maximum=4096, many=True, ranges=True
     )
     open_delay: int = parameter(
         100 * MS,
@@ -138,7 +153,7 @@ class BlockingParameters(Parameters):
         maximum=10**9,
     )
     cycles: int = parameter(
-        6, "How long requests are counted, in delays of the backend; 300 ms at least.", minimum=2, maximum=1000, quick=5
+        6, "How long requests are counted, in delays of the backend; 300 ms at least.", minimum=2, maximum=1000
     )
 
 
@@ -199,17 +214,34 @@ class _Load:
         return needs.plus(own.times(self.servers_count))
 
 
+def closed_times_s(model: str, places_count: int, count: int, cycle_ns: int, window_s: float) -> tuple[float, float]:
+    """(warm-up, window) of a closed loop, in seconds: until all are connected and the queue is as long as it gets.
+
+    Of thousands that are served at once the CPU has to do for longer than they wait: a turn of all is counted then.
+    The window begins and ends half a delay after requests that began together have their answers: none of these
+    batches is cut, half of it outside.
+    """
+    cycle_s = cycle_ns / S
+    rate_per_s = PYTHON_REQUESTS_PER_S if model in ASKING_PYTHON_MODELS else REQUESTS_PER_S
+    turn_s, fill_s = min(count, places_count) / rate_per_s, cycle_s * (count / places_count + 1)
+    warmup_s = max(0.1, WARMUP_CYCLES * cycle_s + turn_s + count / CONNECTIONS_PER_S)
+    if count > places_count and fill_s <= FILL_MOST_S:
+        warmup_s = max(warmup_s, fill_s)
+    return warmup_s + cycle_s / 2, max(window_s, turn_s)
+
+
 def _plateau(parameters: BlockingParameters) -> Iterator[_Load]:
     most_count = max(parameters.concurrency)
     delay_ns = NEVER_TIMEOUT_NS if isinstance(parameters.delay, str) else parameters.delay
     for model in parameters.model:
         for workers_count in parameters.workers if model in WITH_WORKERS else (0,):
-            weight = sum(
-                0.2 + 1.4 * window_s(delay_ns, parameters.cycles) + count * delay_ns / S / least
-                for count in parameters.concurrency
-                if (least := places(model, workers_count, count))
-            )
-            yield _Load(PLATEAU, model, workers_count, parameters.delay, 0, most_count, 0.3 + weight)
+            weight_s = LAUNCH_S + workers_count * WORKER_S
+            for count in parameters.concurrency:
+                places_count = places(model, workers_count, count)
+                window = window_s(delay_ns, parameters.cycles)
+                weight_s += STEP_S + sum(closed_times_s(model, places_count, count, delay_ns, window))
+                weight_s += count / REQUESTS_PER_S / 2  # the rest of the queue, without a delay
+            yield _Load(PLATEAU, model, workers_count, parameters.delay, 0, most_count, weight_s)
 
 
 def offered_count(workers_count: int) -> int:
@@ -226,9 +258,9 @@ def enough_workers(count: int) -> int:
 def open_concurrencies(parameters: BlockingParameters, workers_count: int) -> tuple[int, ...]:
     """Requests offered at a time to a pool of so many workers: more than it has, where it was asked for, and what a
     pool that was asked for is offered and this one has enough workers for; the lower load first."""
-    offered = {offered_count(asked): enough_workers(offered_count(asked)) for asked in parameters.workers}
+    offered = {offered_count(asked): enough_workers(offered_count(asked)) for asked in parameters.open_workers}
     twins = [count for count, enough_count in offered.items() if enough_count == workers_count]
-    own = [offered_count(workers_count)] if workers_count in parameters.workers else []
+    own = [offered_count(workers_count)] if workers_count in parameters.open_workers else []
     return tuple(sorted({*twins, *own}))
 
 
@@ -245,26 +277,28 @@ def open_connections(parameters: BlockingParameters, workers_count: int, count: 
 
 
 def _open(parameters: BlockingParameters) -> Iterator[_Load]:
-    asked = parameters.workers
+    asked = parameters.open_workers
     counts = sorted({*asked, *(enough_workers(offered_count(workers_count)) for workers_count in asked)})
     for model in parameters.model:
         for workers_count in counts if model in WITH_WORKERS else ():
             offered = open_concurrencies(parameters, workers_count)
-            cycles = (parameters.cycles + WARMUP_CYCLES) * 1.5 * len(offered)
+            step_s = (
+                STEP_S + WARMUP_CYCLES * parameters.open_delay / S + window_s(parameters.open_delay, parameters.cycles)
+            )
             most_count = max(open_connections(parameters, workers_count, count) for count in offered)
-            weight = 0.5 + cycles * parameters.open_delay / S
+            weight = LAUNCH_S + workers_count * WORKER_S + len(offered) * step_s
             yield _Load(OPEN, model, workers_count, parameters.open_delay, 0, most_count, weight)
 
 
 def window_s(delay_ns: int, cycles: int) -> float:
     """How long requests are counted, in seconds."""
-    return max(0.3, cycles * delay_ns / S)
+    return max(LEAST_WINDOW_S, cycles * delay_ns / S)
 
 
 def _second_user() -> Iterator[_Load]:
     for model, counts in SECOND_MODELS.items():
         for workers_count in counts:
-            yield _Load(SECOND, model, workers_count, SECOND_HELD_NS, 0, 2, 2.5, SERVERS_COUNT)
+            yield _Load(SECOND, model, workers_count, SECOND_HELD_NS, 0, 2, 0.6, SERVERS_COUNT)
 
 
 def one_cpu_concurrencies(model: str, workers_count: int, delay_ns: int) -> tuple[int, ...]:
@@ -282,7 +316,7 @@ def _one_cpu() -> Iterator[_Load]:
             pools = (ONE_CPU_CONCURRENCY, ONE_CPU_MORE) if delay_ns > 0 else (ONE_CPU_CONCURRENCY,)
             for workers_count in pools if model in POOLS else (0,):
                 most_count = max(one_cpu_concurrencies(model, workers_count, delay_ns))
-                yield _Load(ONE_CPU, model, workers_count, delay_ns, cpu_ns, most_count, 0.9)
+                yield _Load(ONE_CPU, model, workers_count, delay_ns, cpu_ns, most_count, 0.45)
 
 
 def cells(parameters: BlockingParameters) -> Iterator[Cell]:
@@ -291,9 +325,9 @@ def cells(parameters: BlockingParameters) -> Iterator[Cell]:
         PLATEAU: _plateau(parameters),
         OPEN: _open(parameters),
         SECOND: _second_user(),
-        LIMIT: [_Load(LIMIT, "prefork", LIMIT_WORKERS, LIMIT_DELAY_NS, 0, max(LIMIT_CONCURRENCIES), 3)],
+        LIMIT: [_Load(LIMIT, "prefork", LIMIT_WORKERS, LIMIT_DELAY_NS, 0, max(LIMIT_CONCURRENCIES), 2.1)],
         SURFACE: (
-            _Load(SURFACE, "prefork", SURFACE_WORKERS, delay_ns, cpu_ns, SURFACE_WORKERS, 0.9)
+            _Load(SURFACE, "prefork", SURFACE_WORKERS, delay_ns, cpu_ns, SURFACE_WORKERS, 0.5)
             for delay_ns, cpu_ns in product(SURFACE_DELAYS, SURFACE_WORK)
         ),
         ONE_CPU: _one_cpu(),

@@ -8,13 +8,11 @@ from typing import Final
 from c10k_probe import stats
 from c10k_probe.experiment import Finding, Samples
 
-from ._blocking_design import ONE_CPU, ONE_CPU_CONCURRENCY, ONE_CPU_MORE, PLATEAU
+from ._blocking_design import ONE_CPU, ONE_CPU_CONCURRENCY, ONE_CPU_MORE, PLATEAU, WITH_WORKERS
 from ._blocking_rows import usable
 
-_REACHED: Final = 0.95  # of the most that the places allow
-
-
 MEMORY: Final = "memory_per_request_bytes"
+KNEE: Final = "plateau_from_count"
 
 
 def findings(samples: Sequence[Samples], seed: int) -> list[Finding]:
@@ -41,31 +39,34 @@ def _memories(samples: Sequence[Samples], seed: int) -> list[Finding]:
 
 
 def _plateaus(samples: Sequence[Samples], seed: int) -> list[Finding]:
-    """One for each pool of the plateau: the smallest concurrency that reaches 95 % of W/S, launch by launch."""
-    pools: dict[tuple[str, str], dict[int, list[Samples]]] = {}
+    """One for each server with workers: from how many requests on more of them bring no more, launch by launch."""
+    pools: dict[tuple[str, int], dict[int, list[Samples]]] = {}
     for item in usable(samples, seed):
         workers = str(item.key["workers"])
         is_on_line = isinstance(item.key["delay_ns"], int)  # without an answer there is no W/S
-        if item.key["part"] == PLATEAU and workers.isdigit() and is_on_line:
-            pools.setdefault((str(item.key["model"]), workers), {}).setdefault(item.block, []).append(item)
+        if item.key["part"] == PLATEAU and item.key["model"] in WITH_WORKERS and is_on_line:
+            pools.setdefault((str(item.key["model"]), int(workers)), {}).setdefault(item.block, []).append(item)
     return [_finding(name, list(launches.values()), seed) for name, launches in sorted(pools.items())]
 
 
-def _finding(name: tuple[str, str], launches: Sequence[Sequence[Samples]], seed: int) -> Finding:
-    model, workers = name
-    reached = [_reached_at(steps, int(workers)) for steps in launches]
-    known = [value for value in reached if value is not None]
-    subject = f"{model}, workers {workers}"
-    if len(known) < len(reached) or not known:
-        return Finding(subject, "plateau_from_count", None, "not every launch came within 5 % of W/S")
-    return Finding(subject, "plateau_from_count", stats.median_interval(known, seed), "of the requests tried")
+def _finding(name: tuple[str, int], launches: Sequence[Sequence[Samples]], seed: int) -> Finding:
+    model, workers_count = name
+    knees = [_knee(steps, workers_count) for steps in launches]
+    known = [value for value in knees if value is not None]
+    subject = f"{model}, workers {workers_count}"
+    if len(known) < len(knees) or not known:
+        needed = f"needs a --concurrency up to {workers_count} and one above it, with answers in every launch"
+        return Finding(subject, KNEE, None, needed)
+    return Finding(subject, KNEE, stats.median_interval(known, seed), "requests under way")
 
 
-def _reached_at(steps: Sequence[Samples], workers_count: int) -> int | None:
-    """None: at none of them."""
-    for step in sorted(steps, key=lambda item: int(item.key["concurrency_count"])):
-        rate = float(step.facts["requests_per_s"] or 0)
-        work_ns = int(step.key["delay_ns"]) + int(step.key["cpu_ns"])
-        if rate >= _REACHED * workers_count * 1e9 / work_ns:
-            return int(step.key["concurrency_count"])
-    return None
+def _knee(steps: Sequence[Samples], workers_count: int) -> float | None:
+    """Where both asymptotes of a closed system meet: most answers a second, times how long a request takes where each
+    has a worker (R. Jain, The Art of Computer Systems Performance Analysis, 1991, 33.6). None: one is missing."""
+    few = [step for step in steps if int(step.key["concurrency_count"]) <= workers_count]
+    above = [step for step in steps if int(step.key["concurrency_count"]) > workers_count]
+    most_per_s = max((float(step.facts["requests_per_s"] or 0) for step in above), default=0.0)
+    alone = max(few, key=lambda step: int(step.key["concurrency_count"]), default=None)
+    if alone is None or not most_per_s or not alone.facts["requests_per_s"]:
+        return None
+    return most_per_s * int(alone.key["concurrency_count"]) / float(alone.facts["requests_per_s"])

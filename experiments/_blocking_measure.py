@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import random
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
+from c10k_probe import native
 from c10k_probe.experiment import Cell, Samples, Scalar
 from c10k_probe.load import ClosedLoopReport, Sender
 from c10k_probe.observe import processes, tree
-from c10k_probe.observe.counters import Counters, read_counters
 from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
-from c10k_probe.observe.work import Work, read_work
+from c10k_probe.observe.sockets import listen_drops
+from c10k_probe.observe.work import Reading, Work, read_work
 from c10k_probe.servers import Backend, Server, ServerOptions
 
-from ._blocking_design import NEVER, NEVER_TIMEOUT_NS, SERVED, WARMUP_CYCLES, WITH_WORKERS, S, places
+from ._blocking_design import NEVER, NEVER_TIMEOUT_NS, SERVED, WITH_WORKERS, S, closed_times_s, places
 
 _SAMPLE_S: Final = 0.02
-_REQUESTS_PER_S: Final = 4000  # that two CPUs answer at least, each on a new connection
 _SAMPLED_TASKS: Final = 32
 _WAITING_STATES: Final = (b"S", b"D")
 _PATIENT_DELAYS: Final = 150  # more than the longest delay that a backend draws
@@ -59,27 +58,18 @@ class Watched:
     waiting_count: int = 0
     tasks_count: int | None = None
     memory_bytes: int | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, session: int, begins_s: float, ends_s: float, seed: int) -> None:
-        """Look at what tasks do, then at the memory."""
-        self.look(session, begins_s, ends_s, seed)
-        self.read_memory(session)
 
     def look(self, session: int, begins_s: float, ends_s: float, seed: int) -> None:
-        """Look 50 times a second at no more than 32 tasks drawn at random."""
+        """Look 50 times a second at no more than 32 tasks drawn at random, until the end exactly."""
         draws = random.Random(seed)
-        self._stop.wait(max(0.0, begins_s - time.monotonic()))
-        while time.monotonic() < ends_s and not self._stop.wait(_SAMPLE_S):
+        sleep_until(begins_s)
+        while (left_s := ends_s - time.monotonic()) > 0:
+            time.sleep(min(_SAMPLE_S, left_s))
             tasks = _workers_of(session)
             for pid, tid in draws.sample(tasks, min(len(tasks), _SAMPLED_TASKS)):
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     self.waiting_count += processes.stat_fields(pid, tid=tid)[0] in _WAITING_STATES
                     self.seen_count += 1
-
-    def stop(self) -> None:
-        """No further look."""
-        self._stop.set()
 
     def read_memory(self, session: int) -> None:
         """Of all the server's tasks, now."""
@@ -90,6 +80,11 @@ class Watched:
             self.memory_bytes = sum(part or 0 for part in parts) + KERNEL_STACK_BYTES * reading.tasks_count
 
 
+def sleep_until(moment_s: float) -> None:
+    """Of CLOCK_MONOTONIC."""
+    time.sleep(max(0.0, moment_s - time.monotonic()))
+
+
 def _workers_of(session: int) -> list[tuple[int, int]]:
     """(pid, tid) of all tasks but the first one, which only accepts; of that one where it is alone."""
     pids = tree.session_pids(session)
@@ -97,19 +92,14 @@ def _workers_of(session: int) -> list[tuple[int, int]]:
     return [task for task in tasks if task != (session, session)] or tasks
 
 
-@contextlib.contextmanager
-def _watching(server: Server, warmup_s: float, window_s: float, seed: int) -> Iterator[Watched]:
-    watched = Watched()
-    begins_s = time.monotonic() + warmup_s
-    thread = threading.Thread(target=watched.run, args=(server.session, begins_s, begins_s + window_s, seed))
-    thread.start()
-    try:
-        yield watched
-    except BaseException:
-        watched.stop()
-        raise
-    finally:
-        thread.join()
+@dataclass(frozen=True)
+class Mark:
+    """What server and backend had counted, and the CPU time that they had used, at one moment."""
+
+    at_s: float
+    counts: Mapping[str, Any]
+    server: Reading
+    backend: Reading
 
 
 @dataclass(frozen=True)
@@ -124,6 +114,27 @@ class Bed:
         """Of the server, and of the backend's questions."""
         counts: dict[str, Any] = dict(self.server.status()["work"])
         return counts | ({"told_count": self.backend.status().asked_count} if self.backend else {})
+
+    def mark(self) -> Mark:
+        """All of it now, in this order: what one mark is late by, the next one is, too."""
+        counts: dict[str, Any] = dict(self.server.status()["work"])
+        server = read_work(tree.session_pids(self.server.session))
+        return Mark(time.monotonic(), counts, server, read_work([self.backend.pid] if self.backend else []))
+
+    def drops_count(self) -> int | None:
+        """New connections that the server's accept queue had no place for so far; None where the kernel hides it."""
+        return listen_drops(self.server.port)
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The backend answers nobody meanwhile, and then everybody at once: what has queued is gone soon."""
+        if self.backend:
+            self.backend.hold()
+        try:
+            yield
+        finally:
+            if self.backend:
+                self.backend.hurry()
 
 
 Step = Callable[[Bed, int], Samples]
@@ -161,38 +172,68 @@ def _timeout_ns(ask: Ask) -> int:
 
 
 def closed_step(bed: Bed, count: int) -> Samples:
-    """One closed loop, and the differences of all counts over it."""
+    """One closed loop; what was counted in its window, and over all of it where counts of both sides are compared."""
     ask, server = bed.ask, bed.server
     places_count = places(ask.model, ask.workers_count, count)
-    cycle_s = (ask.delay_ns + ask.cpu_ns) / S
-    turn_s = count / _REQUESTS_PER_S  # thousands need the CPU for longer than they wait
-    warmup_s = max(0.1, WARMUP_CYCLES * cycle_s + turn_s)
-    window_s = max(ask.window_s, turn_s)
-    timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * cycle_s * (count / places_count + 1))
-    before, drops = bed.counts(), read_counters()
-    work = Work()
+    warmup_s, window_s = closed_times_s(ask.model, places_count, count, ask.delay_ns + ask.cpu_ns, ask.window_s)
+    timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * (warmup_s + window_s))
+    watched = Watched()
+    before, drops_count = bed.counts(), bed.drops_count()
     with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
-        work.add(read_work(tree.session_pids(server.session)))
-        began_s = time.monotonic()
-        with _watching(server, warmup_s, window_s, ask.seed) as watched:
-            report = sender.pump(window_s, warmup_s)
-        wall_s = time.monotonic() - began_s
-        work.add(read_work(tree.session_pids(server.session)))
+        begins_s = sender.begin_pump(window_s, warmup_s) / S
+        sleep_until(begins_s)
+        first = bed.mark()
+        watched.look(server.session, begins_s, begins_s + window_s, ask.seed)
+        with bed.standing_still():
+            last = bed.mark()
+            watched.read_memory(server.session)
+        report = sender.finish_pump(window_s)
     server.wait_until_idle()
     after = bed.counts()
-    line_per_s = line_of(ask, min(count, places_count), len(server.cpus))
-    facts = _facts(report) | watched_facts(watched) | counted_facts(before, after) | dropped_facts(drops)
-    facts |= {
-        "places_count": places_count,
-        "line_per_s": line_per_s,
-        "of_line_ratio": report.steady_rate_per_s / line_per_s if line_per_s else None,
-        "server_cpu_pct": 100 * work.cpu_s / wall_s,
-        "requests_per_cpu_s": _ratio(_right_count(before, after), work.cpu_s),
-        "fault_after_count": _not_begun(ask, after),
-        "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * places_count)),
-    }
+    if bed.backend:
+        bed.backend.resume()
+    facts = _facts(report) | watched_facts(watched) | counted_facts(first.counts, last.counts)
+    facts |= asked_facts(before, after) | {"listen_drops_count": more(drops_count, bed.drops_count())}
+    facts |= work_facts(ask, first, last, places_count) | _line_facts(ask, report, count, places_count)
+    facts |= {"fault_after_count": _not_begun(ask, after), "queue_by_little_ns": _queue_by_little_ns(facts, count)}
+    if count > report.steady_rate_per_s * warmup_s:  # those of the window came before the queue was as long as it gets
+        facts |= {"queue_ns": None, "latency_p50_ns": None}
     key = {**ask.cell.key, "concurrency_count": count}
     return Samples(key, 0, {"latency": list(report.latency_ns)}, facts)
+
+
+def work_facts(ask: Ask, first: Mark, last: Mark, places_count: int) -> dict[str, Scalar]:
+    """CPU time between the marks, and what it went to."""
+    wall_s = last.at_s - first.at_s
+    server_s, backend_s = cpu_s(first.server, last.server), cpu_s(first.backend, last.backend)
+    return {
+        "server_cpu_pct": 100 * server_s / wall_s,
+        "backend_cpu_pct": 100 * backend_s / wall_s if ask.delay_ns else None,
+        "requests_per_cpu_s": _ratio(_right_count(first.counts, last.counts), server_s),
+        "off_cpu_pct": 100 * (1 - server_s / (wall_s * places_count)),
+    }
+
+
+def cpu_s(first: Reading, last: Reading) -> float:
+    """CPU time of a tree between two readings of it."""
+    work = Work()
+    work.add(first)
+    work.add(last)
+    return work.cpu_s
+
+
+def _line_facts(ask: Ask, report: ClosedLoopReport, count: int, places_count: int) -> dict[str, Scalar]:
+    line_per_s = line_of(ask, min(count, places_count), len(native.split_cpus()[0]))
+    of_line_ratio = report.steady_rate_per_s / line_per_s if line_per_s else None
+    return {"places_count": places_count, "line_per_s": line_per_s, "of_line_ratio": of_line_ratio}
+
+
+def _queue_by_little_ns(facts: Mapping[str, Scalar], count: int) -> float | None:
+    """Little's law for all that is under way: what of a request's time is not its worker's, in the steady state."""
+    rate_per_s, in_worker_ns = facts["requests_per_s"], facts["in_worker_ns"]
+    if not rate_per_s or in_worker_ns is None:
+        return None
+    return max(0.0, count * S / float(rate_per_s) - float(in_worker_ns))
 
 
 def _facts(report: ClosedLoopReport) -> dict[str, Scalar]:
@@ -221,22 +262,20 @@ def counted_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[s
         "queue_ns": _mean(before, after, "queue_ns", "queue_count"),
         "in_worker_ns": _mean(before, after, "handler_ns", "handler_count"),
     }
+    if "backend_wait_ns" in after:  # one question for each request, whose handler ends just behind it
+        facts["backend_wait_ns"] = _mean(before, after, "backend_wait_ns", "handler_count")
+    return facts
+
+
+def asked_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Scalar]:
+    """The questions of a whole load, by both sides: nothing is under way before it, nor after it."""
     if "told_count" not in after:
-        return facts
-    return facts | {
+        return {}
+    return {
         "backend_asked_count": _change(before, after, "told_count"),
         "server_asked_count": _change(before, after, "backend_asked_count"),
         "backend_failed_count": _failed(before, after),
-        "backend_wait_ns": _mean(before, after, "backend_wait_ns", "backend_asked_count"),
     }
-
-
-def dropped_facts(before: Counters) -> dict[str, Scalar]:
-    """New connections that an accept queue of this network namespace had no place for since then."""
-    after = read_counters()
-    names = ("listen_overflows_count", "listen_drops_count")
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
-    return {name: None if None in pair else pair[1] - pair[0] for name, pair in pairs.items()}
 
 
 def line_of(ask: Ask, places_count: int, cpus_count: int) -> float | None:
@@ -246,6 +285,11 @@ def line_of(ask: Ask, places_count: int, cpus_count: int) -> float | None:
     lines = [places_count * S / (ask.delay_ns + ask.cpu_ns)] if ask.delay_ns + ask.cpu_ns else []
     lines += [cpus_count * S / ask.cpu_ns] if ask.cpu_ns else []
     return min(lines, default=None)
+
+
+def more(before: int | None, after: int | None) -> int | None:
+    """By how much a count grew; None where it could not be read."""
+    return None if before is None or after is None else after - before
 
 
 def _change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> int:
@@ -259,7 +303,7 @@ def _failed(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
 
 def _right_count(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
     """Answers that the server gave, but for those that only say what its backend did wrong."""
-    failed_count = _failed(before, after) if "told_count" in after else 0
+    failed_count = _failed(before, after) if "backend_failed_count" in after else 0
     return _change(before, after, "requests_count") - failed_count
 
 

@@ -17,13 +17,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from c10k_probe.experiment import Samples, Scalar
-from c10k_probe.load import OpenLoop, Sender
-from c10k_probe.observe import tree
-from c10k_probe.observe.counters import read_counters
-from c10k_probe.observe.work import Work, read_work
+from c10k_probe.load import OpenLoad, OpenLoop, Sender
 
 from ._blocking_design import WARMUP_CYCLES, S
-from ._blocking_measure import Bed, Watched, counted_facts, dropped_facts, watched_facts
+from ._blocking_measure import (
+    Bed,
+    Watched,
+    asked_facts,
+    counted_facts,
+    more,
+    sleep_until,
+    watched_facts,
+    work_facts,
+)
 
 _PATIENCE_S: Final = 10.0
 _SAMPLES_COUNT: Final = 1_000_000  # all of them
@@ -35,28 +41,29 @@ def open_step(bed: Bed, count: int, most_count: int) -> Samples:
     delay_s = ask.delay_ns / S
     warmup_s = WARMUP_CYCLES * delay_s
     sent_s = warmup_s + ask.window_s
-    queue_s = max(0.0, count / ask.workers_count - 1) * sent_s  # until what waits at the end is answered
-    timeout_s = _PATIENCE_S + 3 * (queue_s + delay_s)
-    work, watched = Work(), Watched()
-    before, drops = bed.counts(), read_counters()
+    timeout_s = _PATIENCE_S + sent_s + 3 * delay_s
+    watched = Watched()
+    before, drops_count = bed.counts(), bed.drops_count()
     with Sender(server.port, most_count, keep_alive=False, timeout_s=timeout_s, samples_count=_SAMPLES_COUNT) as sender:
         began_s = time.monotonic()
-        sender.begin_send(count / delay_s, sent_s, ask.seed, arrivals="poisson")
-        watched.look(server.session, began_s + warmup_s, began_s + warmup_s, ask.seed)  # nothing: only waits
-        work.add(read_work(tree.session_pids(server.session)))
-        began_work_s = time.monotonic()
-        watched.look(server.session, began_work_s, began_s + sent_s, ask.seed)
-        work.add(read_work(tree.session_pids(server.session)))
-        wall_s = time.monotonic() - began_work_s
-        watched.read_memory(server.session)
+        sender.begin_send(OpenLoad(count / delay_s, sent_s, ask.seed, arrivals="poisson"))
+        sleep_until(began_s + warmup_s)
+        first = bed.mark()
+        watched.look(server.session, began_s + warmup_s, began_s + sent_s, ask.seed)
+        with bed.standing_still():
+            last = bed.mark()
+            watched.read_memory(server.session)
         report = sender.finish_send(sent_s + 2 * timeout_s)
     server.wait_until_idle()
-    facts = counted_facts(before, bed.counts()) | watched_facts(watched) | dropped_facts(drops)
+    after = bed.counts()
+    if bed.backend:
+        bed.backend.resume()
+    facts = counted_facts(first.counts, last.counts) | asked_facts(before, after) | watched_facts(watched)
+    facts |= {"listen_drops_count": more(drops_count, bed.drops_count())}
+    facts |= work_facts(ask, first, last, ask.workers_count)
     facts |= _rates(report, count, ask.workers_count, ask.delay_ns, round(warmup_s * S))
-    facts |= {
-        "server_cpu_pct": 100 * work.cpu_s / wall_s,
-        "off_cpu_pct": 100 * (1 - work.cpu_s / (wall_s * ask.workers_count)),
-    }
+    if count > ask.workers_count:  # the queue grows for as long as this goes on: how long it is says only that
+        facts |= {"queue_ns": None, "latency_p50_ns": None}
     key = {**ask.cell.key, "concurrency_count": count}
     return Samples(key, 0, {"latency": [value for value in report.latency_ns if value >= 0]}, facts)
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from c10k_probe import stats
+from c10k_probe import native, stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
 from ._blocking_design import CALLS, LIMIT, LIMIT_WORKERS, OPEN, PARTS, SECOND
 
 BUSY_CLIENT_PCT: Final = 80
+BUSY_SERVER_PCT: Final = 90  # of each of its CPUs
+REACHED: Final = 0.95  # of what Little's law allows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,16 @@ class BlockingRow(Row):
         "of open-loop with places enough: what came"
     )
     of_line_ratio: stats.Interval | None = estimate("of_line_ratio", "answers a second over the line")
+    limited_by: str = column(
+        "what limits answers a second: requests under way, places (W/S), server CPU, client CPU; empty: none is reached"
+    )
     queue_ns: stats.Interval | None = estimate(
-        "queue_ns", "from the kernel's reception of a request to its worker, mean"
+        "queue_ns",
+        "from the kernel's reception of a request to its worker, mean; empty where the queue was still growing",
+    )
+    queue_by_little_ns: stats.Interval | None = estimate(
+        "queue_by_little_ns",
+        "the same by Little's law: requests under way over answers a second, less in_worker_ns; connecting included",
     )
     in_worker_ns: stats.Interval | None = estimate("in_worker_ns", "from its worker's first byte to the answer, mean")
     in_worker_over_full_ratio: stats.Interval | None = estimate(
@@ -64,11 +74,11 @@ class BlockingRow(Row):
     server_asked_count: int | None = column("questions, by the server's count")
     backend_failed_count: int | None = column("requests that failed for the backend, warm-up and end included")
     failed_count: int | None = column("requests without a right answer, in the window; of calls: that ended otherwise")
-    listen_overflows_count: int | None = column(
-        "times that a new connection found an accept queue full, in this network namespace (TcpExt ListenOverflows)"
+    listen_drops_count: int | None = column(
+        "times that a SYN or the end of a handshake found the server's accept queue full (sk_drops of its listener)"
     )
-    listen_drops_count: int | None = column("the same for whatever reason (TcpExt ListenDrops)")
     client_cpu_pct: float | None = column("the client's CPU time, of one CPU, median")
+    backend_cpu_pct: float | None = column("the backend's CPU time, of the same CPU, median")
     launches_count: int | None = column("fresh servers")
 
 
@@ -81,8 +91,10 @@ VIEWS: Final = (
     _view("requests/s", "requests", "_per_s"),
     View("W/S", "line_per_s", priority=2),
     _view("of W/S", "of_line", "_ratio"),
+    View("limited by", "limited_by", priority=2),
     _view("CPU", "server_cpu", "_pct", priority=2),
     _view("in queue", "queue", "_ns", _WAITING),
+    _view("by Little", "queue_by_little", "_ns", _WAITING, 2),
     _view("in worker", "in_worker", "_ns", _WAITING),
     _view("over full", "in_worker_over_full", "_ratio", _WAITING, 2),
     _view("asleep", "waiting", "_pct", _WAITING, 2),
@@ -106,14 +118,24 @@ def _chart(name: str, title: str, stem: str, unit: str) -> Chart:
 
 CHARTS: Final = (
     _chart("throughput", "Answers a second by requests under way", "requests", "_per_s"),
-    _chart("queue", "Time in the queue by requests under way", "queue", "_ns"),
+    _chart("queue", "Time in the queue by requests under way, by Little's law", "queue_by_little", "_ns"),
     _chart("in-worker", "Time in the worker by requests under way", "in_worker", "_ns"),
+    Chart(
+        "memory",
+        "Memory of the server by requests under way",
+        "concurrency_count",
+        "memory_bytes",
+        series=("part", "model", "workers", "delay_ns", "cpu_ns"),
+        log_x=True,
+        log_y=True,
+    ),
 )
 
 _ESTIMATES: Final = (
     "requests_per_s",
     "of_line_ratio",
     "queue_ns",
+    "queue_by_little_ns",
     "in_worker_ns",
     "backend_wait_ns",
     "waiting_pct",
@@ -172,9 +194,10 @@ def _row(launches: Sequence[Samples], samples: Sequence[Samples], seed: int) -> 
         server_asked_count=_sum(launches, "server_asked_count"),
         backend_failed_count=_sum(launches, "backend_failed_count"),
         failed_count=_sum(launches, "failed_count"),
-        listen_overflows_count=_sum(launches, "listen_overflows_count"),
         listen_drops_count=_sum(launches, "listen_drops_count"),
         client_cpu_pct=stats.median_of_known(map(_fact("client_cpu_pct"), launches)),
+        backend_cpu_pct=stats.median_of_known(map(_fact("backend_cpu_pct"), launches)),
+        limited_by=_limited_by(launches, estimates),
         launches_count=len(launches),
         grade=grade.level,
         grade_reason=grade.reason,
@@ -211,14 +234,15 @@ def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | No
         # how many come in an open loop is chance, and not the server's
         name, words = ("of_line_ratio", "of W/S") if part == OPEN else ("requests_per_s", "requests/s")
         grade = stats.grade_interval(estimates[name], words)
-        client_pct = stats.median_of_known(map(_fact("client_cpu_pct"), launches)) or 0
+        client_pct = _clients_cpu_pct(launches)
         if client_pct > BUSY_CLIENT_PCT:
-            grade = grade.worse("shaky", f"the client used {client_pct:.0f} % of its CPU: the server could do more")
+            words = f"client and backend used {client_pct:.0f} % of their CPU: the server could do more"
+            grade = grade.worse("shaky", words)
     failed = _sum(launches, "failed_count") or 0
     if failed:
         grade = grade.worse("shaky", f"{failed:,} failed")
     dropped = _sum(launches, "listen_drops_count") or 0
-    if dropped:
+    if dropped and not _is_kept_busy(launches, estimates["of_line_ratio"]):
         grade = grade.worse("shaky", f"the accept queue dropped {dropped:,} SYNs, which come again after 1 s and more")
     by_backend = _sum(launches, "backend_failed_count") or 0
     if by_backend:
@@ -230,6 +254,34 @@ def _grade(launches: Sequence[Samples], estimates: dict[str, stats.Interval | No
     if asked != by_server:
         grade = grade.worse("void", f"the backend counted {asked or 0:,} questions, the server {by_server or 0:,}")
     return _with_own_failures(grade, launches)
+
+
+def _clients_cpu_pct(launches: Sequence[Samples]) -> float:
+    """Client and backend share a CPU: of that one, both together."""
+    return sum(
+        stats.median_of_known(map(_fact(name), launches)) or 0.0 for name in ("client_cpu_pct", "backend_cpu_pct")
+    )
+
+
+def _is_kept_busy(launches: Sequence[Samples], of_line: stats.Interval | None) -> bool:
+    """More requests than places, and answers as the law has them: what the queue dropped did not keep a place idle."""
+    places_count = _whole(launches[0].facts.get("places_count"))
+    is_more = places_count is not None and int(launches[0].key["concurrency_count"]) > places_count
+    return is_more and of_line is not None and (of_line.middle if of_line.low is None else of_line.low) >= REACHED
+
+
+def _limited_by(launches: Sequence[Samples], estimates: dict[str, stats.Interval | None]) -> str:
+    of_line, cpu = estimates["of_line_ratio"], estimates["server_cpu_pct"]
+    places_count = _whole(launches[0].facts.get("places_count"))
+    if of_line is None or cpu is None or places_count is None:
+        return ""
+    if _clients_cpu_pct(launches) > BUSY_CLIENT_PCT:
+        return "client CPU"
+    if cpu.middle > BUSY_SERVER_PCT * len(native.split_cpus()[0]):
+        return "server CPU"
+    if of_line.middle < REACHED:
+        return ""
+    return "places" if int(launches[0].key["concurrency_count"]) > places_count else "requests"
 
 
 def _with_own_failures(grade: stats.Grade, launches: Sequence[Samples]) -> stats.Grade:

@@ -11,7 +11,7 @@ from typing import Final
 
 from c10k_probe import native
 from c10k_probe.experiment import Scalar
-from c10k_probe.load.open_loop import OpenLoop, Sender
+from c10k_probe.load.open_loop import OpenLoad, OpenLoop, Sender
 from c10k_probe.observe import processes, tree
 from c10k_probe.observe.procfs import PROC
 from c10k_probe.servers import RealServer, Server, ServerOptions
@@ -167,7 +167,7 @@ def _open(
     duration_s = max(ask.duration_s, min(OPEN_COUNT / rate_per_s, ask.longest_s))
     before = _read(ask, server, is_first=True)
     with ask.sender(server, connections_count) as sender:
-        sender.begin_send(rate_per_s, duration_s, ask.seed, arrivals="poisson")
+        sender.begin_send(OpenLoad(rate_per_s, duration_s, ask.seed, arrivals="poisson"))
         began_s = _workers(ask, server).cpu_run_s
         sent = sender.finish_send(duration_s + _TIMEOUT_S + _PATIENCE_S)
         ended_s = _workers(ask, server).cpu_run_s
@@ -184,7 +184,7 @@ def _sparse(ask: Ask, server: Server) -> dict[str, Scalar]:
     rate_per_s = min(_SPARSE_PER_S, _SPARSE_UTILISATION * _NS_PER_S / ask.parameters.work)
     before = _read(ask, server, is_first=True)
     with ask.sender(server, 2 * ask.parameters.concurrency) as sender:
-        sent = sender.send(rate_per_s, max(_SPARSE_S, _SPARSE_COUNT / rate_per_s), ask.seed)
+        sent = sender.send(OpenLoad(rate_per_s, max(_SPARSE_S, _SPARSE_COUNT / rate_per_s), ask.seed))
     server.wait_until_idle()
     _refuse_own(sent.own_failure)
     after = _read(ask, server, is_first=False)

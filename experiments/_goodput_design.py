@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import Cell
 from c10k_probe.limits import Needs
+from c10k_probe.load import Stage
 from c10k_probe.parameters import Parameters, parameter
 from c10k_probe.servers import CLIENT_END, MODELS, POOLS, PYTHON_MODELS, REAL_SERVERS, ServerModel, ServerOptions
 from c10k_probe.servers.reference import REFERENCE_MODELS
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
-OPEN, CLOSED = "open", "closed"
+OPEN, CLOSED, KNEE_SEARCH, RUSH = "open", "closed", "knee", "rush"
 FULL_PCT: Final = 100  # a closed loop offers as much as is taken
 CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, few enough to be served at once
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
-WARMUP_NS: Final = 100 * NS_PER_MS
+WARMUP_NS: Final = 50 * NS_PER_MS
 CLOSED_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
 ROUND_MOST_NS: Final = 5 * NS_PER_S  # of all clients of a closed loop: as long as each has patience
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
-SHORT_NS: Final = 250 * NS_PER_MS  # up to capacity: a queue of some dozens of requests, each of less than 1 ms
-OVERLOADED_BOUNDS: Final = 0.5  # above it the burst is the queue; what is left to settle is how the server takes it
-DEFAULT_MODELS: Final = ("epoll", "thread", "fork")
+SETTLING_NS: Final = 25 * NS_PER_MS  # of each load, before it is counted: some dozens of requests of less than 1 ms
+LOADS_MOST: Final = 1000  # the sender has room for as many stages
+RUSH_PART: Final = 3  # a rush lasts for the bound over this
+FEW_LOAD_PCT, FEW_LAUNCHES = 90, 2  # up to this load all is answered: the first launches tell as much as all
+TRIED_PCT: Final = (100, 95, 105, 90, 110)  # after a rush, by the number of the launch: the search begins with them
+DEFAULT_MODELS: Final = ("epoll", "thread", "thread-pool", "fork", "prefork")
 HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
 SMALL_PAGE: Final = "200us"
 WORKS: Final[Mapping[str, tuple[int | None, int | None]]] = {
@@ -74,12 +78,12 @@ class GoodputParameters(Parameters):
         many=True,
     )
     load: tuple[int, ...] = parameter(
-        (10, 90, 120, 300),
+        (10, 30, 50, 70, 90, 100, 110, 130, 200, 300),
         "Offered loads, in percent of the capacity of each launch.",
         minimum=1,
         maximum=10_000,
         many=True,
-        quick=(50, 150),
+        quick=(50, 100, 150),
     )
     clients: tuple[int, ...] = parameter(
         (8, 64, 256),
@@ -97,11 +101,18 @@ class GoodputParameters(Parameters):
         maximum=60 * NS_PER_S,
     )
     window: int = parameter(
-        500 * NS_PER_MS,
-        "How long a load is counted after its queue has settled, in whole milliseconds.",
+        150 * NS_PER_MS,
+        "How long each load is counted, in whole milliseconds.",
         dimension="duration",
         minimum=10 * NS_PER_MS,
         maximum=600 * NS_PER_S,
+    )
+    knee_launches: int = parameter(
+        2,
+        "Further launches of each model that look for its knee, at most.",
+        minimum=0,
+        maximum=100,
+        quick=1,
     )
     connections: int = parameter(
         16_000,
@@ -121,20 +132,49 @@ def check(parameters: GoodputParameters) -> None:
     for name in ("bound", "window"):
         if getattr(parameters, name) % NS_PER_MS:
             raise UsageError(f"--{name}: only whole milliseconds can be measured, such as 100ms")
+    if len(set(parameters.load)) > LOADS_MOST:
+        raise UsageError(f"--load: at most {LOADS_MOST:,} loads can follow each other; name fewer")
 
 
-def settling_ns(load_pct: int, bound_ns: int) -> int:
-    """How long a load runs before it is counted, in whole milliseconds."""
-    settling = min(bound_ns, SHORT_NS) if load_pct <= FULL_PCT else OVERLOADED_BOUNDS * bound_ns
-    return max(1, round(settling / NS_PER_MS)) * NS_PER_MS
+def rush_of(rate_per_s: float, bound_ns: int) -> Stage:
+    """What comes at first where a server is to be found with a queue: afterwards a whole bound is missing.
 
-
-def burst_count(load_pct: int, capacity_per_s: float, bound_ns: int) -> int:
-    """Requests that are due at the first moment: of an overloaded server, what it can answer within the bound.
-
-    A queue that is served in order is then as long at once as it would be after bound / (load - 1).
+    It is as much as if the load had come for a bound already, with nothing served: for ``bound / 3`` (whole
+    milliseconds) requests come at four times the rate. A server that serves in order what comes, at a steady rate, has
+    then an answer in time for what follows exactly where it is not slower than the requests come.
     """
-    return round(capacity_per_s * bound_ns / NS_PER_S) if load_pct > FULL_PCT else 0
+    duration_ms = max(1, round(bound_ns / RUSH_PART / NS_PER_MS))
+    return Stage(rate_per_s * (1 + bound_ns / (duration_ms * NS_PER_MS)), duration_ms / 1000)
+
+
+class Step(NamedTuple):
+    """A part of an open loop."""
+
+    loop: str  # RUSH, and then what rows have
+    load_pct: int
+
+
+def after_rush(load_pct: int) -> tuple[Step, Step]:
+    """A load that is tried on a server with a queue."""
+    return Step(RUSH, load_pct), Step(KNEE_SEARCH, load_pct)
+
+
+def plan_of(load: tuple[int, ...], block: int) -> list[Step]:
+    """The loads of one launch, upwards; between those up to capacity and those above it a rush, and a load after it."""
+    known = sorted(set(load))
+    low = [pct for pct in known if pct <= FULL_PCT and (pct > FEW_LOAD_PCT or block < FEW_LAUNCHES)]
+    tried = after_rush(TRIED_PCT[block % len(TRIED_PCT)])
+    return [*(Step(OPEN, pct) for pct in low), *tried, *(Step(OPEN, pct) for pct in known if pct > FULL_PCT)]
+
+
+def stages_of(plan: Sequence[Step], capacity_per_s: float, bound_ns: int, window_ns: int) -> list[Stage]:
+    """How each step of a plan is asked of the sender."""
+    found = []
+    for step in plan:
+        rate_per_s = capacity_per_s * step.load_pct / 100
+        each = Stage(rate_per_s, (SETTLING_NS + window_ns) / NS_PER_S)
+        found.append(rush_of(rate_per_s, bound_ns) if step.loop == RUSH else each)
+    return found
 
 
 def closed_times_ns(clients_count: int, rate_per_s: float) -> tuple[int, int]:
@@ -153,10 +193,8 @@ def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
 
 def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     """Each model with each work and kind of connection; the most that is open at once must fit."""
-    open_ns = sum(
-        settling_ns(load, parameters.bound) + parameters.window + (parameters.bound if load > FULL_PCT else 0)
-        for load in parameters.load
-    )
+    stages_count = 1 + len(set(parameters.load))
+    open_ns = stages_count * (SETTLING_NS + parameters.window) + _tried_ns(parameters)
     for keep_alive in parameters.keep_alive:
         count = most_connections(parameters, keep_alive)
         asked = [(name, work) for work in parameters.work for name in parameters.model]
@@ -167,6 +205,17 @@ def cells(parameters: GoodputParameters) -> Iterator[Cell]:
             needs = model.fixed.plus(model.per_connection.times(served_count)).plus(CLIENT_END.times(count))
             key = {"model": name, "work": work, "keep_alive": keep_alive}
             yield Cell(key, needs.plus(_OWN_NEEDS), (open_ns + _closed_ns(parameters, name, work)) / NS_PER_S)
+
+
+def _tried_ns(parameters: GoodputParameters) -> int:
+    """A rush, and the wait for what is late."""
+    return parameters.bound + parameters.bound // RUSH_PART
+
+
+def search_weight(parameters: GoodputParameters) -> float:
+    """About how long the search for a knee takes, in seconds."""
+    each_ns = CLOSED_NS + WARMUP_NS + SETTLING_NS + parameters.window + _tried_ns(parameters)
+    return parameters.knee_launches * each_ns / NS_PER_S
 
 
 def _closed_ns(parameters: GoodputParameters, name: str, work: str) -> int:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from c10k_probe import stats
 from c10k_probe.experiment import NOT_MEASURED, Finding, FlatRow, Judge, Made, Samples, Verdict
 from c10k_probe.units import format_column
 
 from ._goodput_design import CLOSED, FULL_PCT, OPEN, base_of
-from ._goodput_rows import Key, by_block, by_load, grade_of, known
+from ._goodput_knee import Way, interval, of_load, of_rate
+from ._goodput_rows import Key, by_block, by_load, grade_of, knee_note, known, trials_of, tried
 
-KNEE_SHARE: Final = 0.9  # of what is offered, answered in time
-KEPT_SHARE: Final = 0.9  # of the best goodput, at the highest load
+KEPT_SHARE, LOST_SHARE = 0.9, 0.5  # of the best goodput, at the highest load
 FEW_CLIENTS, GOOD_RATIO, BAD_RATIO = 8, 0.9, 0.8
 MANY_CLIENTS: Final = 10_000  # with fewer nothing says that it never gets bad
 PER_CONNECTION: Final = "fork"  # a process for each connection
 KNEE, KNEE_RATE, KEPT, BY_CLIENTS = "knee_pct", "knee_per_s", "goodput_kept_ratio", "goodput_ratio"
-Way = tuple[str, str, str]  # model, work, keep_alive
-Curve = Sequence[tuple[float, float, float]]  # offered load in percent, offered rate, share in time
 
 
 def findings(samples: Sequence[Samples], seed: int, bound_ns: int) -> Iterator[Finding]:
@@ -35,6 +33,7 @@ def findings(samples: Sequence[Samples], seed: int, bound_ns: int) -> Iterator[F
             loads.setdefault((model, work, keep_alive), []).extend(launches)
     for way, launches in sorted(loads.items()):
         yield from _of_curve(way, launches, seed)
+    yield from _of_knees(samples, seed, bound_ns)
     yield from _by_clients(groups, seed)
 
 
@@ -43,64 +42,27 @@ def way_text(work: str, keep_alive: str) -> str:
     return f"work {work}, keep-alive {keep_alive}"
 
 
-class Knee(NamedTuple):
-    """Where the share in time falls below 0.9, in one unit: the last load above it, a straight line's, the first below.
-
-    What was measured says only that it lies between the outer two.
-    """
-
-    above: float
-    between: float
-    below: float
-
-
-def knee(curve: Curve) -> tuple[Knee, Knee] | None:
-    """In percent of capacity and as a rate. None where no load is below, or none above it."""
-    ordered = sorted(curve)
-    below = next((place for place, point in enumerate(ordered) if point[2] < KNEE_SHARE), None)
-    if below is None or below == 0:
-        return None
-    (pct, rate, share), (next_pct, next_rate, next_share) = ordered[below - 1 : below + 1]
-    part = (share - KNEE_SHARE) / (share - next_share)
-    return Knee(pct, pct + part * (next_pct - pct), next_pct), Knee(rate, rate + part * (next_rate - rate), next_rate)
-
-
-def knee_interval(knees: Sequence[Knee], seed: int) -> stats.Interval:
-    """The 95 % interval over launches, widened to the loads that were measured on both sides of it."""
-    middle = stats.median_interval([item.between for item in knees], seed)
-    low = stats.median_interval([item.above for item in knees], seed).low
-    high = stats.median_interval([item.below for item in knees], seed).high
-    return stats.Interval(middle.middle, low, high)
+def _of_knees(samples: Sequence[Samples], seed: int, bound_ns: int) -> Iterator[Finding]:
+    """Of each way that was tried, in both units."""
+    for way, launches in sorted(tried(samples, seed, bound_ns).items()):
+        trials = trials_of(launches)
+        subject, value = f"{way[0]}, {way_text(way[1], way[2])}", interval(of_load(trials), seed)
+        yield Finding(subject, KNEE, value, knee_note(trials))
+        if value is not None:
+            yield Finding(subject, KNEE_RATE, interval(of_rate(trials), seed), "offered")
 
 
 def _of_curve(way: Way, launches: Sequence[Samples], seed: int) -> Iterator[Finding]:
-    """Knee and what is kept, each an interval over launches."""
-    subject = f"{way[0]}, {way_text(way[1], way[2])}"
+    """What is kept of the best goodput at the highest load, an interval over launches."""
     blocks: dict[int, list[Samples]] = {}
     for item in launches:
         blocks.setdefault(item.block, []).append(item)
-    curves = [_curve(block) for block in blocks.values()]
-    knees = [found for curve in curves if (found := knee(curve)) is not None]
-    if len(knees) < len(curves) or not knees:
-        note = f"{len(knees)} of {len(curves)} launches have a knee among the loads that were measured"
-        yield Finding(subject, KNEE, None, note)
-    else:
-        yield Finding(subject, KNEE, knee_interval([pct for pct, _ in knees], seed), "of capacity")
-        yield Finding(subject, KNEE_RATE, knee_interval([rate for _, rate in knees], seed), "offered")
     kept = [ratio for block in blocks.values() if (ratio := _kept(block)) is not None]
     if kept:
         most = max(int(item.key["load_pct"]) for item in launches)
         value = stats.median_interval(kept, seed)
+        subject = f"{way[0]}, {way_text(way[1], way[2])}"
         yield Finding(subject, KEPT, value, f"at {most} % of capacity, of its best: {_beyond(value)}")
-
-
-def _curve(block: Sequence[Samples]) -> Curve:
-    points = []
-    for item in block:
-        rate, good = item.facts.get("offered_per_s"), item.facts.get("good_pct")
-        if isinstance(rate, (int, float)) and isinstance(good, (int, float)):
-            points.append((float(item.key["load_pct"]), float(rate), good / 100))
-    return points
 
 
 def _kept(block: Sequence[Samples]) -> float | None:
@@ -114,8 +76,10 @@ def _beyond(value: stats.Interval) -> str:
     if value.low is None or value.high is None:
         return "too few launches to say whether it collapses"
     if value.low >= KEPT_SHARE:
-        return "it saturates"
-    return "it collapses" if value.high < KEPT_SHARE else "whether it collapses is within the noise"
+        return "it only saturates"
+    if value.low >= LOST_SHARE:
+        return "it loses a part at most" if value.high >= KEPT_SHARE else "it loses a part"
+    return "it collapses" if value.high < LOST_SHARE else "whether it collapses is within the noise"
 
 
 def _by_clients(groups: Mapping[Key, Sequence[Samples]], seed: int) -> Iterator[Finding]:

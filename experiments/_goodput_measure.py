@@ -1,16 +1,16 @@
-"""One launch of goodput: a fresh server, its capacity, and then each load and each number of clients once."""
+"""One launch of goodput: the capacity, and then each load and each number of clients once."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from c10k_probe import native, stats
 from c10k_probe.experiment import Bench, Cell, Samples, Scalar
-from c10k_probe.load import ClosedLoopReport, OpenLoop, Sender
-from c10k_probe.load.open_loop import ANSWERED, OUTCOMES
+from c10k_probe.load import ClosedLoopReport, OpenLoad, OpenLoop, Sender
+from c10k_probe.load.open_loop import ANSWERED, OUTCOMES, StageUse
 from c10k_probe.observe.counters import read_netstat
 from c10k_probe.servers import RealServer, Server
 
@@ -20,29 +20,33 @@ from ._goodput_design import (
     CLOSED_NS,
     FULL_PCT,
     NS_PER_S,
-    OPEN,
     PATIENCE_BOUNDS,
+    RUSH,
+    SETTLING_NS,
     WARMUP_NS,
     GoodputParameters,
-    burst_count,
+    Step,
+    after_rush,
     closed_times_ns,
     connections_of,
     model_of,
     most_connections,
+    plan_of,
     server_options,
-    settling_ns,
+    stages_of,
 )
 
 _CLOSED_PATIENCE_S: Final = 5.0  # a closed loop measures what the server can do, also where the bound is short
 _SPARE_S: Final = 30.0  # patience, not expectation: connecting, and telling of the samples
 _SAMPLES_MOST: Final = 1_000_000  # of the sender: every request of a load
 Facts = dict[str, Scalar]
-_Pumped = tuple[ClosedLoopReport, Facts]
-LoadT = TypeVar("LoadT")
 
 
 class Launch:
-    """The steps of one launch. Each has a fresh server: what a flooded one still works off would burden the next."""
+    """The steps of one launch. One server has the closed loops, a fresh one all loads of the open loop.
+
+    Each goes upwards: what a flooded server still works off would burden a step that asks for less.
+    """
 
     def __init__(self, parameters: GoodputParameters, cell: Cell, bench: Bench) -> None:
         self._parameters, self._cell, self._bench = parameters, cell, bench
@@ -52,79 +56,98 @@ class Launch:
         self._options = server_options(self._model, self._work, most_connections(parameters, keep_alive))
 
     def steps(self) -> Iterator[Samples]:
-        """The capacity first, as every load is a share of it; the rest shuffled. Raises ``native.HelperError``."""
-        capacity, walls = self._pump(CAPACITY_CLIENTS)
-        if not capacity.requests_count:
-            raise native.HelperError(f"the server answered none of {capacity.failed_count:,} requests at full load")
-        known: Facts = {"capacity_per_s": capacity.rate_per_s, "capacity_client_pct": 100 * capacity.client_busy_ratio}
-        asked = [(OPEN, load) for load in self._parameters.load]
-        asked += [(CLOSED, count) for count in self._parameters.clients if count != CAPACITY_CLIENTS]
-        if CAPACITY_CLIENTS in self._parameters.clients:
-            yield self._samples(
-                CLOSED, CAPACITY_CLIENTS, known | closed_facts(capacity, self._parameters.bound) | walls
-            )
-        order = random.Random(self._bench.seed).sample(asked, len(asked))
-        for place, (loop, amount) in enumerate(order):
-            self._bench.progress(place, len(order), f"{amount} %" if loop == OPEN else f"{amount:,} clients")
-            facts = (self._open if loop == OPEN else self._closed)(amount, capacity.rate_per_s)
+        """The capacity first, as every load is a share of it. Raises ``native.HelperError``."""
+        self._bench.progress(0, 2, "closed loops")
+        known: Facts = {}
+        with self._serving() as server:
+            report, facts = self._pump(server, CAPACITY_CLIENTS, WARMUP_NS, CLOSED_NS)
+            known = _known(report)
+            if CAPACITY_CLIENTS in self._parameters.clients:
+                yield self._samples(CLOSED, CAPACITY_CLIENTS, known | facts)
+            for count in sorted(set(self._parameters.clients) - {CAPACITY_CLIENTS}):
+                _, facts = self._pump(server, count, *closed_times_ns(count, report.rate_per_s))
+                yield self._samples(CLOSED, count, known | facts)
+        self._bench.progress(1, 2, "loads")
+        for loop, amount, facts in self._loads(plan_of(self._parameters.load, self._bench.block), report.rate_per_s):
             yield self._samples(loop, amount, known | facts)
 
-    def _samples(self, loop: str, amount: int, facts: Facts) -> Samples:
-        load_pct, clients_count = (amount, self._connections_count) if loop == OPEN else (FULL_PCT, amount)
-        step: dict[str, str | int] = {"loop": loop, "load_pct": load_pct, "clients_count": clients_count}
-        return Samples({**self._cell.key, **step}, self._bench.block, {}, facts)
+    def trial(self, load_pct: int, number: int) -> Samples:
+        """The capacity, and one load after a rush. Raises ``native.HelperError``."""
+        with self._serving() as server:
+            report, _ = self._pump(server, CAPACITY_CLIENTS, WARMUP_NS, CLOSED_NS)
+        known = _known(report)
+        ((loop, amount, facts),) = self._loads(after_rush(load_pct), report.rate_per_s)
+        return self._samples(loop, amount, known | facts, number)
 
-    def _loaded(
-        self, connections_count: int, patience_s: float, load: Callable[[Sender], LoadT]
-    ) -> tuple[LoadT, Facts]:
-        """What a load came to on a fresh server, and the limits that this ran into. Raises when the server died."""
-        with (
-            model_of(self._model).start(self._options) as server,
-            Sender(
-                server.port,
-                connections_count,
-                keep_alive=self._keeps_alive,
-                timeout_s=patience_s,
-                samples_count=_SAMPLES_MOST,
-            ) as sender,
-        ):
+    def _samples(self, loop: str, amount: int, facts: Facts, number: int | None = None) -> Samples:
+        load_pct, clients_count = (FULL_PCT, amount) if loop == CLOSED else (amount, self._connections_count)
+        step: dict[str, str | int] = {"loop": loop, "load_pct": load_pct, "clients_count": clients_count}
+        return Samples({**self._cell.key, **step}, self._bench.block if number is None else number, {}, facts)
+
+    @contextmanager
+    def _serving(self) -> Iterator[Server]:
+        """A fresh server. Raises ``native.HelperError`` when it died meanwhile."""
+        with model_of(self._model).start(self._options) as server:
             if isinstance(server, RealServer):
                 server.warm_up(CAPACITY_CLIENTS)  # a pool grows, code is compiled
-            report = load(sender)
+            yield server
             _check_lives(server)
-            walls = server.walls()
-            first = f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else ""
-            return report, {"walls_count": len(walls), "first_wall": first}
 
-    def _pump(self, clients_count: int, warmup_ns: int = WARMUP_NS, window_ns: int = CLOSED_NS) -> _Pumped:
-        return self._loaded(
-            clients_count, _CLOSED_PATIENCE_S, lambda sender: sender.pump(window_ns / NS_PER_S, warmup_ns / NS_PER_S)
+    def _sender(self, server: Server, connections_count: int, patience_s: float) -> Sender:
+        keeps_alive, count = self._keeps_alive, connections_count
+        return Sender(server.port, count, keep_alive=keeps_alive, timeout_s=patience_s, samples_count=_SAMPLES_MOST)
+
+    def _pump(
+        self, server: Server, clients_count: int, warmup_ns: int, window_ns: int
+    ) -> tuple[ClosedLoopReport, Facts]:
+        walls_before = len(server.walls())
+        with self._sender(server, clients_count, _CLOSED_PATIENCE_S) as sender:
+            report = sender.pump(window_ns / NS_PER_S, warmup_ns / NS_PER_S)
+        return report, closed_facts(report, self._parameters.bound) | _walls_of(server, walls_before)
+
+    def _loads(self, plan: Sequence[Step], capacity_per_s: float) -> Iterator[tuple[str, int, Facts]]:
+        """One load after the other. Raises ``native.HelperError``."""
+        bound_ns, bound_s = self._parameters.bound, self._parameters.bound / NS_PER_S
+        stages = stages_of(plan, capacity_per_s, bound_ns, self._parameters.window)
+        first, further = stages[0], stages[1:]
+        load = OpenLoad(
+            first.rate_per_s, first.duration_s, self._bench.seed, "poisson", wait_s=bound_s, further=further
         )
-
-    def _closed(self, clients_count: int, capacity_per_s: float) -> Facts:
-        report, walls = self._pump(clients_count, *closed_times_ns(clients_count, capacity_per_s))
-        return closed_facts(report, self._parameters.bound) | walls
-
-    def _open(self, load_pct: int, capacity_per_s: float) -> Facts:
-        bound_ns = self._parameters.bound
-        settling = settling_ns(load_pct, bound_ns)
-        duration_s, bound_s = (settling + self._parameters.window) / NS_PER_S, bound_ns / NS_PER_S
-        burst = burst_count(load_pct, capacity_per_s, bound_ns)
-
-        def load(sender: Sender) -> OpenLoop:
-            rate_per_s = capacity_per_s * load_pct / 100
-            sender.begin_send(
-                rate_per_s, duration_s, self._bench.seed, arrivals="poisson", burst_count=burst, wait_s=bound_s
-            )
-            return sender.finish_send(min(self._bench.remaining_s() + 0.1, duration_s + bound_s + _SPARE_S))
-
         overflows_before = _overflows_count()
-        report, walls = self._loaded(self._connections_count, PATIENCE_BOUNDS * bound_s, load)
-        overflows_after = _overflows_count()
-        known: Facts = {"burst_count": burst}
+        with (
+            self._serving() as server,
+            self._sender(server, self._connections_count, PATIENCE_BOUNDS * bound_s) as sender,
+        ):
+            sender.begin_send(load)
+            report = sender.finish_send(min(self._bench.remaining_s() + 0.1, load.whole_s + bound_s + _SPARE_S))
+            shared = _walls_of(server, 0)
+        overflows_after, begin_ns = _overflows_count(), 0
         if overflows_before is not None and overflows_after is not None:
-            known["overflows_count"] = overflows_after - overflows_before
-        return open_facts(report, settling, bound_ns) | known | walls
+            shared["overflows_count"] = overflows_after - overflows_before
+        shared["rush_count"] = 0
+        for step, stage, use in zip(plan, stages, report.stages, strict=True):
+            end_ns = begin_ns + round(stage.duration_s * NS_PER_S)
+            if step.loop == RUSH:
+                shared["rush_count"] = round(stage.rate_per_s * stage.duration_s)
+            else:
+                yield step.loop, step.load_pct, open_facts(report, begin_ns, end_ns, use, bound_ns) | shared
+            begin_ns = end_ns
+
+
+def _walls_of(server: Server, known_count: int) -> Facts:
+    """Calls that failed for a limit, beyond those that were known."""
+    walls = server.walls()[known_count:]
+    return {
+        "walls_count": len(walls),
+        "first_wall": f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else "",
+    }
+
+
+def _known(capacity: ClosedLoopReport) -> Facts:
+    """What each step of a launch says of it. Raises ``native.HelperError`` where there is none."""
+    if not capacity.requests_count:
+        raise native.HelperError(f"the server answered none of {capacity.failed_count:,} requests at full load")
+    return {"capacity_per_s": capacity.rate_per_s, "capacity_client_pct": 100 * capacity.client_busy_ratio}
 
 
 def _check_lives(server: Server) -> None:
@@ -140,13 +163,14 @@ def _overflows_count() -> int | None:
     return read_netstat().get("ListenOverflows")
 
 
-def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:
-    """What became of the requests that were due after the queue had settled; each is in exactly one of the counts."""
-    kept = [place for place, due_ns in enumerate(loop.due_ns) if due_ns >= settling_ns]
+def open_facts(loop: OpenLoop, begin_ns: int, end_ns: int, use: StageUse, bound_ns: int) -> Facts:
+    """What became of the requests that were due in a stage after it settled; each is in exactly one of the counts."""
+    counted_ns = begin_ns + SETTLING_NS
+    kept = [place for place, due_ns in enumerate(loop.due_ns) if counted_ns <= due_ns < end_ns]
     outcomes = Counter(loop.outcomes[place] for place in kept)
     latencies = [loop.latency_ns[place] for place in kept if loop.outcomes[place] == ANSWERED]
     good_count = sum(value <= bound_ns for value in latencies)
-    window_s = (loop.duration_ns - settling_ns) / NS_PER_S
+    window_s = (end_ns - counted_ns) / NS_PER_S
     due_count = len(kept)
     facts: Facts = {f"{name}_count": outcomes[name] for name in OUTCOMES if name != ANSWERED}
     return facts | {
@@ -158,9 +182,8 @@ def open_facts(loop: OpenLoop, settling_ns: int, bound_ns: int) -> Facts:
         "good_pct": 100 * good_count / due_count if due_count else None,
         "p50_ns": _quantile(latencies, due_count, 0.5),
         "p99_ns": _quantile(latencies, due_count, 0.99),
-        "longest_late_ns": loop.longest_late_ns,
-        "client_cpu_pct": 100 * loop.client_busy_ratio,
-        "opened_count": loop.opened_connections_count,
+        "longest_late_ns": use.longest_late_ns,
+        "client_cpu_pct": 100 * use.client_cpu_ns / (end_ns - begin_ns),
         "own_failure": loop.own_failure,
     }
 
@@ -181,7 +204,6 @@ def closed_facts(report: ClosedLoopReport, bound_ns: int) -> Facts:
         "p50_ns": _quantile(report.latency_ns, kept_count, 0.5),
         "p99_ns": _quantile(report.latency_ns, kept_count, 0.99),
         "client_cpu_pct": 100 * report.client_busy_ratio,
-        "opened_count": report.opened_connections_count,
         "served_count": report.served_connections_count,
         "own_failure": report.own_failure,
     }

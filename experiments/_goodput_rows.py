@@ -9,7 +9,8 @@ from typing import Any, Final
 from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
-from ._goodput_design import CLOSED, OPEN
+from ._goodput_design import CLOSED, FEW_LOAD_PCT, FULL_PCT, KNEE_SEARCH, OPEN
+from ._goodput_knee import Trial, Way, cut, evidence, interval, of_load, of_rate, trial_of, way_of
 
 CLIENT_FULL_PCT: Final = 90  # of a CPU: the sender was the limit
 LATE_SHAKY_SHARE: Final = 0.25  # of the bound, by which the sender itself was late
@@ -24,9 +25,14 @@ class GoodputRow(Row):
     model: str = column("how a connection is served", key=True)
     work: str = column("what the handler does for each request", key=True)
     keep_alive: str = column("whether connections stay (on), or each request has a new one (off)", key=True)
-    loop: str = column("open: requests on a schedule; closed: each client asks again when it has its answer", key=True)
+    loop: str = column(
+        "open: requests on a schedule; closed: each client asks again when it has its answer; "
+        "knee: all loads that were tried after a rush",
+        key=True,
+    )
     load_pct: int = column(
-        "offered load, of the capacity of the launch; of a closed loop, which offers itself, 100", key=True
+        "offered load, of the capacity of the launch; of a closed loop, which offers itself, and of a knee 100",
+        key=True,
     )
     clients_count: int = column("clients of a closed loop; connections at a time, at most, of an open one", key=True)
     launches_count: int | None = column("fresh servers that were measured")
@@ -35,6 +41,11 @@ class GoodputRow(Row):
     offered_per_s: float | None = column("requests that were due; empty in a closed loop")
     goodput_per_s: stats.Interval | None = estimate("goodput_per_s", "requests answered within the bound")
     good_pct: stats.Interval | None = estimate("good_pct", "of the requests that were due, those answered in time")
+    of_best_ratio: stats.Interval | None = estimate("of_best_ratio", "goodput over the best of any load, by launch")
+    knee_pct: stats.Interval | None = estimate(
+        "knee_pct", "highest load, of capacity, of which 99 % is answered in time after a rush"
+    )
+    knee_per_s: stats.Interval | None = estimate("knee_per_s", "the same, in requests offered")
     due_count: int | None = column("requests that were due in the counted window, over all launches")
     good_count: int | None = column("of these: answered within the bound")
     late_count: int | None = column("of these: answered later")
@@ -42,9 +53,10 @@ class GoodputRow(Row):
         "of these: given up by the client, twice the bound after they were due or at the end of the load"
     )
     unsent_count: int | None = column("of these: found no free connection until they were given up")
-    burst_count: int | None = column("requests at the first moment of an open load, not counted, over all launches")
+    rush_count: int | None = column("requests of the rush before an open load, not counted, over all launches")
     overflows_count: int | None = column(
-        "handshakes that found an accept queue full, whole network namespace, from the start of each server to its end"
+        "handshakes that found an accept queue full, whole network namespace, from the start of each server to its "
+        "end, which is over all loads above capacity, or over all up to it"
     )
     refused_count: int | None = column("of these: their connection was refused")
     reset_count: int | None = column("of these: their connection broke")
@@ -53,17 +65,22 @@ class GoodputRow(Row):
     request_p50_ns: float | None = column("median latency of what was due, median of launches; empty: never answered")
     request_p99_ns: float | None = column("99th percentile of latency, median of launches; empty: never answered")
     served_clients_count: int | None = column("clients that had an answer in the window, the fewest of a launch")
-    opened_connections_count: int | None = column("connections that the sender opened, over all launches")
     walls_count: int | None = column("calls of the server that failed for a limit, over all launches")
     client_cpu_pct: float | None = column("CPU of the sender, of one CPU, the most of a launch")
     longest_late_ns: int | None = column("how late the sender itself was at most, of all launches")
 
 
-_COUNTS = ("due", "good", "late", "timed_out", "unsent", "refused", "reset", "wrong", "failed")
+_COUNTS = (
+    *("due", "good", "late", "timed_out", "unsent", "refused", "reset", "wrong", "failed"),
+    *("rush", "overflows", "walls"),
+)
+_ALIKE_POINTS = 1.0  # shares in time of two launches that are as good as the same
 VIEWS = (
     View("in time", "good_pct", "good_lo_pct", "good_hi_pct"),
     View("goodput", "goodput_per_s", "goodput_lo_per_s", "goodput_hi_per_s"),
-    View("offered", "offered_per_s"),
+    View("of best", "of_best_ratio", "of_best_lo_ratio", "of_best_hi_ratio"),
+    View("knee", "knee_pct", "knee_lo_pct", "knee_hi_pct"),
+    View("offered", "offered_per_s", priority=2),
     View("p99", "request_p99_ns", priority=2),
     View("client CPU", "client_cpu_pct", priority=3),
     View("p50", "request_p50_ns", priority=4),
@@ -95,6 +112,17 @@ CHARTS = (
         told=_CONDITIONS,
     ),
     Chart(
+        "knee",
+        "The knee: the highest load of which 99 % is answered in time after a rush",
+        "model",
+        "knee_pct",
+        "knee_lo_pct",
+        "knee_hi_pct",
+        series=("work", "keep_alive"),
+        where=(("loop", KNEE_SEARCH),),
+        told=_CONDITIONS,
+    ),
+    Chart(
         "clients",
         "Requests answered in time, by clients in a closed loop",
         "clients_count",
@@ -120,9 +148,46 @@ CHARTS = (
 
 
 def rows(samples: Sequence[Samples], seed: int, bound_ns: int) -> list[GoodputRow]:
-    """One row for each load of each cell, by model and then by load."""
-    groups = by_load(samples)
-    return [_row(key, groups[key], seed, bound_ns) for key in sorted(groups, key=_place)]
+    """One row for each load of each cell, by model and then by load; and one for each knee."""
+    groups, best = by_load(samples), best_by_launch(samples)
+    made = {key: _row(key, launches, best, seed, bound_ns) for key, launches in groups.items() if key[3] != KNEE_SEARCH}
+    for way, launches in tried(samples, seed, bound_ns).items():
+        row = _knee_row(way, launches, seed, bound_ns)
+        made[*way, KNEE_SEARCH, FULL_PCT, row.clients_count] = row
+    return [made[key] for key in sorted(made, key=_place)]
+
+
+def tried(samples: Sequence[Samples], seed: int, bound_ns: int) -> dict[Way, list[Samples]]:
+    """The launches with one load after a rush in which the sender was not the limit."""
+    found: dict[Way, list[Samples]] = {}
+    for item in samples:
+        if item.key["loop"] == KNEE_SEARCH and grade_of([item], bound_ns, seed).level != "void":
+            found.setdefault(way_of(item.key), []).append(item)
+    return found
+
+
+def trials_of(launches: Sequence[Samples]) -> list[Trial]:
+    """What they say of the knee."""
+    return [trial for item in launches if (trial := trial_of(item)) is not None]
+
+
+def knee_note(trials: Sequence[Trial]) -> str:
+    """What was seen near it, or why there is none."""
+    found = cut(of_load(trials))
+    side = (
+        "all loads that were tried are carried" if found.above == float("inf") else "no load that was tried is carried"
+    )
+    return evidence(trials, found) if found.is_inside else f"{side}; {evidence(trials, found)}"
+
+
+def best_by_launch(samples: Sequence[Samples]) -> dict[tuple[Way, int], float]:
+    """The best goodput of any load in an open loop, of each launch."""
+    best: dict[tuple[Way, int], float] = {}
+    for item in samples:
+        if item.key["loop"] == OPEN and (values := known("goodput_per_s", [item])):
+            place = way_of(item.key), item.block
+            best[place] = max(best.get(place, 0.0), *values)
+    return best
 
 
 def by_load(samples: Sequence[Samples]) -> dict[Key, list[Samples]]:
@@ -173,7 +238,17 @@ def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Gra
 
 
 def _grade_width(launches: Sequence[Samples], seed: int) -> stats.Grade:
-    """By goodput. Where its middle is 0, which no width can be compared with, by the share in time, in points."""
+    """By goodput. Where its middle is 0, which no width can be compared with, by the share in time, in points.
+
+    A load that is asked of few launches by intent is as good as their shares in time are alike.
+    """
+    shares = known("good_pct", launches)
+    is_few = len(launches) < stats.MINIMUM_LAUNCHES and all(
+        item.key["loop"] == OPEN and int(item.key["load_pct"]) <= FEW_LOAD_PCT for item in launches
+    )
+    if is_few and len(shares) == len(launches) > 1:
+        apart = max(shares) - min(shares)
+        return stats.Grade("shaky", f"in time: {apart:.0f} points apart") if apart > _ALIKE_POINTS else stats.Grade()
     goodput, share_pct = (_interval(name, launches, seed) for name in ("goodput_per_s", "good_pct"))
     if goodput is None or goodput.middle or share_pct is None or share_pct.low is None or share_pct.high is None:
         return stats.grade_interval(goodput, "goodput")
@@ -184,15 +259,39 @@ def _grade_width(launches: Sequence[Samples], seed: int) -> stats.Grade:
 
 
 def _place(key: Key) -> tuple[object, ...]:
-    """Where a row stands: open loops before closed ones, each by its amount."""
+    """Where a row stands: open loops, knees, closed loops, each by its amount."""
     model, work, keep_alive, loop, load_pct, clients_count = key
-    return work, keep_alive, loop == CLOSED, model, load_pct, clients_count
+    return work, keep_alive, (OPEN, KNEE_SEARCH, CLOSED).index(loop), model, load_pct, clients_count
 
 
-def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> GoodputRow:
+def _knee_row(way: Way, launches: Sequence[Samples], seed: int, bound_ns: int) -> GoodputRow:
+    """What a search has found; counts are over all its launches."""
+    trials = trials_of(launches)
+    found = interval(of_load(trials), seed)
+    grade = stats.grade_interval(found, "knee") if found else stats.Grade("shaky", f"knee: {knee_note(trials)}")
+    return GoodputRow(
+        model=way[0],
+        work=way[1],
+        keep_alive=way[2],
+        loop=KNEE_SEARCH,
+        load_pct=FULL_PCT,
+        clients_count=int(launches[0].key["clients_count"]),
+        launches_count=len(launches),
+        bound_ns=bound_ns,
+        capacity_per_s=_interval("capacity_per_s", launches, seed),
+        knee_pct=found,
+        knee_per_s=interval(of_rate(trials), seed),
+        grade=grade.level,
+        grade_reason=grade.reason,
+        **_facts_of_all(launches),
+    )
+
+
+def _row(
+    key: Key, launches: Sequence[Samples], best: Mapping[tuple[Way, int], float], seed: int, bound_ns: int
+) -> GoodputRow:
     model, work, keep_alive, loop, load_pct, clients_count = key
     grade = grade_of(launches, bound_ns, seed)
-    counts: Mapping[str, Any] = {f"{name}_count": _sum(f"{name}_count", launches) for name in _COUNTS}
     return GoodputRow(
         model=model,
         work=work,
@@ -200,8 +299,6 @@ def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> Goo
         loop=loop,
         load_pct=load_pct,
         clients_count=clients_count,
-        burst_count=_sum("burst_count", launches),
-        overflows_count=_sum("overflows_count", launches),
         launches_count=len(launches),
         bound_ns=bound_ns,
         capacity_per_s=_interval("capacity_per_s", launches, seed),
@@ -211,14 +308,28 @@ def _row(key: Key, launches: Sequence[Samples], seed: int, bound_ns: int) -> Goo
         request_p50_ns=_median_of_all("p50_ns", launches),
         request_p99_ns=_median_of_all("p99_ns", launches),
         served_clients_count=_whole(min(known("served_count", launches), default=None)),
-        walls_count=_sum("walls_count", launches),
-        opened_connections_count=_sum("opened_count", launches),
-        client_cpu_pct=max(known("client_cpu_pct", launches), default=None),
-        longest_late_ns=_whole(max(known("longest_late_ns", launches), default=None)),
+        of_best_ratio=_of_best(launches, best, seed) if loop == OPEN else None,
         grade=grade.level,
         grade_reason=grade.reason,
-        **counts,
+        **_facts_of_all(launches),
     )
+
+
+def _facts_of_all(launches: Sequence[Samples]) -> dict[str, Any]:
+    """Sums of counts, and what the sender took at most."""
+    counts: dict[str, Any] = {f"{name}_count": _sum(f"{name}_count", launches) for name in _COUNTS}
+    return counts | {
+        "client_cpu_pct": max(known("client_cpu_pct", launches), default=None),
+        "longest_late_ns": _whole(max(known("longest_late_ns", launches), default=None)),
+    }
+
+
+def _of_best(launches: Sequence[Samples], best: Mapping[tuple[Way, int], float], seed: int) -> stats.Interval | None:
+    ratios = []
+    for item in launches:
+        (goodput,), most = known("goodput_per_s", [item]) or (None,), best.get((way_of(item.key), item.block))
+        ratios.append(goodput / most if goodput is not None and most else None)
+    return stats.interval_of_all(ratios, seed)
 
 
 def _interval(name: str, launches: Sequence[Samples], seed: int) -> stats.Interval | None:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from c10k_probe import native
-from c10k_probe.load.open_loop import OpenLoop, Sender
+from c10k_probe.load.open_loop import OpenLoad, OpenLoop, Sender
 from c10k_probe.observe import tree
 
 from ._servers_facts import NS_PER_S, Facts, cpu_facts
@@ -46,7 +46,7 @@ def measure_open(
             told_before = told_count(ready.server)
             before = tree.read_tree(ready.server.session, memory=False)
             rate_per_s = capacity_per_s * rate_pct / 100
-            report = sender.send(rate_per_s, ask.window_s, order.getrandbits(32), arrivals="poisson")
+            report = sender.send(OpenLoad(rate_per_s, ask.window_s, order.getrandbits(32), arrivals="poisson"))
             after = tree.read_tree(ready.server.session, memory=False)
             told = told_since(told_before, told_count(ready.server))
             _check_sender(report.own_failure)

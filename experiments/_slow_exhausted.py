@@ -28,7 +28,7 @@ def look(server: Server, room_count: int | None) -> Facts:
         "inside_count": sockets.accepted_count(server.port),
         "queued_count": queue.queued_count if queue else None,
         "backlog_count": server.backlog_count,
-        "dropped_count": sockets.dropped_count(server.port),
+        "dropped_count": sockets.listen_drops(server.port),
         "descriptors_count": descriptors_count,
         "descriptors_limit_count": descriptors_limit,
         "processes_count": len(pids),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from c10k_probe import native
 from c10k_probe.experiment import Scalar
-from c10k_probe.load import Crowd, OpenLoop, Sender, SlowClients, Work
+from c10k_probe.load import Crowd, OpenLoad, OpenLoop, Sender, SlowClients, Work
 from c10k_probe.observe import processes
 from c10k_probe.observe.series import read_memory
 from c10k_probe.servers import RealServer, Server
@@ -112,7 +112,7 @@ def _launch(ask: Ask, remaining_s: Callable[[], float]) -> Stages:
 def _undisturbed(run: _Run) -> Stages:
     """Innocents alone."""
     yield from _passed(2)
-    run.sender.begin_send(run.ask.rate_per_s, run.ask.duration_ns / NS_PER_S, run.ask.seed)
+    run.sender.begin_send(OpenLoad(run.ask.rate_per_s, run.ask.duration_ns / NS_PER_S, run.ask.seed))
     end_ns = time.monotonic_ns() + run.ask.duration_ns
     yield
     _wait_until(end_ns, run)
@@ -143,14 +143,14 @@ def _slowed(run: _Run) -> Stages:
         Sender(server.port, waiting_count, keep_alive=False, timeout_s=timeout_s) as arriving,
     ):
         yield
-        arriving.begin_send(ask.rate_per_s, ask.lead_ns / NS_PER_S, ask.seed)
+        arriving.begin_send(OpenLoad(ask.rate_per_s, ask.lead_ns / NS_PER_S, ask.seed))
         began_ns = time.monotonic_ns()
         slow.set_count(ask.clients_count)
         yield
         left_ns = began_ns + ask.lead_ns - time.monotonic_ns()
         slow.settle(max(0, left_ns) / NS_PER_S)
         yield
-        run.sender.begin_send(ask.rate_per_s, ask.duration_ns / NS_PER_S, ask.seed)
+        run.sender.begin_send(OpenLoad(ask.rate_per_s, ask.duration_ns / NS_PER_S, ask.seed))
         start_ns, cpu_ns = time.monotonic_ns(), slow.status().cpu_ns
         yield
         _wait_until(start_ns + ask.duration_ns, run)
@@ -181,11 +181,11 @@ def _left(run: _Run, slow: SlowClients) -> Generator[None, None, Facts]:
     try:
         left_ns = time.monotonic_ns()
         slow.set_count(0)
-        run.sender.begin_send(rate, durations_ns[0] / NS_PER_S, seed)
+        run.sender.begin_send(OpenLoad(rate, durations_ns[0] / NS_PER_S, seed))
         end_ns = time.monotonic_ns() + durations_ns[0]
         yield
         _wait_until(end_ns, run)
-        second.begin_send(rate, durations_ns[1] / NS_PER_S, seed)
+        second.begin_send(OpenLoad(rate, durations_ns[1] / NS_PER_S, seed))
         report = _finish(run.sender, run)
         innocents, end_ns = innocents_of(report), report.start_ns + report.duration_ns
         found = recovery_of(innocents, left_ns)
@@ -225,7 +225,7 @@ def _worked(run: _Run) -> Stages:
     """Innocents that were due while the server worked for one other; others that are side by side wait meanwhile."""
     ask = run.ask
     yield from _passed(5)
-    run.sender.begin_send(ask.rate_per_s, (ask.work_ns + _TAIL_NS) / NS_PER_S, ask.seed)
+    run.sender.begin_send(OpenLoad(ask.rate_per_s, (ask.work_ns + _TAIL_NS) / NS_PER_S, ask.seed))
     path = f"{work_path(ask.server)}?ms={ask.work_ns // 1_000_000}"
     with Work(run.server, path, ask.work_ns / NS_PER_S + _SLACK_S) as work:
         taken_ns = work.wait()

@@ -19,15 +19,18 @@ same backend; what Python's know of the time in the queue has steps of the kerne
 Timed: a closed loop by ``load.Sender``, after a warm-up of two delays; throughput by its clock, from the last answer
 before the window to the last one in it (a window as such holds one batch of answers more or less). The server times
 itself: ``queue_ns`` from the kernel's stamp on the request's arrival to the return of recv, ``in_worker_ns`` from there
-to the answer's send (of ``epoll-pool`` the wait for a thread is in the queue). Both are means over all requests of the
-load, its warm-up and its end included. CPU: of all the server's tasks, also those that have ended, over the same time.
-``waiting_pct``: 50 looks a second at no more than 32 tasks. Not timed: starting the server and the backend.
-Clock: CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with it.
+to the answer's send (of ``epoll-pool`` the wait for a thread is in the queue). Both are means over the window's
+requests. A queue that is not yet as long as it becomes when the window begins (thousands before a few workers take
+minutes to fill it) has no ``queue_ns``; ``queue_by_little_ns`` says by Little's law how long it becomes. CPU: of all
+the server's tasks, also those that have ended, in the window. ``waiting_pct``: 50 looks a second at no more than 32
+tasks. At the window's end the backend holds its answers, so that memory is read while every place waits; then it
+answers at once, so that nobody waits for what has queued. Not timed: starting the server and the backend. Clock:
+CLOCK_MONOTONIC; CLOCK_REALTIME for the queue, as the kernel stamps with it.
 
 The backend is a real TCP service, one event loop on the client's CPU, that answers each question by itself after its
-delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions is compared with the server's,
-and a row where they differ is void. A server gives a question up after 150 delays, 2 s at least, and answers 504; of a
-backend that hangs after two delays, 100 ms at least.
+delay: it is no queue, and what it adds is in ``backend_wait_ns``. Its count of questions, over the whole load, is
+compared with the server's, and a row where they differ is void. A server gives a question up after 150 delays, 2 s at
+least, and answers 504; of a backend that hangs after two delays, 100 ms at least.
 
 Known bias: a closed loop hides how long clients on a schedule of their own would wait. Client, backend and server share
 the machine. Little's line counts the delay that was asked for, so the time that a request takes besides (connecting,
@@ -35,8 +38,8 @@ switching) shows as a ratio under 1. Without keep-alive each request opens a con
 workers with one connection each needs in order not to starve anybody. off_cpu_pct counts a place that nobody uses as
 waiting: it is judged only with as many requests as places. A worker may be off the CPU because it waits for the CPU:
 ``waiting_pct`` leaves those out. With more new connections at once than the accept queue holds (4,096, or somaxconn)
-SYNs are dropped and sent again after 1 s and more: throughput then falls below the line, whatever the workers do;
-listen_drops_count says how often (of the whole network namespace), and the row is shaky.
+SYNs are dropped and sent again after 1 s and more: throughput may then fall below the line, whatever the workers do;
+listen_drops_count says how often, and the row is shaky unless its places were kept busy all the same.
 
 Sources: J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961; proc(5), socket(7) (SO_TIMESTAMPNS), read(2),
 write(2).
@@ -84,12 +87,13 @@ _FIXED_CONCURRENCIES = {LIMIT: LIMIT_CONCURRENCIES, SURFACE: (SURFACE_WORKERS,)}
 class Blocking(Experiment[BlockingParameters]):
     """See the module."""
 
-    version = 1
+    version = 2
     parameters_type = BlockingParameters
     row_type = BlockingRow
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
+    weighs_in_seconds = True
     repeats = 5
     quick_repeats = 1
 

@@ -62,6 +62,7 @@ from c10k_probe.experiment import Bench, Cell, Experiment, Made, Row, Samples
 
 from ._goodput_design import GoodputParameters, cells, check
 from ._goodput_findings import JUDGES, findings
+from ._goodput_knee import SearchCell, search, search_cells
 from ._goodput_measure import Launch
 from ._goodput_rows import CHARTS, VIEWS, GoodputRow, rows
 
@@ -69,7 +70,7 @@ from ._goodput_rows import CHARTS, VIEWS, GoodputRow, rows
 class Goodput(Experiment[GoodputParameters]):
     """See the module."""
 
-    version = 2
+    version = 3
     parameters_type = GoodputParameters
     row_type = GoodputRow
     views = VIEWS
@@ -87,12 +88,19 @@ class Goodput(Experiment[GoodputParameters]):
         return list(cells(parameters))
 
     def measure(self, parameters: GoodputParameters, cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
-        """A fresh server, its capacity, then every load."""
-        yield from Launch(parameters, cell, bench).steps()
+        """The capacity, then every load; or what the search for a knee asks for."""
+        if isinstance(cell, SearchCell):
+            yield from search(parameters, cell, bench)
+        else:
+            yield from Launch(parameters, cell, bench).steps()
 
     def summarise(self, parameters: GoodputParameters, samples: Sequence[Samples], seed: int) -> list[Row]:
         """One row for each load of each cell."""
         return list(rows(samples, seed, parameters.bound))
+
+    def refine(self, parameters: GoodputParameters, samples: Sequence[Samples], seed: int) -> list[Cell]:
+        """Each knee is looked for near where the launches of the curve have it."""
+        return list(search_cells(parameters, self.cells(parameters), samples))
 
     def fit(self, parameters: GoodputParameters, samples: Sequence[Samples], seed: int) -> Sequence[Made]:
         """The knees, what is left beyond them, and how the models compare by the number of clients."""

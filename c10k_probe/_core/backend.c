@@ -16,8 +16,11 @@
  * those that wait, `reset` resets the connection, `die` ends the process as if it were killed. It is for tests of what
  * depends on a backend.
  *
- * Commands, one a line on stdin: `status`, `quit` (or end of file). asked_count = answered_count + waiting_count +
- * lost_count (the connection was over before the answer).
+ * Commands, one a line on stdin: `status`, `quit` (or end of file), and three that set the pace, each answered by a
+ * status: `hold` answers nobody until further notice, so that whoever asks goes on waiting; `hurry` answers whoever
+ * waits, and whoever comes, at once, or resets the connection where there would be no answer: what has queued before a
+ * server is gone in no time; `resume` goes back to the delay. asked_count = answered_count + waiting_count + lost_count
+ * (the connection was over before the answer).
  *
  * Known bias: one thread: with thousands of answers due at once the last of them are late, which late_ns says.
  * Sources: epoll(7), timerfd_create(2), socket(7) (SO_LINGER), tcp(7); N. L. Johnson et al., Continuous Univariate
@@ -43,6 +46,7 @@
 enum { EVENTS_COUNT = 256, BACKLOG_COUNT = 4096, LINE_BYTES = 64, QUESTIONS_AT_ONCE = 256 };
 enum delay { FIXED, JITTERED, PARETO, NEVER };
 enum fault { NO_FAULT, HANG, RESET, DIE };
+enum pace { AS_ASKED, HELD, HURRIED };
 
 static const int64_t NS_PER_S = 1000000000, DELAY_NS_MAX = 60LL * 1000000000, COUNT_MAX = 1LL << 40;
 static const double PARETO_SHAPE = 1.5, PARETO_CUT = 100;
@@ -55,6 +59,7 @@ static struct {
     int *waiting_counts;   /* by descriptor: questions without an answer */
     int rooms_count;
     int64_t accepted_count, open_count, asked_count, answered_count, lost_count, late_ns, longest_late_ns;
+    enum pace pace;
     bool is_hanging, is_quitting;
 } backend;
 
@@ -138,11 +143,16 @@ static void accept_all(void)
 
 /* ---- answers ---- */
 
+static bool may_answer(void)
+{
+    return !backend.is_hanging && backend.pace != HELD;
+}
+
 static void arm_timer(void)
 {
     struct itimerspec setting = {{0, 0}, {0, 0}}; /* disarmed where nothing is due */
     const struct due *first = due_first();
-    if (first != NULL && !backend.is_hanging) {
+    if (first != NULL && may_answer()) {
         setting.it_value.tv_sec = first->at_ns / NS_PER_S;
         setting.it_value.tv_nsec = first->at_ns % NS_PER_S + (first->at_ns == 0);
     }
@@ -160,8 +170,10 @@ static void answer(const struct due *due)
         return;
     }
     const int64_t late_ns = now_ns() - due->at_ns;
-    backend.late_ns += late_ns;
-    backend.longest_late_ns = late_ns > backend.longest_late_ns ? late_ns : backend.longest_late_ns;
+    if (backend.pace == AS_ASKED) {
+        backend.late_ns += late_ns;
+        backend.longest_late_ns = late_ns > backend.longest_late_ns ? late_ns : backend.longest_late_ns;
+    }
     backend.waiting_counts[fd]--;
     backend.answered_count++;
 }
@@ -170,7 +182,7 @@ static void answer_due(void)
 {
     uint64_t ignored;
     (void)!read(backend.timer_fd, &ignored, sizeof ignored);
-    while (!backend.is_hanging && due_first() != NULL && due_first()->at_ns <= now_ns()) {
+    while (may_answer() && due_first() != NULL && due_first()->at_ns <= now_ns()) {
         const struct due due = due_take();
         answer(&due);
     }
@@ -184,9 +196,14 @@ static bool is_faulty(void)
     return backend.fault != NO_FAULT && backend.asked_count > backend.fault_after_count;
 }
 
+static bool gives_no_answer(void)
+{
+    return backend.delay == NEVER || backend.is_hanging;
+}
+
 static void wait_for(int fd)
 {
-    const int64_t at_ns = now_ns() + draw_delay_ns();
+    const int64_t at_ns = now_ns() + (backend.pace == HURRIED ? 0 : draw_delay_ns());
     const bool is_first = due_first() == NULL || at_ns < due_first()->at_ns;
     due_add((struct due){.at_ns = at_ns, .fd = fd, .generation = backend.generations[fd]});
     if (is_first) {
@@ -207,8 +224,11 @@ static bool take_question(int fd)
         return false;
     }
     backend.is_hanging |= is_faulty();
-    if (backend.delay != NEVER && !backend.is_hanging) {
+    if (!gives_no_answer()) {
         wait_for(fd);
+    } else if (backend.pace == HURRIED) {
+        reset_connection(fd);
+        return false;
     }
     return true;
 }
@@ -227,6 +247,31 @@ static void receive(int fd)
     }
 }
 
+/* ---- pace ---- */
+
+/* All that wait have their end now. */
+static void let_go(void)
+{
+    for (int fd = 0; gives_no_answer() && fd < backend.rooms_count; fd++) {
+        if (backend.waiting_counts[fd] > 0) {
+            reset_connection(fd);
+        }
+    }
+    while (!gives_no_answer() && due_first() != NULL) {
+        const struct due due = due_take();
+        answer(&due);
+    }
+}
+
+static void set_pace(enum pace pace)
+{
+    backend.pace = pace;
+    if (pace == HURRIED) {
+        let_go();
+    }
+    arm_timer();
+}
+
 /* ---- commands ---- */
 
 static void print_status(void)
@@ -241,12 +286,20 @@ static void print_status(void)
 
 static void obey(const char *command)
 {
+    static const char *const paces[] = {[AS_ASKED] = "resume", [HELD] = "hold", [HURRIED] = "hurry"};
+    for (size_t pace = 0; pace < ARRAY_COUNT(paces); pace++) {
+        if (strcmp(command, paces[pace]) == 0) {
+            set_pace((enum pace)pace);
+            print_status();
+            return;
+        }
+    }
     if (strcmp(command, "status") == 0) {
         print_status();
     } else if (strcmp(command, "quit") == 0) {
         backend.is_quitting = true;
     } else if (*command != '\0') {
-        usage("unknown command \"%s\"; known: status, quit", command);
+        usage("unknown command \"%s\"; known: status, hold, hurry, resume, quit", command);
     }
 }
 

@@ -107,9 +107,6 @@ void prepare_target_dynamic(void);
 int create_posix_spawn(struct creation *creation);
 int create_fork_exec(struct creation *creation);
 
-/* `file` in the folder of this program, into path[PATH_MAX]. */
-void creation_path_beside(const char *file, char *path);
-
 /* Number and place of a slot as text for an executed program: its descriptor, its offset in the file. */
 void creation_name_slot(const struct slot *slot, char descriptor[16], char offset[24]);
 

@@ -90,7 +90,7 @@ static void await_ready(void)
     for (int64_t missing = alive_count; missing > 0;) {
         int polled = poll(&readable, 1, READY_TIMEOUT_MS);
         if (polled == 0 || (polled == -1 && errno != EINTR)) {
-            state_fail("poll", "the tasks to be kept alive", polled == 0 ? ETIMEDOUT : errno);
+            fail_call("poll", "the tasks to be kept alive", polled == 0 ? ETIMEDOUT : errno);
         }
         if (polled == 1) {
             missing -= CHECK(read(ready[READING], bytes, sizeof(bytes)));

@@ -36,7 +36,7 @@ static void prepare_target(const char *linking)
     if (target_path[0] == '\0') {
         const char *suffix = strcmp(linking, "dynamic") == 0 ? "" : linking;
         snprintf(file, sizeof(file), "spawn_target%s%s", suffix[0] == '\0' ? "" : "-", suffix);
-        creation_path_beside(file, target_path);
+        helper_path_beside(file, target_path);
     }
     if (access(target_path, X_OK) == -1) {
         fail_call("access", target_path, errno);

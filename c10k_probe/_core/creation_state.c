@@ -34,22 +34,11 @@ static char written;
 
 /* ---- failures ---- */
 
-void state_tear_down(void)
-{
-    alive_end();
-}
-
-void state_fail(const char *call, const char *arguments, int error_number)
-{
-    state_tear_down();
-    fail_call(call, arguments, error_number);
-}
-
 static void fail_count(const char *call, const char *what, int64_t count, int error_number)
 {
     char text[96];
     snprintf(text, sizeof(text), "%s %" PRId64, what, count);
-    state_fail(call, text, error_number);
+    fail_call(call, text, error_number);
 }
 
 /* A `found` below 0 means that /proc does not tell. */
@@ -61,7 +50,7 @@ static void verify(const char *option, int64_t asked, int64_t before, int64_t af
         return;
     }
     snprintf(text, sizeof(text), "%s %" PRId64 ", but /proc shows %" PRId64, option, asked, found);
-    state_fail("verify", text, ERANGE);
+    fail_call("verify", text, ERANGE);
 }
 
 /* Touching more than there is would not fail but call the kernel's OOM killer. */
@@ -118,7 +107,6 @@ static void advise(void *region, size_t bytes, int advice)
 {
     if (madvise(region, bytes, advice) == -1 && !(errno == EINVAL && advice == MADV_NOHUGEPAGE)) {
         if (errno == EINVAL) {
-            state_tear_down();
             unsupported("this kernel has no transparent huge pages");
         }
         fail_count("madvise", "bytes", (int64_t)bytes, errno);
@@ -153,7 +141,6 @@ static char *map_huge(size_t bytes)
 static void verify_huge(size_t bytes, int64_t before, int64_t after)
 {
     if (before >= 0 && after == before) {
-        state_tear_down();
         unsupported("no huge page was given; see /sys/kernel/mm/transparent_hugepage/enabled");
     }
     int64_t whole = (int64_t)(bytes / STATE_HUGE_PAGE_BYTES * STATE_HUGE_PAGE_BYTES);
@@ -190,7 +177,7 @@ static int open_temporary(void)
         }
     }
     if (descriptor == -1) {
-        state_fail("open", folder, errno);
+        fail_call("open", folder, errno);
     }
     return descriptor;
 }
@@ -252,12 +239,12 @@ static void set_up_libraries(int64_t count)
     for (int64_t i = 0; i < count; i++) {
         char path[PATH_MAX], file[64];
         snprintf(file, sizeof(file), "libraries/libc10k_%03" PRId64 ".so", i);
-        creation_path_beside(file, path);
+        helper_path_beside(file, path);
         if (access(path, R_OK) == -1) { /* dlopen does not leave an error number */
-            state_fail("dlopen", path, errno);
+            fail_call("dlopen", path, errno);
         }
         if (!linking_load_library(path)) {
-            state_fail("dlopen", path, ELIBACC);
+            fail_call("dlopen", path, ELIBACC);
         }
     }
     verify("--libraries", count, 0, read_process_facts().libraries_count, 0);
@@ -275,8 +262,14 @@ static void set_up_alive(const struct state *asked)
     verify("--alive", asked->alive_count, 0, are_threads ? facts.threads_count : facts.children_count, 0);
 }
 
+void state_tear_down(void)
+{
+    alive_end();
+}
+
 void state_set_up(const struct state *asked)
 {
+    helper_tidy_before_failing(state_tear_down);
     if (asked->alive_count > 0) {
         set_up_alive(asked);
     }

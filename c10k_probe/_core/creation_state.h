@@ -28,7 +28,8 @@ struct state { /* what is asked for; 0: none of it */
 
 enum { LIBRARIES_MAX = 128, STATE_HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
 
-/* Makes all of it. A limit that is hit, or a count in /proc that differs, is an `error` line and exit 1. */
+/* Makes all of it. A limit that is hit, or a count in /proc that differs, is an `error` line and exit 1. Whatever fails
+ * from now on tears it down first. */
 void state_set_up(const struct state *asked);
 
 /* Writes one byte to every page of the --rss region, so that none is shared with an earlier forked child. */
@@ -39,9 +40,6 @@ void state_dirty_some(size_t pages_count);
 
 /* Releases and reaps what was kept alive; may be called more than once. */
 void state_tear_down(void);
-
-/* Tears down, then reports the failed call and exits with 1. */
-_Noreturn void state_fail(const char *call, const char *arguments, int error_number);
 
 /* A touched private anonymous region without huge pages. */
 volatile char *state_map_touched(size_t bytes);

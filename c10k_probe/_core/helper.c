@@ -43,8 +43,28 @@ const char *errno_name(int error_number)
     return name != NULL ? name : "unknown";
 }
 
+static void (*tidy_before_failing)(void);
+static pid_t tidying_process;
+
+void helper_tidy_before_failing(void (*tidy)(void))
+{
+    tidy_before_failing = tidy;
+    tidying_process = getpid();
+}
+
+/* At most once: what tidies may fail as well. */
+static void tidy_up(void)
+{
+    void (*tidy)(void) = tidy_before_failing;
+    tidy_before_failing = NULL;
+    if (tidy != NULL && getpid() == tidying_process) {
+        tidy();
+    }
+}
+
 void fail_call(const char *call, const char *arguments, int error_number)
 {
+    tidy_up();
     emit_begin("{\"type\":\"error\",\"helper\":");
     emit_string(helper_name);
     emit_part(",\"call\":");
@@ -71,8 +91,20 @@ void fail_expression(const char *expression, int error_number)
     fail_call(call, arguments, error_number);
 }
 
+void helper_path_beside(const char *file, char *path)
+{
+    int64_t length = CHECK(readlink("/proc/self/exe", path, PATH_MAX - 1));
+    path[length] = '\0';
+    char *name = strrchr(path, '/') + 1;
+    size_t room = PATH_MAX - (size_t)(name - path);
+    if ((size_t)snprintf(name, room, "%s", file) >= room) {
+        fail_call("readlink", "/proc/self/exe", ENAMETOOLONG);
+    }
+}
+
 void unsupported(const char *reason)
 {
+    tidy_up();
     emit_begin("{\"type\":\"unsupported\",\"reason\":");
     emit_string(reason);
     emit_finish("}");

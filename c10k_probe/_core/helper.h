@@ -78,6 +78,13 @@ static inline int64_t now_ns(void)
  * it may be used in a forked child or a thread too. */
 _Noreturn void fail_call(const char *call, const char *arguments, int error_number);
 
+/* `file` in the folder of this program, into path[PATH_MAX]. */
+void helper_path_beside(const char *file, char *path);
+
+/* Has `tidy` called before fail_call or unsupported tells, by this process and not by a child of it: whoever reads the
+ * line finds nothing left. */
+void helper_tidy_before_failing(void (*tidy)(void));
+
 /* The same from the text of an expression, "fork()" or "close(fd)": the part before '(' is the call, the part
  * between the outer parentheses is the arguments. */
 _Noreturn void fail_expression(const char *expression, int error_number);

@@ -18,13 +18,18 @@
  * connection is closed), unsent (no connection was free for that long, or this process could open none: own_failure says
  * why). Their sum is intended_count.
  *
- * Commands, one a line on stdin; each is answered by `began` (start_ns) and then its own line:
+ * Commands, one a line on stdin; send and pump are answered by `began` (start_ns) and then their own line:
  *   send RATE_PER_KS DURATION_MS SEED ARRIVALS BURST_COUNT WAIT_MS
  *                      BURST_COUNT requests at the first moment, and besides them RATE_PER_KS requests in 1000 s for
  *                      DURATION_MS; ARRIVALS 0: evenly, 1: a Poisson process by SEED. WAIT_MS after DURATION_MS all
  *                      that has not ended is given up: as timed out what had a connection, else as unsent.
  *                      due_ns (since start_ns), latency_ns (-1: not answered) and outcome are of the same requests, one
  *                      of each samples_every, in the order in which they ended.
+ *                      stage_*: of each stage, from the end of the one before to its own; longest_late_ns of what was
+ *                      due in it.
+ *   stage RATE_PER_KS DURATION_MS
+ *                      the next send goes on like this after its own DURATION_MS, without a pause; several follow each
+ *                      other. Not answered.
  *   pump DURATION_MS WARMUP_MS
  *                      what ends in DURATION_MS after WARMUP_MS is counted; then those under way are waited for.
  *                      spanned_ns: from the last answer before to the last one in that time, which is what the counted
@@ -117,6 +122,7 @@ static const struct command {
      command_send,
      6,
      {INT64_MAX / NS_PER_S, DURATION_MS_MAX, INT64_MAX, 1, REQUESTS_MAX, TIMEOUT_MS_MAX}},
+    {"stage", command_stage, 2, {INT64_MAX / NS_PER_S, DURATION_MS_MAX}},
     {"pump", command_pump, 2, {DURATION_MS_MAX, DURATION_MS_MAX}},
 };
 
@@ -152,7 +158,7 @@ static bool obey_line(char *line)
             return true;
         }
     }
-    usage("unknown command \"%s\"; known: send, pump, quit", name);
+    usage("unknown command \"%s\"; known: send, stage, pump, quit", name);
 }
 
 int main(int argc, char **argv)

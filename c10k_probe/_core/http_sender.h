@@ -124,6 +124,7 @@ int64_t places_connected_count(void);
 /* ---- http_sender_open.c, http_sender_closed.c: each answers with one line ---- */
 
 void command_send(const int64_t *arguments);
+void command_stage(const int64_t *arguments); /* but this one, which is part of the next send */
 void command_pump(const int64_t *arguments);
 
 /* ---- http_sender.c ---- */

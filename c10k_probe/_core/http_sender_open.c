@@ -5,6 +5,8 @@
  * A request whose moment has come and for which no connection is free waits, its time running; those that wait are
  * always the next ones in order, so that the queue is two numbers.
  *
+ * A load has one stage or more, each with a rate of its own, without a pause between them.
+ *
  * Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale" (NSDI 2006); prctl(2)
  * (PR_SET_TIMERSLACK).
  */
@@ -16,7 +18,16 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-enum { HEAD_START_NS = 2 * NS_PER_MS, RATE_UNITS = 1000 }; /* the rate comes in requests in 1000 s */
+enum { HEAD_START_NS = 2 * NS_PER_MS, RATE_UNITS = 1000, STAGES_MAX = 1024 }; /* the rate: requests in 1000 s */
+
+/* One rate of a load. What this process took of it runs from the end of the stage before to its own. */
+struct stage {
+    int64_t rate_per_ks, duration_ns, end_ns; /* end_ns: from the start of the first */
+    int64_t cpu_ns, longest_late_ns;
+};
+
+static struct stage stages[STAGES_MAX];
+static int stages_count = 1; /* the first is the one of `send` itself */
 
 static struct {
     int64_t *due_ns; /* from the start of the window */
@@ -25,6 +36,8 @@ static struct {
     int64_t counts[OUTCOMES_COUNT];
     int64_t *kept_due_ns, *kept_latency_ns, *kept_outcome;
     int64_t kept_count, longest_late_ns, sent_count, last_end_ns;
+    int ended_stages_count, due_stage; /* due_stage: of the last request that was due */
+    int64_t ended_cpu_ns;
 } loop;
 
 /* Exponential gaps; 53 random bits, never 0. */
@@ -45,20 +58,33 @@ static void plan_one(int64_t count, int64_t *room, int64_t at_ns)
     loop.due_ns[count] = at_ns;
 }
 
-/* The burst at the first moment; then one after the other, evenly or as a Poisson process, until the window is over. The
- * schedule of the rate does not depend on the burst. Returns how many. */
-static int64_t plan(int64_t rate_per_ks, int64_t duration_ns, bool is_poisson, int64_t burst_count)
+/* One request after the other, evenly or as a Poisson process, until the stage is over. Returns how many there are now. */
+static int64_t plan_stage(struct stage *stage, int64_t begin_ns, bool is_poisson, uint64_t *random, int64_t count,
+                          int64_t *room)
 {
-    const double gap_ns = (double)NS_PER_S * RATE_UNITS / (double)rate_per_ks;
+    const double gap_ns = (double)NS_PER_S * RATE_UNITS / (double)stage->rate_per_ks;
+    const int64_t earlier_count = count;
+    double at_ns = is_poisson ? gap_ns * random_gap(random) : 0.0;
+    while (at_ns < (double)stage->duration_ns) {
+        plan_one(count++, room, begin_ns + (int64_t)at_ns);
+        at_ns = is_poisson ? at_ns + gap_ns * random_gap(random) : gap_ns * (double)(count - earlier_count);
+    }
+    stage->end_ns = begin_ns + stage->duration_ns;
+    return count;
+}
+
+/* The burst at the first moment; then one stage after the other. Their schedule does not depend on the burst. Returns
+ * how many. */
+static int64_t plan(bool is_poisson, int64_t burst_count)
+{
     uint64_t random = loop.seed;
-    double at_ns = is_poisson ? gap_ns * random_gap(&random) : 0.0;
-    int64_t count = 0, room = 0;
+    int64_t count = 0, room = 0, begin_ns = 0;
     while (count < burst_count) {
         plan_one(count++, &room, 0);
     }
-    while (at_ns < (double)duration_ns) {
-        plan_one(count++, &room, (int64_t)at_ns);
-        at_ns = is_poisson ? at_ns + gap_ns * random_gap(&random) : gap_ns * (double)(count - burst_count);
+    for (int i = 0; i < stages_count; i++) {
+        count = plan_stage(&stages[i], begin_ns, is_poisson, &random, count, &room);
+        begin_ns = stages[i].end_ns;
     }
     return count;
 }
@@ -118,14 +144,44 @@ static void give_up(int64_t head, int64_t at_ns)
     places_give_up(at_ns);
 }
 
+static void end_stage(void)
+{
+    struct stage *stage = &stages[loop.ended_stages_count++];
+    const int64_t used_cpu_ns = cpu_ns();
+    stage->cpu_ns = used_cpu_ns - loop.ended_cpu_ns;
+    loop.ended_cpu_ns = used_cpu_ns;
+}
+
+/* Ends the stages whose time is over; when the one that runs does. */
+static int64_t stage_end_ns(int64_t at_ns)
+{
+    for (; loop.ended_stages_count < stages_count; end_stage()) {
+        const int64_t end_ns = loop.start_ns + stages[loop.ended_stages_count].end_ns;
+        if (at_ns < end_ns) {
+            return end_ns;
+        }
+    }
+    return INT64_MAX;
+}
+
+static void note_due(int64_t request, int64_t at_ns)
+{
+    const int64_t due_ns = loop.due_ns[request], late_ns = at_ns - loop.start_ns - due_ns;
+    while (loop.due_stage < stages_count - 1 && due_ns >= stages[loop.due_stage].end_ns) {
+        loop.due_stage++;
+    }
+    struct stage *stage = &stages[loop.due_stage];
+    stage->longest_late_ns = late_ns > stage->longest_late_ns ? late_ns : stage->longest_late_ns;
+    loop.longest_late_ns = late_ns > loop.longest_late_ns ? late_ns : loop.longest_late_ns;
+}
+
 static void turn(int64_t end_ns)
 {
     int64_t head = 0, next = 0;
     while (head < loop.intended_count || places_busy_count() > 0) {
-        const int64_t at_ns = now_ns();
+        const int64_t at_ns = now_ns(), stage_ns = stage_end_ns(at_ns);
         for (; next < loop.intended_count && loop.start_ns + loop.due_ns[next] <= at_ns; next++) {
-            const int64_t late_ns = at_ns - loop.start_ns - loop.due_ns[next];
-            loop.longest_late_ns = late_ns > loop.longest_late_ns ? late_ns : loop.longest_late_ns;
+            note_due(next, at_ns);
         }
         if (at_ns >= end_ns) {
             give_up(head, at_ns);
@@ -133,10 +189,21 @@ static void turn(int64_t end_ns)
         }
         head = send_waiting(head, next);
         if (head < loop.intended_count || places_busy_count() > 0) { /* a request may have ended as it was sent */
-            const int64_t moment_ns = next_moment_ns(head, next);
+            const int64_t due_ns = next_moment_ns(head, next), moment_ns = due_ns < stage_ns ? due_ns : stage_ns;
             places_wait(moment_ns < end_ns ? moment_ns : end_ns);
         }
     }
+}
+
+static void emit_stages(void)
+{
+    int64_t cpu[STAGES_MAX], late[STAGES_MAX];
+    for (int i = 0; i < stages_count; i++) {
+        cpu[i] = stages[i].cpu_ns;
+        late[i] = stages[i].longest_late_ns;
+    }
+    emit_int64_array(",\"stage_cpu_ns\":", cpu, (size_t)stages_count);
+    emit_int64_array(",\"stage_longest_late_ns\":", late, (size_t)stages_count);
 }
 
 static void emit_sent(int64_t duration_ns, int64_t used_cpu_ns)
@@ -153,6 +220,7 @@ static void emit_sent(int64_t duration_ns, int64_t used_cpu_ns)
     emit_int64_array(",\"due_ns\":", loop.kept_due_ns, kept);
     emit_int64_array(",\"latency_ns\":", loop.kept_latency_ns, kept);
     emit_int64_array(",\"outcome\":", loop.kept_outcome, kept);
+    emit_stages();
     emit_own_failure();
     emit_finish("}");
 }
@@ -162,15 +230,27 @@ static int64_t *new_numbers(int64_t count)
     return CHECK_POINTER(calloc((size_t)count + 1, sizeof(int64_t)));
 }
 
+void command_stage(const int64_t *arguments)
+{
+    if (arguments[0] == 0 || arguments[1] == 0) {
+        usage("stage needs a rate and a duration above 0");
+    }
+    if (stages_count == STAGES_MAX) {
+        usage("a load has at most %d stages", STAGES_MAX);
+    }
+    stages[stages_count++] = (struct stage){.rate_per_ks = arguments[0], .duration_ns = arguments[1] * NS_PER_MS};
+}
+
 void command_send(const int64_t *arguments)
 {
-    const int64_t duration_ns = arguments[1] * NS_PER_MS;
     if (arguments[0] == 0 || arguments[1] == 0) {
         usage("send needs a rate and a duration above 0");
     }
     memset(&loop, 0, sizeof loop);
     loop.seed = (uint64_t)arguments[2];
-    loop.intended_count = plan(arguments[0], duration_ns, arguments[3] != 0, arguments[4]);
+    stages[0] = (struct stage){.rate_per_ks = arguments[0], .duration_ns = arguments[1] * NS_PER_MS};
+    loop.intended_count = plan(arguments[3] != 0, arguments[4]);
+    const int64_t duration_ns = stages[stages_count - 1].end_ns;
     loop.every = loop.intended_count > 0 ? 1 + (loop.intended_count - 1) / asked.samples_count : 1;
     const int64_t room = loop.intended_count / loop.every + 1;
     loop.kept_due_ns = new_numbers(room);
@@ -182,8 +262,9 @@ void command_send(const int64_t *arguments)
     loop.start_ns = loop.last_end_ns = now_ns() + HEAD_START_NS;
     emit("{\"type\":\"began\",\"start_ns\":%" PRId64 ",\"connected_count\":%" PRId64 "}", loop.start_ns,
          places_connected_count());
-    const int64_t cpu_before_ns = cpu_ns();
+    const int64_t cpu_before_ns = loop.ended_cpu_ns = cpu_ns();
     turn(loop.start_ns + duration_ns + arguments[5] * NS_PER_MS);
+    stage_end_ns(INT64_MAX); /* where all had ended before its time was over */
     const int64_t used_cpu_ns = cpu_ns() - cpu_before_ns;
     CHECK(prctl(PR_SET_TIMERSLACK, 0)); /* as it was */
     emit_sent(duration_ns, used_cpu_ns);
@@ -192,4 +273,5 @@ void command_send(const int64_t *arguments)
     free(loop.kept_due_ns);
     free(loop.kept_latency_ns);
     free(loop.kept_outcome);
+    stages_count = 1;
 }

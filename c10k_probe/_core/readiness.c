@@ -31,13 +31,13 @@
  *   - Reading a byte tells the peer that there is room again. It is watched too, as in a server, so what watches it
  *     is called, and finds that it is not interested.
  *
- * The parts: readiness.h (what they share), readiness_mechanisms.c (the table of mechanisms),
+ * The parts: readiness_parts.h (what they share), readiness_mechanisms.c (the table of mechanisms),
  * readiness_mechanism_NAME.c (one each), readiness_epoll.c and readiness_uring.c (what some of them share),
  * readiness_sockets.c, readiness_tokens.c, readiness_chain.c, readiness_short.c, readiness_passes.c.
  *
  * Sources: select(2), poll(2), epoll(7), io_uring(7), socketpair(2), unix(7), sched_setaffinity(2).
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <inttypes.h>
 #include <sched.h>

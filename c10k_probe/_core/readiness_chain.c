@@ -11,7 +11,7 @@
  *
  * Source of the idea: bench.c of libevent (pipes there, and its handler writes at once, so that tokens merge).
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 static uint32_t active_count;
 static int64_t writes_count;

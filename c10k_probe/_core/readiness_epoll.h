@@ -4,7 +4,7 @@
 #ifndef C10K_READINESS_EPOLL_H
 #define C10K_READINESS_EPOLL_H
 
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <sys/epoll.h>
 

@@ -2,7 +2,7 @@
  * readiness_mechanism_poll.c - poll(2): the whole array goes into the kernel and comes back with each call. The
  * array is dense, in the order of registration; what is removed is replaced by the last one.
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <poll.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * The C library's fd_set holds FD_SETSIZE bits; FD_SET beyond it writes to memory of others. room() is asked before
  * anything is watched, so that it does not come to that.
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <fcntl.h>
 #include <limits.h>

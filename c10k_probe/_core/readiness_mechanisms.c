@@ -2,7 +2,7 @@
  * readiness_mechanisms.c - the table of mechanisms. A new one is a file, readiness_mechanism_NAME.c, that defines
  * mechanism_NAME, and one row here.
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #define MECHANISMS(ROW)          \
     ROW(select)                  \

@@ -1,6 +1,6 @@
 /*
  * readiness_passes.c - runs the passes of one active level, throws away those that are not whole, and prints the
- * rest. The contract is in readiness.h.
+ * rest. The contract is in readiness_parts.h.
  *
  * CPU time and switches are read before and after each pass, outside of what is timed. The CPU time is that of
  * CLOCK_THREAD_CPUTIME_ID. How much of it was spent in user mode the kernel guesses from where its ticks fell, so
@@ -8,7 +8,7 @@
  * thread's life.
  * Sources: getrusage(2), clock_gettime(2); kernel/sched/cputime.c (cputime_adjust).
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <inttypes.h>
 #include <stdio.h>

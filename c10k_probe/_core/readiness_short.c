@@ -12,7 +12,7 @@
  * their own, as a connection is registered before anybody knows when it will have data; a program that knows could
  * save one by registering with the wait.
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <sys/socket.h>
 

@@ -1,10 +1,10 @@
 /*
  * readiness_sockets.c - the sockets that are watched: distinct connected pairs of AF_UNIX streams, both ends
- * watched, and the order in which tokens travel over them. The contract is in readiness.h.
+ * watched, and the order in which tokens travel over them. The contract is in readiness_parts.h.
  *
  * Random numbers: SplitMix64 (Steele, Lea, Flood 2014); permutations: Fisher and Yates. Source: socketpair(2).
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>

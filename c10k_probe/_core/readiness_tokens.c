@@ -1,9 +1,9 @@
 /*
  * readiness_tokens.c - writing tokens, and waiting for them: the part of the timed loop that both workloads and
  * all mechanisms share. The mechanism is called once for a wait and not once for an event. The contract is in
- * readiness.h. Sources: read(2), write(2), setitimer(2), signal(7) (which calls a handler interrupts).
+ * readiness_parts.h. Sources: read(2), write(2), setitimer(2), signal(7) (which calls a handler interrupts).
  */
-#include "readiness.h"
+#include "readiness_parts.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -8,7 +8,7 @@
 #ifndef C10K_READINESS_URING_H
 #define C10K_READINESS_URING_H
 
-#include "readiness.h"
+#include "readiness_parts.h"
 #include "ring.h"
 
 struct io_uring_sqe;

@@ -108,13 +108,19 @@ void server_resume_if_possible(bool is_retry_due);
 /* For poll and epoll_wait: -1, or how long to pause for a wall that other processes can lift. */
 int server_retry_timeout_ms(void);
 
+/* ---- server_wire.c ---- */
+
+/* Bytes sent, fewer than asked only where a non-blocking socket is full; -1 when the connection is over. */
+ssize_t server_send_what_fits(int fd, const char *bytes, size_t count);
+
+/* Before fd is closed after the last answer: our end of the stream, then what has come after the last request is taken.
+ * Closing with unread bytes would send a reset, which may overtake the answer (RFC 9112, 9.6). */
+void server_say_goodbye(int fd);
+
 /* ---- server_connections.c ---- */
 
 /* Keeps the bytes that a full non-blocking socket did not take; false: cannot, the connection is over. */
 typedef bool (*server_keep_rest)(int fd, const char *bytes, size_t count);
-
-/* Bytes sent, fewer than asked only where a non-blocking socket is full; -1 when the connection is over. */
-ssize_t server_send_what_fits(int fd, const char *bytes, size_t count);
 
 /* What the handler gives back for what came; both are in the same buffer. */
 struct server_answer {
@@ -130,10 +136,6 @@ size_t server_receive_bytes(void);
 
 /* What was kept of fd's requests; whoever closes fd without server_step having said that it is over calls it. */
 void server_forget(int fd);
-
-/* Before fd is closed after the last answer: our end of the stream, then what has come after the last request is taken.
- * Closing with unread bytes would send a reset, which may overtake the answer (RFC 9112, 9.6). */
-void server_say_goodbye(int fd);
 
 /* The two ends of a step. What came, as recv has it; false: the connection is over, for whatever reason. */
 ssize_t server_receive(int fd, char buffer[static SERVER_BUFFER_BYTES]);

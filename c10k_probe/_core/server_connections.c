@@ -1,6 +1,6 @@
 /*
  * server_connections.c - the handler of a connection, the same code in each model, and the end of all of
- * them. The contract is in server.h. Sources: tcp(7), socket(7) (SO_LINGER), recv(2), send(2).
+ * them. The contract is in server.h. Sources: tcp(7), socket(7) (SO_LINGER), recv(2).
  */
 #include "server.h"
 #include "server_http.h"
@@ -10,24 +10,6 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-enum { GOODBYE_READS_MAX = 16 }; /* 64 KiB: nobody is served for ever by being ignored */
-
-ssize_t server_send_what_fits(int fd, const char *bytes, size_t count)
-{
-    size_t sent_bytes = 0;
-    while (sent_bytes < count) {
-        ssize_t sent = send(fd, bytes + sent_bytes, count - sent_bytes, MSG_NOSIGNAL);
-        if (sent >= 0) {
-            sent_bytes += (size_t)sent;
-        } else if (errno == EAGAIN) {
-            break;
-        } else if (errno != EINTR) {
-            return -1;
-        }
-    }
-    return (ssize_t)sent_bytes;
-}
 
 /* ---- the handler ---- */
 
@@ -49,14 +31,6 @@ void server_forget(int fd)
 {
     if (server.protocol == SERVER_HTTP) {
         http_forget(fd);
-    }
-}
-
-void server_say_goodbye(int fd)
-{
-    char ignored[SERVER_BUFFER_BYTES];
-    (void)shutdown(fd, SHUT_WR);
-    for (int i = 0; i < GOODBYE_READS_MAX && recv(fd, ignored, sizeof ignored, MSG_DONTWAIT) > 0; i++) {
     }
 }
 
@@ -118,6 +92,7 @@ static enum server_interest go_on_sending(int fd)
     case STALLED_SENT:
         return SERVER_READ;
     case STALLED_OVER:
+        server_forget(fd);
         break;
     }
     return SERVER_OVER;

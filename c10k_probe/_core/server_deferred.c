@@ -222,6 +222,7 @@ static void serve_event(int fd)
     }
     switch (stalled_send(fd)) {
     case STALLED_OVER:
+        server_forget(fd);
         close_connection(fd);
         break;
     case STALLED_SENT:

@@ -55,7 +55,6 @@ enum stalled_state stalled_send(int fd)
         return STALLED_SENT;
     }
     server_say_goodbye(fd); /* where it was reset, this does nothing */
-    server_forget(fd);
     return STALLED_OVER;
 }
 

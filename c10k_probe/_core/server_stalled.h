@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 enum stalled_state {
-    STALLED_OVER,    /* the connection is over, close it; nothing is kept any more */
+    STALLED_OVER,    /* the connection is over, forget and close it; nothing is kept any more */
     STALLED_WAITING, /* some bytes are left */
     STALLED_SENT,    /* all went out; nothing is kept any more */
 };

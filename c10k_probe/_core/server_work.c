@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* A histogram has 16 buckets in each octave: none is wider than a sixteenth of its lower bound. */
 enum { OCTAVE_BITS = 4, OCTAVE_BUCKETS = 1 << OCTAVE_BITS, BUCKETS_COUNT = (63 - OCTAVE_BITS + 1) * OCTAVE_BUCKETS };

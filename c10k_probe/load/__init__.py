@@ -3,7 +3,7 @@
 from c10k_probe.load.ab import Ab, AbReport
 from c10k_probe.load.generator import find_generator
 from c10k_probe.load.holder import Backlogged, Echoes, Failure, Holder, Probed, Pumped, Ramped
-from c10k_probe.load.open_loop import ClosedLoopReport, OpenLoop, Sender
+from c10k_probe.load.open_loop import ClosedLoopReport, OpenLoad, OpenLoop, Sender, Stage
 from c10k_probe.load.slow import Crowd, SlowClients, Work
 from c10k_probe.load.wrk import ClosedLoop, Wrk, find_wrk
 
@@ -17,12 +17,14 @@ __all__ = [
     "Echoes",
     "Failure",
     "Holder",
+    "OpenLoad",
     "OpenLoop",
     "Probed",
     "Pumped",
     "Ramped",
     "Sender",
     "SlowClients",
+    "Stage",
     "Work",
     "Wrk",
     "find_generator",

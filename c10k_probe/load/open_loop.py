@@ -27,6 +27,52 @@ _SLACK_S: Final = 30.0  # for connecting before the window, and for printing aft
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One rate of a load, for so long (steps of 1 ms)."""
+
+    rate_per_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class OpenLoad:
+    """Requests that are due on a schedule: ``rate_per_s`` for ``duration_s`` (steps of 1 ms), and then ``further``.
+
+    ``arrivals``: evenly, or a Poisson process by ``seed``. ``burst_count`` more are due at the first moment. What has
+    not ended ``wait_s`` after the last stage is given up; None: each request has its whole time-out.
+    """
+
+    rate_per_s: float
+    duration_s: float
+    seed: int
+    arrivals: Arrivals = "even"
+    burst_count: int = 0
+    wait_s: float | None = None
+    further: Sequence[Stage] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All of them, in their order."""
+        return (Stage(self.rate_per_s, self.duration_s), *self.further)
+
+    @property
+    def whole_s(self) -> float:
+        """How long requests are due."""
+        return sum(stage.duration_s for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class StageUse:
+    """What a stage took of the sender, from the end of the stage before to its own.
+
+    ``longest_late_ns``: how late the sender saw that a request of this stage was due, at most.
+    """
+
+    client_cpu_ns: int
+    longest_late_ns: int
+
+
+@dataclass(frozen=True)
 class OpenLoop:
     """What became of the requests that were planned for ``duration_ns``.
 
@@ -39,8 +85,8 @@ class OpenLoop:
     where there is none) and ``outcomes`` are parallel, of one request in ``samples_every``, in the order in which they
     ended. ``longest_late_ns``: how late this sender saw that a request was due, at most.
     ``taken_ns``: from the start to the end of the last request. ``client_cpu_ns``: of the sender in that time.
-    ``opened_connections_count``: connect(2) calls. ``own_failure``: what kept this side from opening a connection,
-    empty where nothing did; the requests that met it are in ``unsent_count``.
+    ``opened_connections_count``: connect(2) calls. ``stages``: of each stage of the load. ``own_failure``: what kept
+    this side from opening a connection, empty where nothing did; the requests that met it are in ``unsent_count``.
     """
 
     intended_count: int
@@ -62,6 +108,7 @@ class OpenLoop:
     client_cpu_ns: int
     opened_connections_count: int
     own_failure: str = ""
+    stages: Sequence[StageUse] = ()
 
     @property
     def counted(self) -> int:
@@ -167,38 +214,18 @@ class Sender(native.Helpers):
         """Of the process that sends."""
         return self._helper.pid
 
-    def send(  # noqa: PLR0913 -- a load, each part by its name
-        self,
-        rate_per_s: float,
-        duration_s: float,
-        seed: int,
-        *,
-        arrivals: Arrivals = "even",
-        burst_count: int = 0,
-        wait_s: float | None = None,
-    ) -> OpenLoop:
-        """An open loop of ``rate_per_s`` for ``duration_s`` (steps of 1 ms); returns when every request has ended.
+    def send(self, load: OpenLoad) -> OpenLoop:
+        """An open loop; returns when every request has ended."""
+        self.begin_send(load)
+        return self.finish_send(load.whole_s + self._timeout_s + _SLACK_S)
 
-        ``burst_count`` more are due at its first moment. What has not ended ``wait_s`` after ``duration_s`` is given
-        up; None: each request has its whole time-out.
-        """
-        self.begin_send(rate_per_s, duration_s, seed, arrivals=arrivals, burst_count=burst_count, wait_s=wait_s)
-        return self.finish_send(duration_s + self._timeout_s + _SLACK_S)
-
-    def begin_send(  # noqa: PLR0913 -- as above
-        self,
-        rate_per_s: float,
-        duration_s: float,
-        seed: int,
-        *,
-        arrivals: Arrivals = "even",
-        burst_count: int = 0,
-        wait_s: float | None = None,
-    ) -> None:
+    def begin_send(self, load: OpenLoad) -> None:
         """The same, begun: the kept connections are open when it returns, and the first request is due."""
-        rate_per_ks, duration_ms = max(1, round(rate_per_s * _PER_KS)), max(1, round(duration_s * 1000))
-        wait_ms = round(1000 * (self._timeout_s if wait_s is None else wait_s))
-        self._helper.send(f"send {rate_per_ks} {duration_ms} {seed} {_ARRIVALS[arrivals]} {burst_count} {wait_ms}")
+        wait_ms = round(1000 * (self._timeout_s if load.wait_s is None else load.wait_s))
+        for stage in load.further:
+            self._helper.send(f"stage {_numbers(stage)}")
+        first = f"{_numbers(load.stages[0])} {load.seed} {_ARRIVALS[load.arrivals]}"
+        self._helper.send(f"send {first} {load.burst_count} {wait_ms}")
         self._helper.expect("began", self._timeout_s + _SLACK_S)
 
     def finish_send(self, patience_s: float) -> OpenLoop:
@@ -220,14 +247,23 @@ class Sender(native.Helpers):
             client_cpu_ns=int(answer["client_cpu_ns"]),
             opened_connections_count=int(answer["opened_connections_count"]),
             own_failure=_own_failure(answer),
+            stages=_stages(answer),
         )
 
     def pump(self, duration_s: float, warmup_s: float = 0.0) -> ClosedLoopReport:
         """A closed loop over all connections for ``duration_s`` after ``warmup_s`` (steps of 1 ms)."""
+        self.begin_pump(duration_s, warmup_s)
+        return self.finish_pump(duration_s + warmup_s)
+
+    def begin_pump(self, duration_s: float, warmup_s: float = 0.0) -> int:
+        """The same, begun; when the warm-up will be over (CLOCK_MONOTONIC, ns)."""
         duration_ms, warmup_ms = max(1, round(duration_s * 1000)), round(warmup_s * 1000)
         self._helper.send(f"pump {duration_ms} {warmup_ms}")
-        self._helper.expect("began", self._timeout_s + _SLACK_S)
-        answer = self._helper.expect("pumped", duration_s + warmup_s + self._timeout_s + _SLACK_S)
+        return int(self._helper.expect("began", self._timeout_s + _SLACK_S)["start_ns"])
+
+    def finish_pump(self, patience_s: float) -> ClosedLoopReport:
+        """What became of it; waits so long at most, and for what is under way then."""
+        answer = self._helper.expect("pumped", patience_s + self._timeout_s + _SLACK_S)
         return ClosedLoopReport(
             duration_ns=int(answer["duration_ns"]),
             spanned_ns=int(answer["spanned_ns"]),
@@ -244,6 +280,16 @@ class Sender(native.Helpers):
             opened_connections_count=int(answer["opened_connections_count"]),
             own_failure=_own_failure(answer),
         )
+
+
+def _numbers(stage: Stage) -> str:
+    """As http_sender takes them: requests in 1000 s, milliseconds."""
+    return f"{max(1, round(stage.rate_per_s * _PER_KS))} {max(1, round(stage.duration_s * 1000))}"
+
+
+def _stages(answer: dict[str, Any]) -> tuple[StageUse, ...]:
+    names = ("stage_cpu_ns", "stage_longest_late_ns")
+    return tuple(StageUse(*map(int, values)) for values in zip(*(answer[name] for name in names), strict=True))
 
 
 def _own_failure(answer: dict[str, Any]) -> str:

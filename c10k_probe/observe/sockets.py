@@ -47,6 +47,7 @@ _DIAG_MESSAGE_BYTES = 72
 _INODE_COLUMN = 9  # of /proc/net/tcp
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _INET_DIAG_SKMEMINFO = 7
+_DROPS_WORD = 8  # SK_MEMINFO_DROPS
 _RECEIVE_BYTES = 1 << 18
 _TIMEOUT_S = 5.0
 
@@ -139,40 +140,21 @@ def read_buffers(port: int, *, remote: bool = False) -> Buffers | None:
     return Buffers(*counts)
 
 
-def dropped_count(port: int) -> int | None:
-    """What the listeners on `port` let go since they listen: connection attempts, as their accept queue was full; with
-    TCP_DEFER_ACCEPT also the end of each handshake that brought no data. None without netlink, or without a listener.
-
-    Source: sk_drops; tcp_listendrop in include/net/tcp.h, tcp_check_req in net/ipv4/tcp_minisocks.c.
-
-    Raises ValueError for a port outside 1..65535.
-    """
-    _check_port(port)
-    found = []
-    try:
-        for family in _FAMILIES:
-            for body in _netlink_messages(_request((port, 0), (_LISTEN,), family, 1 << (_INET_DIAG_SKMEMINFO - 1))):
-                found.append(_meminfo(body, 9)[8])
-    except (OSError, struct.error):
-        return None
-    return sum(found) if found else None
-
-
 def _charged_bytes(body: memoryview) -> int:
     """rmem_alloc and wmem_queued of one socket."""
-    values = _meminfo(body, 6)
-    return values[0] + values[5]
+    words = _memory_words(body)
+    return words[0] + words[5] if words else 0
 
 
-def _meminfo(body: memoryview, count: int) -> tuple[int, ...]:
-    """The first so many numbers that the kernel tells of a socket (include/uapi/linux/sock_diag.h), or zeros."""
+def _memory_words(body: memoryview) -> tuple[int, ...]:
+    """SK_MEMINFO_VARS of one socket (include/uapi/linux/sock_diag.h); empty where they are missing."""
     position = _DIAG_MESSAGE_BYTES
     while position + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, position)
         if kind == _INET_DIAG_SKMEMINFO:
-            return struct.unpack_from(f"={count}I", body, position + _ATTRIBUTE.size)
+            return struct.unpack_from("=9I", body, position + _ATTRIBUTE.size)
         position += max(_ATTRIBUTE.size, (length + 3) & ~3)
-    return (0,) * count
+    return ()
 
 
 def _ipv4_text(address: bytes, family: int) -> str | None:
@@ -244,6 +226,22 @@ def listen_queue(port: int, *, use_netlink: bool = True, proc_root: Path = PROC)
     queues, source = found
     backlog_count = sum(send for _, send in queues) if source == "netlink" else None
     return ListenQueue(sum(receive for receive, _ in queues), backlog_count, source)
+
+
+def listen_drops(port: int) -> int | None:
+    """New connections that the listeners on `port` had no place for since they began, SYN or ACK each time it came;
+    None without netlink or without a listener.
+
+    Source: sk_drops of the listener (tcp_listendrop in net/tcp.h), the last word of INET_DIAG_SKMEMINFO. Raises
+    ValueError for a port that cannot be.
+    """
+    _check_port(port)
+    counts: list[int] = []
+    with contextlib.suppress(OSError, struct.error):
+        for family in _FAMILIES:
+            request = _request((port, 0), (_LISTEN,), family, 1 << (_INET_DIAG_SKMEMINFO - 1))
+            counts += [words[_DROPS_WORD] for body in _netlink_messages(request) if (words := _memory_words(body))]
+    return sum(counts) if counts else None
 
 
 def listening_families(port: int) -> tuple[int, ...]:

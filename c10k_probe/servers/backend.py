@@ -59,8 +59,26 @@ class Backend(native.Helpers):
 
     def status(self) -> BackendStatus:
         """Its own counts so far."""
-        answer = self._helper.ask("status", "status")
+        return self._told("status")
+
+    def _told(self, command: str) -> BackendStatus:
+        answer = self._helper.ask(command, "status")
         return BackendStatus(**{name: int(answer[name]) for name in BackendStatus.__dataclass_fields__})
+
+    def hold(self) -> BackendStatus:
+        """Answer nobody until further notice: whoever asks goes on waiting."""
+        return self._told("hold")
+
+    def hurry(self) -> BackendStatus:
+        """Answer whoever waits, and whoever comes, at once; reset the connection where there would be no answer.
+
+        So that what has queued before a server is gone soon, and every question that it was going to ask is counted.
+        """
+        return self._told("hurry")
+
+    def resume(self) -> BackendStatus:
+        """Go back to the delay."""
+        return self._told("resume")
 
     def death(self) -> str:
         """How it ended; empty while it lives."""

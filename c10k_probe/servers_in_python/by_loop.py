@@ -72,7 +72,7 @@ class _Server:
 
     def _asking(self, work: Work, asks: str) -> _Handler:
         """Answers requests with a backend: awaited, waited for by the loop itself, or by a pool of threads."""
-        loop_links, links = LoopLinks(work), Links(work)
+        loop_links, links = LoopLinks(work), Links(work, self._obey_while_blocked if asks == "block" else None)
         threads = None
         if asks == "pool":
             from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +122,12 @@ class _Server:
                 asyncio.get_running_loop().remove_reader(_STDIN)
                 return
             self._state.say_status(self._state.threads_count())
+
+    def _obey_while_blocked(self) -> None:
+        """Called by a handler in which the loop stands still: who is to go, goes at once."""
+        self._obey()
+        if self._is_quitting.is_set():
+            self._state.leave()
 
 
 class _Uvloop(_Server):

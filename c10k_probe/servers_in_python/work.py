@@ -15,10 +15,12 @@ Sources: tcp(7) (TCP_INFO), include/uapi/linux/tcp.h (struct tcp_info), net/ipv4
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from c10k_probe.servers_in_python.http import BAD_GATEWAY, GATEWAY_TIMEOUT, OK, Answer, Requests
@@ -27,6 +29,7 @@ _LAST_DATA_RECV: Final = slice(52, 56)  # of struct tcp_info: 8 bytes, and eleve
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; no TIME_WAIT stays
 QUESTION: Final = b"?"
 _NS_PER_MS: Final = 1_000_000
+_STDIN: Final = 0
 
 
 class _Options(Protocol):
@@ -108,10 +111,13 @@ class Work:
 
 
 class Links:
-    """Kept connections to the backend, and questions with blocking calls."""
+    """Kept connections to the backend, and questions with blocking calls.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    ``obey``: what to do when there is something to read on stdin while the only thread waits; None: another one reads.
+    """
+
+    def __init__(self, work: Work, obey: Callable[[], None] | None = None) -> None:
+        self._work, self._obey = work, obey
         self._free: list[socket.socket] = []  # append and pop are whole in any thread
 
     def ask(self) -> bytes:
@@ -122,6 +128,7 @@ class Links:
             self._work.add(backend_asked_count=1)
             try:
                 link.sendall(QUESTION)
+                self._hear_until_readable(link)
                 if not link.recv(1):
                     raise ConnectionResetError
             except OSError:
@@ -142,6 +149,22 @@ class Links:
                 requests.is_over = True
                 break
         return made
+
+    def _hear_until_readable(self, link: socket.socket) -> None:
+        """Or until it is too late, which the read that comes next would say only after as long again."""
+        if self._obey is None:
+            return
+        poll = select.poll()
+        poll.register(link, select.POLLIN)
+        poll.register(_STDIN, select.POLLIN)
+        end_s = time.monotonic() + self._work.timeout_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            ready = [descriptor for descriptor, _ in poll.poll(left_s * 1000 + 1)]
+            if link.fileno() in ready:
+                return
+            if ready:
+                self._obey()
+        raise TimeoutError
 
     def _take(self) -> socket.socket:
         with contextlib.suppress(IndexError):

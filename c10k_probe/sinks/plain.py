@@ -26,6 +26,7 @@ from c10k_probe.sinks.text import (
     fit_text,
     groups,
     last_of_each,
+    length_text,
     readings_text,
     undecided_text,
     view_text,
@@ -61,7 +62,8 @@ class PlainLines:
             case RunStarted():
                 self._start = event
                 self._clock.start()
-                return f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
+                told = ", ".join(filter(None, (f"seed {event.seed}", f"run {event.run_id}", length_text(event))))
+                return f"{event.experiment}: {event.question} ({told})"
             case BlockFinished() | CellProgressed() | ReadingsTaken():
                 return self._progress(event)
             case RowMeasured(final=True):

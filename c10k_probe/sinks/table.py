@@ -43,6 +43,7 @@ from c10k_probe.sinks.text import (
     has_values,
     is_told,
     last_of_each,
+    length_text,
     telling_keys,
     undecided_text,
     view_text,
@@ -117,6 +118,8 @@ class LiveTable:
         self._clock.start()
         title = Text.assemble((event.experiment, "bold"), "  ", event.question)
         self._console.print(title)
+        if length := length_text(event):
+            self._console.print(Text(length, style="dim"))
         if self._live:
             self._live.start()
             self._console.show_cursor(True)  # a killed run must not leave a terminal without a cursor

@@ -8,7 +8,7 @@ from typing import Literal
 from c10k_probe.events import ReadingsTaken, RowMeasured, RunStarted
 from c10k_probe.experiment import Finding, Scalar, Verdict, View
 from c10k_probe.fits import Fit
-from c10k_probe.units import column_suffix, format_column, label
+from c10k_probe.units import column_suffix, format_column, format_quantity, label
 
 _SHORT = ("cpu", "pss", "rss")  # written in capitals
 IntervalStyle = Literal["ends", "percent", "none"]
@@ -33,6 +33,11 @@ def view_text(view: View, row: RowMeasured, style: IntervalStyle = "ends") -> st
         return ""
     middle, low, high = (row.values.get(name) for name in (view.column, view.low, view.high))
     return interval_text(view.column, middle, low, high, style)
+
+
+def length_text(started: RunStarted) -> str:
+    """How long the run will take; empty where that is not known."""
+    return "" if started.expected_s is None else f"takes about {format_quantity(started.expected_s * 1e9, 'duration')}"
 
 
 def fit_text(fit: Fit) -> str:

@@ -129,9 +129,21 @@ class PerfTracer(ToolTracer):
     def stop(self) -> Trace:
         """Everything, the last part of an interval included."""
         elapsed_s = time.monotonic() - self.started_s
+        self._let_it_wait()
         trace = self._trace(self.end_tool(), elapsed_s)
         self.close()
         return trace
+
+    def _let_it_wait(self) -> None:
+        """Wait until perf sleeps: the signal that ends it makes it read its counters only if it interrupts a poll(2).
+
+        At any other moment, as before its first wait, it tells what it read last (builtin-stat.c, dispatch_events()).
+        """
+        deadline = time.monotonic() + READY_PATIENCE_S
+        while self._tool is not None and not self._tool.has_ended() and time.monotonic() < deadline:
+            if _is_asleep(self._tool.pid):
+                return
+            time.sleep(_POLL_S)
 
     def close(self) -> None:
         """End perf and close the pipes to it; the idle process after it, whose end is not counted then."""

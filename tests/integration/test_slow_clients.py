@@ -25,7 +25,7 @@ from conftest import cannot_run
 
 from c10k_probe import native
 from c10k_probe.experiment import Samples, Scalar
-from c10k_probe.load import Crowd, Sender, SlowClients, Work
+from c10k_probe.load import Crowd, OpenLoad, Sender, SlowClients, Work
 from c10k_probe.observe import cgroups, processes
 from c10k_probe.servers import REAL_SERVERS, ReferenceServer, Server, ServerOptions
 
@@ -106,7 +106,7 @@ def test_a_server_that_is_stopped_shows_in_what_innocents_wait(server: Reference
     with Sender(server.port, 2000, keep_alive=False, timeout_s=5.0) as sender, SlowClients(server, "head", 1.0) as slow:
         assert sender.pid != slow.pid
         slow.set_count(20)
-        sender.begin_send(250, STOPPED_S + 0.3, 1)
+        sender.begin_send(OpenLoad(250, STOPPED_S + 0.3, 1))
         os.killpg(server.session, signal.SIGSTOP)
         threading.Event().wait(STOPPED_S)
         os.killpg(server.session, signal.SIGCONT)

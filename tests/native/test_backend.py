@@ -99,6 +99,46 @@ def test_never_means_never_and_what_is_given_up_is_counted_as_lost() -> None:
     assert (status.asked_count, status.answered_count, status.waiting_count, status.lost_count) == (3, 0, 0, 3)
 
 
+# --- pace -------------------------------------------------------------------------------------------------------------
+
+
+def test_held_questions_wait_and_hurried_ones_do_not() -> None:
+    """However long the delay is: nobody is answered while it is held, and everybody at once when it is to hurry."""
+    with Backend(3600 * 10**9 // 60) as backend, connect(backend.port) as connection:  # a minute
+        connection.sendall(b"??")
+        wait_until(lambda: backend.status().waiting_count == 2, "two questions counted")
+        assert backend.hurry().answered_count == 2
+        connection.sendall(b"?")
+        assert connection.recv(2) == b"!!"
+        assert connection.recv(1) == b"!"
+        assert backend.status().late_ns == 0  # as if nobody had been answered: it was no delay that was asked for
+    with Backend(MS) as backend, connect(backend.port) as connection:
+        backend.hold()
+        connection.sendall(b"?")
+        wait_until(lambda: backend.status().waiting_count == 1, "a question counted")
+        assert not select.select([connection], [], [], 20 * MS / 1e9)[0]  # twenty delays
+        assert backend.resume().waiting_count in (0, 1)
+        assert connection.recv(1) == b"!"
+
+
+@pytest.mark.parametrize("kind", ["never", "hang"])
+def test_who_would_get_no_answer_is_reset_when_it_is_to_hurry(kind: str) -> None:
+    given = {"fault": "hang"} if kind == "hang" else {}
+    with Backend(MS, "fixed" if given else "never", **given) as backend:
+        waiting, later = connect(backend.port), connect(backend.port)
+        with waiting, later:
+            waiting.sendall(b"?")
+            wait_until(lambda: backend.status().waiting_count == 1, "a question counted")
+            backend.hurry()
+            with pytest.raises(ConnectionResetError):
+                waiting.recv(1)
+            later.sendall(b"?")
+            with pytest.raises(ConnectionResetError):
+                later.recv(1)
+        status = backend.status()
+    assert (status.asked_count, status.answered_count, status.lost_count) == (2, 0, 2)
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 

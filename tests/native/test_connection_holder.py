@@ -56,7 +56,7 @@ def test_23_connections_are_23(server: Server, linking: str, require_tool: Calla
         assert server.status()["open_count"] == COUNT
         assert len(client_ends(server.port)) == len(server_ends(server.port)) == COUNT
         assert len(sockets_of(holder.pid)) == COUNT
-        query = [require_tool("ss"), "-Htn", "state", "established", f"dport = :{server.port}"]
+        query = [require_tool("ss"), "-Htn", "state", "established", f"dst = 127.0.0.1:{server.port}"]
         assert len(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()) == COUNT
 
 

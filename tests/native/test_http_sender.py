@@ -10,7 +10,7 @@ import time
 import pytest
 
 from c10k_probe import native
-from c10k_probe.load import OpenLoop, Sender
+from c10k_probe.load import OpenLoad, OpenLoop, Sender, Stage
 from c10k_probe.load.open_loop import OUTCOMES
 from c10k_probe.servers import REFERENCE_MODELS, Backend, ServerOptions
 from c10k_probe.servers.reference import ReferenceServer
@@ -40,7 +40,7 @@ def ends_of(loop: OpenLoop) -> dict[str, int]:
 def test_an_even_plan_is_exact_and_no_latency_is_shorter_than_the_delay() -> None:
     with HttpServer(Way(delay_s=0.02)) as server:
         with Sender(server.port, 8, keep_alive=True, timeout_s=PATIENCE_S, path="/a?b") as sender:
-            loop = sender.send(200, 0.2, 1)
+            loop = sender.send(OpenLoad(200, 0.2, 1))
             assert len(client_ends(server.port)) == 8  # kept for the next load
         assert ends_of(loop) == {"answered": 40}
         assert len(server.requests) == loop.sent_count == 40
@@ -59,7 +59,7 @@ def test_an_even_plan_is_exact_and_no_latency_is_shorter_than_the_delay() -> Non
 def test_a_request_that_waits_for_a_connection_has_its_clock_running() -> None:
     """One connection, 20 ms each, one due every 10 ms: the n-th is answered 20 (n + 1) ms after the start at least."""
     with HttpServer(Way(delay_s=0.02)) as server, Sender(server.port, 1, keep_alive=True, timeout_s=5) as sender:
-        loop = sender.send(100, 0.2, 1)
+        loop = sender.send(OpenLoad(100, 0.2, 1))
     assert ends_of(loop) == {"answered": 20}
     for place, (due_ns, latency_ns) in enumerate(zip(loop.due_ns, loop.latency_ns, strict=True)):
         assert due_ns == 10 * NS_PER_MS * place
@@ -73,7 +73,7 @@ def test_a_stopped_server_is_charged_with_all_that_was_due_meanwhile() -> None:
         os.kill(server.session, signal.SIGSTOP)
         try:
             begun_ns = time.monotonic_ns()
-            sender.begin_send(1000, 0.4, 1)
+            sender.begin_send(OpenLoad(1000, 0.4, 1))
             wait_until(lambda: time.monotonic_ns() - begun_ns > 200 * NS_PER_MS, "a stall of 200 ms")
             continued_ns = time.monotonic_ns()
         finally:
@@ -91,7 +91,7 @@ def test_a_stopped_server_is_charged_with_all_that_was_due_meanwhile() -> None:
 
 def test_a_poisson_plan_is_its_seeds() -> None:
     with ReferenceServer("epoll", HTTP) as server, Sender(server.port, 16, keep_alive=True, timeout_s=5) as sender:
-        first, again, other = (sender.send(4000, 0.25, seed, arrivals="poisson") for seed in (1, 1, 2))
+        first, again, other = (sender.send(OpenLoad(4000, 0.25, seed, arrivals="poisson")) for seed in (1, 1, 2))
     assert sorted(first.due_ns) == sorted(again.due_ns) != sorted(other.due_ns)
     for loop in (first, other):
         assert ends_of(loop) == {"answered": loop.intended_count}
@@ -103,17 +103,34 @@ def test_a_poisson_plan_is_its_seeds() -> None:
 
 def test_a_burst_is_due_at_the_first_moment_and_leaves_the_schedule_as_it_was() -> None:
     with ReferenceServer("epoll", HTTP) as server, Sender(server.port, 64, keep_alive=False, timeout_s=5) as sender:
-        plain = sender.send(1000, 0.05, 1, arrivals="poisson")
-        burst = sender.send(1000, 0.05, 1, arrivals="poisson", burst_count=300)
+        plain = sender.send(OpenLoad(1000, 0.05, 1, arrivals="poisson"))
+        burst = sender.send(OpenLoad(1000, 0.05, 1, arrivals="poisson", burst_count=300))
         assert server.status()["accepted_count"] == plain.intended_count + burst.intended_count
     assert ends_of(burst) == {"answered": plain.intended_count + 300}
     assert sorted(burst.due_ns) == [0] * 300 + sorted(plain.due_ns)
 
 
+def test_stages_follow_each_other_without_a_pause_each_at_its_rate() -> None:
+    """500 requests a second for 100 ms, 2,000 for 50 ms, 100 for 50 ms; what they took adds up to the whole."""
+    load = OpenLoad(500, 0.1, 1, burst_count=7, further=(Stage(2000, 0.05), Stage(100, 0.05)))
+    with ReferenceServer("epoll", HTTP) as server, Sender(server.port, 300, keep_alive=False, timeout_s=5) as sender:
+        loop, again = sender.send(load), sender.send(OpenLoad(500, 0.1, 1))
+    assert (load.whole_s, loop.duration_ns) == (pytest.approx(0.2), 200 * NS_PER_MS)
+    due_ns = sorted(loop.due_ns)
+    steps = [2 * NS_PER_MS * place for place in range(50)]
+    steps += [100 * NS_PER_MS + NS_PER_MS // 2 * place for place in range(100)]
+    assert due_ns == [0] * 7 + steps + [150 * NS_PER_MS + 10 * NS_PER_MS * place for place in range(5)]
+    assert ends_of(loop) == {"answered": 162}
+    assert len(loop.stages) == 3
+    assert 0 < sum(stage.client_cpu_ns for stage in loop.stages) <= loop.client_cpu_ns
+    assert max(stage.longest_late_ns for stage in loop.stages) == loop.longest_late_ns
+    assert (again.intended_count, len(again.stages)) == (50, 1)  # the stages of a load are not those of the next
+
+
 def test_what_has_no_answer_at_the_end_of_the_load_is_given_up_there() -> None:
     """A server that says nothing: two have a connection, the others none; the time-out alone would take a minute."""
     with HttpServer(Way(())) as server, Sender(server.port, 2, keep_alive=False, timeout_s=60) as sender:
-        loop = sender.send(1000, 0.01, 1, burst_count=5, wait_s=0.02)
+        loop = sender.send(OpenLoad(1000, 0.01, 1, burst_count=5, wait_s=0.02))
     assert ends_of(loop) == {"timed_out": 2, "unsent": 13}
     assert (loop.sent_count, loop.intended_count) == (2, 15)
     assert loop.taken_ns >= 30 * NS_PER_MS
@@ -123,7 +140,7 @@ def test_one_request_in_so_many_is_kept() -> None:
     with ReferenceServer("epoll", HTTP) as server:
         sender = Sender(server.port, 8, keep_alive=True, timeout_s=5, samples_count=100)
         with sender:
-            loop = sender.send(10_000, 0.1, 1)
+            loop = sender.send(OpenLoad(10_000, 0.1, 1))
             closed = sender.pump(0.2)
     assert (loop.answered_count, loop.samples_every) == (1000, 10)
     assert len(loop.latency_ns) == len(loop.due_ns) == len(loop.outcomes) == 100
@@ -166,7 +183,7 @@ def test_every_answer_is_read_for_what_it_is(name: str) -> None:
     """One at a time on one connection, which is opened again for each request where the last one ended it."""
     way, outcome, is_last = ANSWERS[name]
     with HttpServer(way) as server, Sender(server.port, 1, keep_alive=True, timeout_s=PATIENCE_S) as sender:
-        loop = sender.send(50, 0.1, 1)
+        loop = sender.send(OpenLoad(50, 0.1, 1))
         assert len(server.requests) == loop.sent_count == 5
     assert ends_of(loop) == {outcome: 5}
     # the first connection is opened before the window
@@ -177,7 +194,7 @@ def test_every_answer_is_read_for_what_it_is(name: str) -> None:
 def test_silence_times_out_and_costs_the_connection() -> None:
     """Two connections, nothing ever comes: nothing is answered, and none waits longer than it was to be waited for."""
     with HttpServer(Way(())) as server, Sender(server.port, 2, keep_alive=True, timeout_s=0.05) as sender:
-        loop = sender.send(200, 0.1, 1)
+        loop = sender.send(OpenLoad(200, 0.1, 1))
         assert loop.taken_ns >= 100 * NS_PER_MS + 45 * NS_PER_MS
     ends = ends_of(loop)
     assert ends.keys() <= {"timed_out", "unsent"}
@@ -191,7 +208,7 @@ def test_nobody_listens() -> None:
         port = int(listener.getsockname()[1])
     for keep_alive in (True, False):
         with Sender(port, 4, keep_alive=keep_alive, timeout_s=1) as sender:
-            assert ends_of(sender.send(100, 0.1, 1)) == {"refused": 10}
+            assert ends_of(sender.send(OpenLoad(100, 0.1, 1))) == {"refused": 10}
             closed = sender.pump(0.05)
             assert (closed.requests_count, closed.failed_count > 0, closed.own_failure) == (0, True, "")
 
@@ -204,7 +221,7 @@ def test_a_new_connection_for_each_request_agrees_with_the_servers_count(model: 
     """All that were opened were accepted, one for each request, and none is left in any state."""
     with ReferenceServer(model, HTTP) as server:
         with Sender(server.port, 50, keep_alive=False, timeout_s=PATIENCE_S) as sender:
-            loop = sender.send(1000, 0.1, 1)
+            loop = sender.send(OpenLoad(1000, 0.1, 1))
             closed = sender.pump(0.1, 0.05)
         assert ends_of(loop) == {"answered": 100}
         assert loop.opened_connections_count == 100
@@ -257,7 +274,7 @@ def test_its_own_limit_of_descriptors_is_its_own_failure(monkeypatch: pytest.Mon
     with ReferenceServer("epoll", HTTP) as server:
         lower_descriptor_limit(monkeypatch, 20)
         with Sender(server.port, 100, keep_alive=True, timeout_s=0.2) as sender:
-            loop = sender.send(1000, 0.1, 1)
+            loop = sender.send(OpenLoad(1000, 0.1, 1))
     ends = ends_of(loop)
     assert ends.keys() == {"answered", "unsent"}
     assert loop.own_failure.startswith("socket: EMFILE")
@@ -283,6 +300,8 @@ def test_it_dies_with_its_parent(linking: str) -> None:
         ("send 10 0 1 0 0 0", "above 0"),
         ("send 10 10 1 2 0 0", "not a number in 0..1"),
         ("send 10 10 1 0 0", "not a number"),
+        ("stage 0 10", "above 0"),
+        ("\n".join(["stage 10 10"] * 1024), "at most 1024 stages"),
         ("send 10 10 1 0 0 0 0", "takes 6 arguments"),
         ("send 999999999999 3600000 1 0 0 0", "not a number"),
         ("send 9000000000 3600000 1 0 0 0", "at most 20000000 requests"),

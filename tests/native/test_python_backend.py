@@ -66,6 +66,18 @@ def test_who_waits_and_who_counts(model: str, require_tool: Callable[[str], str]
     assert [row for row in remains_of(server.port) if row.state != "TIME_WAIT"] == []  # it closes first, as asked
 
 
+def test_a_loop_that_stands_still_is_heard_of_and_ends_at_once() -> None:
+    """Its one thread waits for the backend, which holds every answer: it says what it counted, and obeys ``quit``."""
+    with Backend(MS) as backend, ASKING_PYTHON_MODELS["asyncio-blocking"].start(options(backend)) as server:
+        backend.hold()
+        with connect(server.port) as connection:
+            connection.sendall(GET % b"/")
+            wait_until(lambda: backend.status().waiting_count == 1, "the question counted")
+            work = server.status()["work"]
+            assert (work["backend_asked_count"], work["handler_count"]) == (1, 0)
+    assert session_members(server.session) == {}
+
+
 @pytest.mark.parametrize(("fault", "status"), [("hang", b"504 Gateway Timeout"), ("reset", b"502 Bad Gateway")])
 def test_a_broken_backend_becomes_an_answer(fault: str, status: bytes) -> None:
     """And the connection is over. The link that broke is not used again."""

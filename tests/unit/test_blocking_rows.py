@@ -13,6 +13,7 @@ from c10k_probe.experiments._blocking_findings import MEMORY, findings
 from c10k_probe.experiments._blocking_open import steady_per_s, within_per_s
 from c10k_probe.experiments._blocking_rows import BlockingRow, rows
 
+from c10k_probe import native
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import NOT_MEASURED, FlatRow, Samples, Scalar, columns, flatten
 from c10k_probe.parameters import build_parameters
@@ -69,19 +70,19 @@ def test_every_part_has_cells_and_no_two_are_alike() -> None:
     by_part = {part: [cell for cell in cells if cell.key["part"] == part] for part in design.PARTS}
     assert len(by_part["surface"]) == 4 * 3
     without_count = len(design.SHOWN) - len(design.WITH_WORKERS)
-    assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 2 + without_count
+    assert len(by_part["plateau"]) == len(design.WITH_WORKERS) * 3 + without_count
     assert all(cell.needs.tasks_count >= 1 for cell in by_part["plateau"])
     workers = {cell.key["workers"] for cell in by_part["open-loop"]}
-    assert workers == {"8", "26", "64", "136"}
+    assert workers == {"64", "136"}
     assert len(by_part["open-loop"]) == len(design.WITH_WORKERS) * len(workers)
 
 
 def test_a_pool_is_offered_more_than_it_has_and_one_with_enough_workers_the_same() -> None:
-    given = parameters(workers="8,26,64")
+    given = parameters(open_workers="8,26,64", workers="2")
     offered = {workers: design.open_concurrencies(given, workers) for workers in (8, 26, 64, 136)}
     assert offered == {8: (12,), 26: (12, 39), 64: (39, 96), 136: (96,)}
     assert [design.enough_workers(count) for count in (1, 12, 39, 96, 6144)] == [5, 26, 64, 136, 6458]
-    assert design.open_concurrencies(parameters(workers="1"), 1) == (2,)
+    assert design.open_concurrencies(parameters(open_workers="1"), 1) == (2,)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,9 @@ def test_a_pool_is_offered_more_than_it_has_and_one_with_enough_workers_the_same
         ({"fault_after": "5"}, "--fault-after says when --fault begins"),
         ({"delay": "never", "fault": "hang"}, "--delay never: .* --fault does nothing"),
         ({"delay": "never", "delay_kind": "pareto"}, "--delay never: .* --delay-kind does nothing"),
-        ({"delay": "never", "part": "calls"}, "--delay never is for the plateau alone"),
+        ({"delay": "never", "part": "calls"}, "--delay is for --part plateau alone; add plateau"),
+        ({"part": "open-loop", "workers": "512"}, "--workers is for .*, --open-workers for the workers of --part open"),
+        ({"part": "limit", "open_delay": "4s"}, "--open-delay is for --part open-loop alone"),
         ({"part": "open-loop", "model": "epoll"}, "--part open-loop needs a pool"),
     ],
 )
@@ -104,7 +107,7 @@ def test_what_would_do_nothing_is_refused(given: dict[str, str], complaint: str)
 @pytest.mark.parametrize("option", [{"delay_kind": "pareto"}, {"keep_alive": "on"}, {"fault": "hang"}])
 def test_what_only_the_plateau_takes_is_refused_without_it(option: dict[str, str]) -> None:
     check(parameters(part="plateau", model="epoll", **option))
-    with pytest.raises(UsageError, match="is for the plateau alone"):
+    with pytest.raises(UsageError, match="is for --part plateau alone"):
         check(parameters(part="limit,calls", **option))
 
 
@@ -154,9 +157,16 @@ def test_a_row_has_what_was_measured_and_nothing_else() -> None:
         ({"server_asked_count": 8}, "void", "the backend counted 45 questions, the server 40"),
         ({"failed_count": 2}, "shaky", "10 failed"),
         ({"backend_failed_count": 3}, "shaky", "the backend failed 15 requests"),
-        ({"client_cpu_pct": 90.0}, "shaky", "the client used 90 % of its CPU"),
+        ({"client_cpu_pct": 50.0, "backend_cpu_pct": 40.0}, "shaky", "client and backend used 90 % of their CPU"),
         ({"fault_after_count": 100}, "shaky", "fault had not begun: it comes after 100 questions"),
         ({"listen_drops_count": 2}, "shaky", "the accept queue dropped 10 SYNs"),
+        ({"listen_drops_count": 2, "places_count": 64}, "shaky", "the accept queue dropped 10 SYNs"),
+        ({"listen_drops_count": 2, "places_count": 8}, "ok", ""),  # more than it has places for, and none was idle
+        (
+            {"listen_drops_count": 2, "places_count": 8, "of_line_ratio": 0.9},
+            "shaky",
+            "the accept queue dropped 10 SYNs",
+        ),
         (
             {"own_failure": "bind: EADDRINUSE", "served_connections_count": 63},
             "void",
@@ -177,8 +187,36 @@ def test_what_makes_a_row_worse(change: dict[str, Scalar], grade: str, reason: s
     assert reason in str(row["grade_reason"])
 
 
+@pytest.mark.parametrize(
+    ("change", "limited_by"),
+    [
+        ({"places_count": 8}, "places"),
+        ({"places_count": 64}, "requests"),
+        ({"places_count": 8, "of_line_ratio": 0.9}, ""),
+        ({"places_count": 8, "of_line_ratio": 0.9, "server_cpu_pct": 95.0 * len(native.split_cpus()[0])}, "server CPU"),
+        ({"places_count": 8, "of_line_ratio": 0.9, "client_cpu_pct": 60.0, "backend_cpu_pct": 25.0}, "client CPU"),
+        ({"places_count": 8, "of_line_ratio": None, "line_per_s": None}, ""),
+    ],
+)
+def test_what_limits_a_load(change: dict[str, Scalar], limited_by: str) -> None:
+    samples = plateau("prefork", 8, 64, 1.0)
+    (row,) = flat([Samples(item.key, item.block, item.values, {**item.facts, **change}) for item in samples])
+    assert row["limited_by"] == limited_by
+
+
+def test_a_load_is_waited_for_until_its_queue_is_full_or_not_at_all() -> None:
+    """A full queue takes its last request as long as all before it; thousands at once take the CPU a turn."""
+    cycle_ns = 50 * MS
+    assert design.closed_times_s("prefork", 8, 8, cycle_ns, 0.3) == pytest.approx((0.125 + 0.002 + 0.0004, 0.3))
+    assert design.closed_times_s("prefork", 8, 64, cycle_ns, 0.3) == pytest.approx((0.05 * 9.5, 0.3))
+    assert design.closed_times_s("prefork", 8, 4000, cycle_ns, 0.3) == pytest.approx((0.125 + 0.002 + 0.2, 0.3))
+    assert design.closed_times_s("epoll-await", 4000, 4000, cycle_ns, 0.3) == pytest.approx((0.125 + 1 + 0.2, 1))
+    assert design.closed_times_s("asyncio", 3000, 3000, cycle_ns, 0.3)[1] == pytest.approx(2)
+
+
 def test_where_the_plateau_begins() -> None:
-    steps = {8: 0.5, 16: 0.97, 32: 1.0}
+    """Where the line of a request for each worker meets the most that was answered: 16 requests at 97 % of it."""
+    steps = {8: 0.5, 16: 0.97, 32: 1.0, 64: 0.99}
     samples = [
         item
         for count, share in steps.items()
@@ -190,7 +228,7 @@ def test_where_the_plateau_begins() -> None:
     (found,) = findings(samples, SEED)
     assert (found.subject, found.column) == ("prefork, workers 16", "plateau_from_count")
     assert found.value is not None
-    assert found.value.middle == 16
+    assert found.value.middle == pytest.approx(16 / 0.97)
     (missed,) = findings([item for item in samples if item.key["concurrency_count"] == 8], SEED)
     assert missed.value is None
     key = {"part": "plateau", "model": "prefork", "workers": "16", "delay_ns": "never"}
@@ -346,11 +384,11 @@ def test_a_backend_that_fails_is_no_verdict_on_the_pool() -> None:
 
 
 def test_a_void_load_is_no_plateau() -> None:
-    samples = plateau("prefork", 8, 8, 1.0)
+    samples = plateau("prefork", 8, 8, 1.0) + plateau("prefork", 8, 16, 1.0)
     assert findings(samples, SEED)[0].value is not None
     for item in samples:
         item.facts["backend_asked_count"] = 8  # type: ignore[index]
-    assert [row.grade for row in rows(samples, SEED)] == ["void"]
+    assert [row.grade for row in rows(samples, SEED)] == ["void", "void"]
     assert findings(samples, SEED) == []
 
 

@@ -6,13 +6,22 @@ import dataclasses
 import random
 
 import pytest
-from c10k_probe.experiments._goodput_design import burst_count, closed_times_ns, server_options, settling_ns
-from c10k_probe.experiments._goodput_findings import knee
+from c10k_probe.experiments._goodput_design import (
+    SETTLING_NS,
+    closed_times_ns,
+    plan_of,
+    rush_of,
+    server_options,
+    stages_of,
+)
+from c10k_probe.experiments._goodput_knee import Trial, cut, interval, next_load
 from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
 
+from c10k_probe import stats
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
 from c10k_probe.load import ClosedLoopReport, OpenLoop
+from c10k_probe.load.open_loop import StageUse
 from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
 from c10k_probe.servers import REAL_SERVERS
@@ -88,7 +97,7 @@ def verdict_on(samples: list[Samples]) -> Verdict:
 
 
 def open_loop() -> OpenLoop:
-    """Ten requests, one each 10 ms; the first five before the counted window."""
+    """Ten requests, one each 10 ms; those from 50 ms on in a stage of which the first is not counted."""
     outcomes = ["answered"] * 5 + ["answered", "answered", "timed_out", "unsent", "reset"]
     return OpenLoop(
         intended_count=10,
@@ -112,18 +121,24 @@ def open_loop() -> OpenLoop:
     )
 
 
-def test_only_what_was_due_in_the_window_is_counted_and_each_once() -> None:
-    facts = open_facts(open_loop(), 50 * NS_PER_MS, BOUND_NS)
+BEGIN_NS, END_NS = 50 * NS_PER_MS - SETTLING_NS, 100 * NS_PER_MS
+USE = StageUse(client_cpu_ns=(END_NS - BEGIN_NS) // 10, longest_late_ns=5)
+
+
+def test_only_what_was_due_in_the_stage_after_it_settled_is_counted_and_each_once() -> None:
+    facts = open_facts(open_loop(), BEGIN_NS, END_NS, USE, BOUND_NS)
     kinds = ("good", "late", "timed_out", "unsent", "reset", "refused", "wrong")
     assert [facts[f"{kind}_count"] for kind in kinds] == [1, 1, 1, 1, 1, 0, 0]
     assert (facts["due_count"], facts["good_pct"], facts["client_cpu_pct"]) == (5, 20.0, 10.0)
-    assert (facts["offered_per_s"], facts["goodput_per_s"]) == (100.0, 20.0)
+    assert (facts["offered_per_s"], facts["goodput_per_s"], facts["longest_late_ns"]) == (100.0, 20.0, 5)
     assert (facts["p50_ns"], facts["p99_ns"]) == (None, None)  # the median was never answered
+    earlier = open_facts(open_loop(), BEGIN_NS - 20 * NS_PER_MS, END_NS - 20 * NS_PER_MS, USE, BOUND_NS)
+    assert (earlier["due_count"], earlier["good_count"]) == (5, 3)
 
 
 def test_a_load_of_which_one_in_ten_was_kept_is_ten_times_as_much() -> None:
     loop = dataclasses.replace(open_loop(), samples_every=10)
-    facts = open_facts(loop, 50 * NS_PER_MS, BOUND_NS)
+    facts = open_facts(loop, BEGIN_NS, END_NS, USE, BOUND_NS)
     assert (facts["offered_per_s"], facts["goodput_per_s"], facts["good_pct"]) == (1000.0, 200.0, 20.0)
 
 
@@ -148,37 +163,27 @@ def test_late_answers_of_a_closed_loop_are_no_goodput() -> None:
     assert (facts["goodput_per_s"], facts["good_pct"], facts["client_cpu_pct"]) == (120.0, 48.0, 10.0)
 
 
-@pytest.mark.parametrize(
-    ("load_pct", "bound_ms", "settling_ms", "requests_count"),
-    [
-        (10, 1000, 250, 0),
-        (100, 1000, 250, 0),
-        (100, 100, 100, 0),  # not longer than the bound
-        (101, 1000, 500, 1000),
-        (300, 1000, 500, 1000),
-        (300, 100, 50, 100),
-        (200, 1, 1, 1),  # whole milliseconds: the sender has no shorter ones
-    ],
-)
-def test_an_overloaded_server_begins_with_a_queue_of_one_bound(
-    load_pct: int, bound_ms: int, settling_ms: int, requests_count: int
+@pytest.mark.parametrize("bound_ms", [1, 2, 100, 1000, 60_000])
+def test_after_a_rush_a_server_in_order_answers_in_time_just_where_it_is_not_slower_than_requests_come(
+    bound_ms: int,
 ) -> None:
-    """Served in order at its capacity, the last request of the burst is answered as the bound ends."""
-    bound_ns = bound_ms * NS_PER_MS
-    assert settling_ns(load_pct, bound_ns) == settling_ms * NS_PER_MS
-    assert burst_count(load_pct, CAPACITY_PER_S, bound_ns) == requests_count
+    """What has come a time t after the rush began is what the rate would have brought in t and a bound."""
+    bound_s, rate_per_s = bound_ms / 1000, 900.0
+    rush = rush_of(rate_per_s, bound_ms * NS_PER_MS)
+    assert rush.duration_s * 1000 == pytest.approx(max(1, round(bound_ms / 3)))  # whole milliseconds
+    assert rush.rate_per_s * rush.duration_s == pytest.approx(rate_per_s * (rush.duration_s + bound_s))
 
 
-def test_a_burst_is_not_counted() -> None:
-    loop = open_loop()
-    burst = dataclasses.replace(
-        loop,
-        intended_count=13,
-        due_ns=[0, 0, 0, *loop.due_ns],
-        latency_ns=[1, 1, -1, *loop.latency_ns],
-        outcomes=["answered", "answered", "timed_out", *loop.outcomes],
-    )
-    assert open_facts(burst, 50 * NS_PER_MS, BOUND_NS) == open_facts(loop, 50 * NS_PER_MS, BOUND_NS)
+def test_loads_go_upwards_with_a_rush_before_those_above_capacity_and_few_launches_of_the_low_ones() -> None:
+    steps = [(step.loop, step.load_pct) for step in plan_of((300, 10, 100, 90, 110, 10), 0)]
+    low, high = [("open", 10), ("open", 90), ("open", 100)], [("open", 110), ("open", 300)]
+    assert steps == [*low, ("rush", 100), ("knee", 100), *high]
+    later = [(step.loop, step.load_pct) for step in plan_of((300, 10, 100, 90, 110), 3)]
+    assert later == [("open", 100), ("rush", 90), ("knee", 90), *high]  # each launch tries another after a rush
+    stages = stages_of(plan_of((110,), 1), 2000.0, BOUND_NS, 50 * NS_PER_MS)
+    assert stages[0] == rush_of(1900.0, BOUND_NS)
+    assert [stage.rate_per_s for stage in stages[1:]] == pytest.approx([1900.0, 2200.0])
+    assert [stage.duration_s for stage in stages[1:]] == pytest.approx([0.05 + SETTLING_NS / 1e9] * 2)
 
 
 def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_than_its_workers() -> None:
@@ -196,7 +201,7 @@ def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_
 
 @pytest.mark.parametrize(
     ("clients_count", "rate_per_s", "times_ms"),
-    [(8, 1000.0, (100, 250)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
+    [(8, 1000.0, (50, 250)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
 )
 def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
     clients_count: int, rate_per_s: float, times_ms: tuple[int, int]
@@ -206,7 +211,7 @@ def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
 
 @pytest.mark.parametrize(
     ("model", "work", "clients", "at_least_s"),
-    [("thread", "200us", (64,), 0.35), ("thread", "200us", (10_000,), 10.0), ("epoll", "5ms-sleep", (256,), 3.5)],
+    [("thread", "200us", (64,), 0.55), ("thread", "200us", (10_000,), 10.0), ("epoll", "5ms-sleep", (256,), 3.5)],
 )
 def test_the_time_left_counts_the_rounds_of_many_clients(
     model: str, work: str, clients: tuple[int, ...], at_least_s: float
@@ -219,6 +224,8 @@ def test_the_time_left_counts_the_rounds_of_many_clients(
 def test_parts_of_a_millisecond_are_refused() -> None:
     with pytest.raises(UsageError, match="--bound: only whole milliseconds"):
         GOODPUT.check(build_parameters(GOODPUT.parameters_type, {"bound": "1500us"}, quick=False))
+    with pytest.raises(UsageError, match="--load: at most 1,000 loads"):
+        GOODPUT.check(dataclasses.replace(PARAMETERS, load=tuple(range(1, 1003))))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -293,35 +300,127 @@ def test_a_quantile_that_some_launch_never_answered_is_missing() -> None:
 # --- knees and what is beyond -----------------------------------------------------------------------------------------
 
 
-def test_the_knee_lies_between_the_last_load_above_and_the_first_below() -> None:
-    found = knee([(200, 2000, 0.4), (100, 1000, 1.0), (50, 500, 1.0)])
-    assert found is not None
-    assert found[0] == pytest.approx((100, 100 + 100 / 6, 200))
-    assert found[1] == pytest.approx((1000, 1000 + 1000 / 6, 2000))
-    assert knee([(50, 500, 1.0), (100, 1000, 0.95)]) is None  # not reached
-    assert knee([(100, 1000, 0.5), (200, 2000, 0.2)]) is None  # below all that was offered
+@pytest.mark.parametrize(
+    ("carried", "not_carried", "ends"),
+    [
+        ([90, 95], [100, 105], (95, 100)),
+        ([90, 95, 102], [97, 105], (95, 105)),  # as good: below 97, and above 102
+        ([90, 95, 120], [100, 105], (95, 100)),  # one launch that was disturbed does not decide
+        ([90, 95], [], (95, float("inf"))),
+        ([], [90, 95], (float("-inf"), 90)),
+    ],
+)
+def test_the_knee_is_where_the_fewest_trials_are_on_the_wrong_side(
+    carried: list[int], not_carried: list[int], ends: tuple[float, float]
+) -> None:
+    points = [*((load, True) for load in carried), *((load, False) for load in not_carried)]
+    random.Random(1).shuffle(points)
+    assert cut(points) == ends
 
 
-@pytest.mark.parametrize(("beyond", "ratio", "words"), [(1 / 3, 1.0, "it saturates"), (1 / 30, 0.1, "it collapses")])
+def tried(*loads: int, carried_to: int = 0) -> list[Trial]:
+    return [Trial(load, 10.0 * load, load <= carried_to) for load in loads]
+
+
+@pytest.mark.parametrize(
+    ("trials", "load_pct"),
+    [
+        (tried(100, 95, carried_to=100), 115),
+        (tried(100, 90), 78),
+        (tried(1), 1),
+        (tried(90, 100, carried_to=90), 95),
+        (tried(97, 97, 99, 90, carried_to=98), 99),  # next to each other: the one with fewer launches
+        ([], None),
+    ],
+)
+def test_the_search_goes_outwards_then_between_then_once_more(trials: list[Trial], load_pct: int | None) -> None:
+    assert next_load(trials) == load_pct
+
+
+def test_the_search_finds_a_knee_from_the_launches_of_the_curve() -> None:
+    for truth in (70, 93, 101, 131, 200):
+        trials = tried(100, 95, 105, 90, 110, carried_to=truth)
+        for _ in range(12):
+            load = next_load(trials)
+            assert load is not None
+            trials += tried(load, carried_to=truth)
+        found = cut([(trial.load_pct, trial.is_carried) for trial in trials])
+        assert found.below <= truth < found.above <= found.below + 3
+
+
+def test_the_interval_of_a_knee_is_never_narrower_than_the_cut_and_needs_launches() -> None:
+    few = ((90.0, True), (100.0, False))
+    assert interval(few, 1) == stats.Interval(95.0, None, None)
+    assert interval(((90.0, True),) * 9, 1) is None
+    clear = interval(few * 10, 1)
+    assert clear == stats.Interval(95.0, 90.0, 100.0)
+    mixed = (*few, (95.0, True), (95.0, False), (97.0, True), (98.0, False), (85.0, True), (105.0, False))
+    found = interval(mixed, 1)
+    assert found is not None and found.low is not None and found.high is not None
+    assert found.low <= 95 <= found.middle <= 98 <= found.high
+    assert found == interval(mixed, 1)  # a seed, one interval
+
+
+@pytest.mark.parametrize(
+    ("beyond", "ratio", "words"),
+    [
+        (1 / 3, 1.0, "it only saturates"),
+        (0.7 / 3, 0.7, "it loses a part"),
+        (0.1 / 3, 0.1, "it collapses"),
+    ],
+)
 def test_who_collapses_and_who_saturates(beyond: float, ratio: float, words: str) -> None:
-    found = findings_of(curve("fork", {50: 1.0, 100: 1.0, 300: beyond}))
-    subject = "fork, work 200us, keep-alive off"
-    kept, bend, rate = (found[subject, name] for name in ("goodput_kept_ratio", "knee_pct", "knee_per_s"))
-    assert kept.value is not None and bend.value is not None and rate.value is not None
+    samples = curve("fork", {50: 1.0, 100: 1.0, 300: beyond})
+    kept = findings_of(samples)["fork, work 200us, keep-alive off", "goodput_kept_ratio"]
+    assert kept.value is not None
     assert kept.value.middle == pytest.approx(ratio, rel=0.03)
-    assert words in kept.note
+    assert kept.note.endswith(words)
     assert "300 %" in kept.note
-    assert 100 < bend.value.middle < 200
-    assert rate.value.middle == pytest.approx(10 * bend.value.middle)
-    assert (bend.value.low, bend.value.high) == (100, 300)  # as far as the loads tell
+    assert rows_of(samples)[-1]["of_best_ratio"] == pytest.approx(kept.value.middle)
 
 
-def test_without_a_knee_there_is_no_number_and_the_reason() -> None:
-    found = findings_of(curve("epoll", {50: 1.0, 90: 1.0}))
-    assert [key[1] for key in found] == ["knee_pct"]
-    (finding,) = found.values()
+def after_rushes(shares: Loads, **facts: Scalar) -> list[Samples]:
+    """Launches with one load each after a rush."""
+    return [
+        dataclasses.replace(
+            launch("fork", 0, "open", load, CAPACITY_PER_S * load / 100 * share, **facts),
+            block=block,
+            key={**launch("fork", 0, "open", load, 1.0).key, "loop": "knee"},
+        )
+        for block, (load, share) in enumerate(shares.items())
+    ]
+
+
+def test_a_knee_is_a_row_and_two_findings() -> None:
+    samples = after_rushes({90: 1.0, 95: 0.995, 100: 0.985, 105: 0.0, 110: 0.0})
+    found = findings_of(samples)
+    subject = "fork, work 200us, keep-alive off"
+    bend, rate = found[subject, "knee_pct"].value, found[subject, "knee_per_s"].value
+    assert bend is not None and rate is not None and bend.low is not None and bend.high is not None
+    assert (bend.middle, rate.middle) == (97.5, pytest.approx(975.0))
+    assert bend.low <= 95 and bend.high >= 100
+    assert found[subject, "knee_pct"].note == (
+        "99 % in time at 95 % in 1 of 1 launches, at 100 % in 0 of 1 launches; 5 launches"
+    )
+    (row,) = rows_of(samples)
+    assert (row["loop"], row["launches_count"], row["knee_pct"], row["due_count"]) == ("knee", 5, 97.5, 1250)
+    assert (row["goodput_per_s"], row["of_best_ratio"]) == (None, None)
+
+
+def test_without_a_knee_there_is_no_number_and_the_reason_and_void_trials_have_no_part() -> None:
+    carried = after_rushes({90: 1.0, 100: 1.0})
+    (finding,) = findings_of(carried).values()
     assert finding.value is None
-    assert finding.note.startswith("0 of 6 launches have a knee")
+    assert finding.note.startswith("all loads that were tried are carried; 99 % in time at 100 % in 1 of 1")
+    assert rows_of(carried)[0]["grade"] == "shaky"
+    assert not findings_of(after_rushes({90: 1.0, 110: 0.0}, client_cpu_pct=95.0))
+
+
+@pytest.mark.parametrize(("shares", "grade"), [((1.0, 0.995), "ok"), ((1.0, 0.97), "shaky"), ((1.0,), "shaky")])
+def test_a_low_load_of_few_launches_is_as_good_as_their_shares_are_alike(shares: tuple[float], grade: str) -> None:
+    samples = [launch("epoll", block, "open", 50, 500 * share) for block, share in enumerate(shares)]
+    (row,) = rows_of(samples)
+    assert (row["grade"], row["good_lo_pct"]) == (grade, None)
 
 
 # --- C03 --------------------------------------------------------------------------------------------------------------

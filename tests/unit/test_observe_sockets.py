@@ -53,6 +53,25 @@ def test_accept_queue(use_netlink: bool) -> None:
     assert sockets.listen_queue(port, use_netlink=use_netlink) is None
 
 
+def test_drops_are_those_of_the_listener_and_of_no_other() -> None:
+    """As `ss` has them: the last word of a listener's skmem. What comes again is dropped again, so it only grows."""
+    with contextlib.ExitStack() as stack:
+        full, idle = (stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1)) for _ in range(2))
+        port = full.getsockname()[1]
+        assert sockets.listen_drops(port) == 0
+        for _ in range(10):  # two have a place: the queue's length is one more than what was asked for
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        first = sockets.listen_drops(port)
+        text = output("ss", "-ltmnHO", "sport", "=", f":{port}")
+        last = sockets.listen_drops(port)
+        assert first is not None and last is not None
+        assert 8 <= first <= int(text.rpartition(",d")[2].partition(")")[0]) <= last
+        assert sockets.listen_drops(idle.getsockname()[1]) == 0
+    assert sockets.listen_drops(port) is None
+
+
 class Refused:
     """A kernel without sock_diag."""
 

@@ -38,6 +38,15 @@ def test_plain_lines_say_each_final_row_once() -> None:
     assert not any("\x1b" in line for line in lines)
 
 
+def test_a_run_that_knows_how_long_it_takes_says_so_first() -> None:
+    stream, start = io.StringIO(), started(MockExperiment())
+    lines = PlainLines(stream)
+    lines.handle(dataclasses.replace(start, expected_s=107.0))
+    assert stream.getvalue().endswith(", run abc123, takes about 1.78 min)\n")
+    lines.handle(start)
+    assert stream.getvalue().endswith(", run abc123)\n")
+
+
 def test_plain_lines_say_states_grades_warnings_and_verdicts() -> None:
     def script(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         bench.warn("seen", "cause", "advice")

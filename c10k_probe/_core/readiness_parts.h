@@ -1,13 +1,13 @@
 /*
- * readiness.h - what the parts of `readiness` share: the sockets, the interface of a mechanism, the counts, and
+ * readiness_parts.h - what the parts of `readiness` share: the sockets, the interface of a mechanism, the counts, and
  * the two workloads. One mechanism is one file, readiness_mechanism_NAME.c, and one row of the table in
  * readiness_mechanisms.c.
  *
  * A position is the number of a socket that is or may be watched: 0..watched_count-1 for those that stay, and
  * the next ones for the short-lived connections.
  */
-#ifndef C10K_READINESS_H
-#define C10K_READINESS_H
+#ifndef C10K_READINESS_PARTS_H
+#define C10K_READINESS_PARTS_H
 
 #include "helper.h"
 
