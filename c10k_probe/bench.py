@@ -39,8 +39,8 @@ class Readings:
     def tell(self) -> None:
         """Tell what waits: the launch is over, or the time has come."""
         if self._whose is not None and self._waiting:
-            self._emit(ReadingsTaken(*self._whose, tuple(self._waiting)))
-            self._waiting.clear()
+            told, self._waiting = tuple(self._waiting), []  # before they are told: Ctrl-C meanwhile tells none twice
+            self._emit(ReadingsTaken(*self._whose, told))
             self._due_s = self._now() + READINGS_EVERY_S
 
 

@@ -13,7 +13,7 @@ from c10k_probe.fits import Fit
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The plan of a run, complete before the first cell is measured. ``expected_s``: what it will take, where known."""
+    """The plan of a run, complete before the first cell is measured. ``expected_s``: about what it takes, if known."""
 
     run_id: str
     experiment: str

@@ -86,8 +86,7 @@ class Cell:
     def label(self) -> str:
         """The cell in words, for messages."""
         first, *others = self.key.items()
-        texts = (units.label(name, value) for name, value in others)
-        return " ".join(text for text in (str(first[1]), *texts) if text)
+        return " ".join(filter(None, (str(first[1]), *(units.label(name, value) for name, value in others))))
 
 
 @dataclass(frozen=True)
@@ -349,8 +348,8 @@ class Experiment(ABC, Generic[ParametersT]):
     traced_values: ClassVar[tuple[str, ...]] = ()  # names of the samples' values whose slowdown by tracing is told
     traced_columns: ClassVar[tuple[str, ...]] = ()  # the same of an experiment that gives rows and no samples
     judges_traced_rows: ClassVar[bool] = False  # whether judges get rows of traced launches, too: counts, never times
-    weighs_in_seconds: ClassVar[bool] = False  # whether cells weigh what a launch takes: the run then says it at once
     is_incomplete_when_skipped: ClassVar[bool] = False  # whether a skipped cell is one that was wanted
+    weights_are_s: ClassVar[bool] = False  # whether a cell's weight is about what a launch takes, in seconds
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -355,7 +355,7 @@ class Run:
             facts=facts,
             command=self.plan.command,
             charts=self.experiment.charts_of(self.parameters),
-            expected_s=self._total_weight if self.experiment.weighs_in_seconds else None,
+            expected_s=self._total_weight if self.experiment.weights_are_s else None,
         )
 
     def _code(self, end: str) -> ExitCode:

@@ -66,6 +66,10 @@ PLACES: Mapping[str, tuple[str, str]] = {
 }
 TABLE_RATE_PCT = 50  # so that the load generator has CPU time left beside the cheapest of them
 TABLE_WINDOW_SHARE = 0.5  # of a window of the fair test
+CAPACITY_SHARE = 0.5  # of a window: for the capacity, before an open loop
+WRK_SHARE = 1.1  # of its window: what it takes
+BESIDE_S, POOL_S = 0.6, 0.0026  # start, first answers, rest and end of a server; and for each worker, all on two CPUs
+ARTICLE_PER_S = 5000.0  # requests of ab, about
 FULL_PCT = 100  # of its capacity: what a closed loop asks of a server
 FAIR_BACKLOG_COUNT = 4096
 OTHER_BACKLOG_COUNT = 511  # of Apache, nginx and Node.js
@@ -292,14 +296,14 @@ def _closed_cell(parameters: ServersParameters, name: str, arm: str, keep_alive:
         "rate_pct": FULL_PCT,
         "observed": observed,
     }
-    weight = parameters.requests / 5000 if is_article else parameters.duration / NS_PER_S + 1
+    weight = parameters.requests / ARTICLE_PER_S if is_article else _launch_s(parameters, name, WRK_SHARE)
     return Cell(key, _needs(parameters, name, arm), weight, parameters.article_launches if is_article else None)
 
 
 def _open_cell(parameters: ServersParameters, name: str) -> Cell:
     """All rates, one after the other, on one server: a row each."""
     key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "on", "observed": "off"}
-    weight = (1 + len(parameters.open_rate)) * parameters.duration / NS_PER_S + 1
+    weight = _launch_s(parameters, name, CAPACITY_SHARE + len(parameters.open_rate))
     return Cell(key, _needs(parameters, name, FAIR), weight, parameters.open_launches, is_traceable=False)
 
 
@@ -307,7 +311,14 @@ def _table_cell(parameters: ServersParameters, name: str) -> Cell:
     """One rate, on connections that are not kept: a thread or process for each costs something then."""
     key = {"server": name, "arm": FAIR, "load": OPEN, "keep_alive": "off", "observed": "off"}
     launches = parameters.open_launches if name in BESIDE else None
-    return Cell(key, _needs(parameters, name, FAIR), parameters.duration / NS_PER_S + 0.5, launches)
+    weight = _launch_s(parameters, name, TABLE_WINDOW_SHARE * (1 + CAPACITY_SHARE))
+    return Cell(key, _needs(parameters, name, FAIR), weight, launches)
+
+
+def _launch_s(parameters: ServersParameters, name: str, windows_count: float) -> float:
+    """About what a launch of the fair test takes: its windows, and what a server needs beside them, a pool most."""
+    beside_s = BESIDE_S + (POOL_S * parameters.connections if name in WORKER_NEEDS else 0.0)
+    return windows_count * parameters.duration / NS_PER_S + beside_s
 
 
 def _inside_cells(parameters: ServersParameters) -> Iterator[Cell]:

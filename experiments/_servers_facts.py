@@ -8,9 +8,12 @@ from c10k_probe.experiment import Scalar
 from c10k_probe.load import AbReport, ClosedLoop
 from c10k_probe.observe import counters, tree
 from c10k_probe.observe.ledger import KERNEL_STACK_BYTES
+from c10k_probe.observe.middle import Middle
 from c10k_probe.observe.series import Memory, Series
 
 NS_PER_S = 1e9
+GENERATOR, OWN, KERNEL = "load generator", "server", "kernel"  # who counted the requests over which CPU time is told
+OPENED_BEYOND_SHARE = 0.01  # of a load's connections: what others may have opened meanwhile
 Facts = dict[str, Scalar]
 
 
@@ -53,8 +56,8 @@ def cpu_facts(
     before: tree.TreeReading, after: tree.TreeReading, elapsed_s: float, load_cpu_s: float, answered_count: int
 ) -> Facts:
     """CPU of the tree with its ended children: the sum by the scheduler's account, its parts by ticks."""
-    run_s = _since(before.cpu_run_s, after.cpu_run_s)
-    user_s, system_s = (_since(getattr(before, name), getattr(after, name)) for name in ("cpu_user_s", "cpu_system_s"))
+    run_s = since(before.cpu_run_s, after.cpu_run_s)
+    user_s, system_s = (since(getattr(before, name), getattr(after, name)) for name in ("cpu_user_s", "cpu_system_s"))
     ticks_s = None if user_s is None or system_s is None else user_s + system_s
     share = user_s / ticks_s if user_s is not None and ticks_s else None
     pct = None if run_s is None or not elapsed_s else 100 * run_s / elapsed_s
@@ -64,6 +67,7 @@ def cpu_facts(
         "server_user_pct": None if pct is None or share is None else pct * share,
         "server_system_pct": None if pct is None or share is None else pct * (1 - share),
         "load_cpu_pct": 100 * load_cpu_s / elapsed_s if elapsed_s else None,
+        "counted_by": GENERATOR,
         "requests_per_cpu_s": answered_count / run_s if run_s else None,
         "cpu_per_request_ns": run_s * NS_PER_S / answered_count if run_s is not None and answered_count else None,
     }
@@ -75,13 +79,43 @@ def cost_by_its_own_count(came_to: Facts, told: Facts, before_s: float | None, a
     wrk stops in the middle of as many requests as it has connections: their work is in the CPU time, and they are not
     in its count. Nothing where the server does not tell, or something failed: it does not tell which were right.
     """
-    count, run_s = told["told_requests_count"], _since(before_s, after_s)
+    count, run_s = told["told_requests_count"], since(before_s, after_s)
     if came_to["failed_count"] != 0 or not isinstance(count, int) or not count or not run_s:
         return {}
-    return {"requests_per_cpu_s": count / run_s, "cpu_per_request_ns": run_s * NS_PER_S / count}
+    return {"counted_by": OWN, "requests_per_cpu_s": count / run_s, "cpu_per_request_ns": run_s * NS_PER_S / count}
 
 
-def _since(before: float | None, after: float | None) -> float | None:
+def middle_facts(came_to: Facts, middle: Middle | None, opened_count: float | None, connections_count: int) -> Facts:
+    """CPU in the middle of wrk's window, and what a request costs there, by the kernel's count of requests.
+
+    opened_count: connections that were established in the whole window, where each request had its own; more than wrk
+    can have opened are somebody else's, and then the count is no count of requests. Where something failed, requests
+    are no right answers, and the cost is left as it is.
+    """
+    if middle is None:
+        return {"server_idle_pct": None}
+    facts: Facts = {"server_idle_pct": middle.idle_pct}
+    whole_pct, pct = came_to["server_cpu_pct"], middle.server_cpu_pct
+    if pct is not None:
+        facts["server_cpu_pct"] = pct
+        for name in ("server_user_pct", "server_system_pct"):
+            part = came_to[name]
+            is_known = isinstance(part, float) and isinstance(whole_pct, float) and whole_pct
+            facts[name] = part / whole_pct * pct if is_known else None  # type: ignore[operator]
+    if middle.load_cpu_pct is not None:
+        facts["load_cpu_pct"] = middle.load_cpu_pct
+    count, run_s, requests_count = middle.requests_count, middle.server_cpu_s, came_to["requests_count"]
+    assert isinstance(requests_count, int)
+    most_count = (requests_count + connections_count) * (1 + OPENED_BEYOND_SHARE)
+    is_ours = opened_count is None or requests_count <= opened_count <= most_count
+    if came_to["failed_count"] == 0 and is_ours and count and run_s:
+        cost = {"requests_per_cpu_s": count / run_s, "cpu_per_request_ns": run_s * NS_PER_S / count}
+        facts |= {"counted_by": KERNEL, **cost}
+    return facts
+
+
+def since(before: float | None, after: float | None) -> float | None:
+    """What was added; None unless both are known."""
     return None if before is None or after is None else after - before
 
 

@@ -12,6 +12,7 @@ from ._servers_design import FILES, HELD, OPEN, THREADS
 
 BUSY_PCT = 80  # of a load generator, of one CPU
 SATURATED_PCT = 95  # of a server, of one CPU: starting and ending the load is in the window too
+OTHERS_PCT = 15  # of the server's CPU: what is neither idle nor its own; its client's packets alone take up to 8
 FEW_READINGS = 3
 LATE_SHARE = 0.5  # of the 99th percentile: what of it may be the sender's own lateness
 
@@ -43,6 +44,9 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
         grade = grade.worse("void", f"the load generator used {load_pct:.0f} % of its CPU: it was the limit")
     elif load_pct > BUSY_PCT:
         text = f"the load generator used {load_pct:.0f} % of its CPU, though the server had nothing left of its own"
+        grade = grade.worse("shaky", text)
+    if server is not None and idle_pct is not None and 100 - idle_pct - server.middle > OTHERS_PCT:
+        text = f"others had {100 - idle_pct - server.middle:.0f} % of the server's CPU"
         grade = grade.worse("shaky", text)
     if failed := found["failed_count"]:
         requests = found["requests_count"] or 0

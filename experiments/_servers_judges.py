@@ -12,7 +12,7 @@ from c10k_probe.experiment import NOT_MEASURED, FlatRow, Judge, Made, Verdict
 from ._servers_design import APACHE, ARTICLE, FAIR, HTTP_SERVER, NODE, NODE_JITLESS, TORNADO
 from ._servers_findings import CPU_DIFFERENCE, SHARE_DIFFERENCE, TABLE_SUBJECT, subject_of
 from ._servers_inside_judges import judge_c05, judge_c31, judge_c33, judge_c48, judge_c54
-from ._servers_verdicts import combined, found_interval, in_words, is_within, number, select
+from ._servers_verdicts import bounds_text, combined, found_interval, in_words, is_within, number, select, told_part
 
 EVENT_LOOPS = ("nginx", NODE, TORNADO, "epoll", "asyncio", "uvloop")
 FORKED, NOT_FORKED = 0.9, 0.05  # process creations for each request
@@ -22,21 +22,27 @@ SLOW_RATIO = 0.8
 FORK_COUNTS = ("requests_count", "began_count", "forks_count", "idle_forks_count")
 _EPOLL = re.compile(r"\b(ep_poll|do_epoll_wait)")  # fs/eventpoll.c; which of them a compiler has left as a function
 WAYS = ((ARTICLE, "off"), (FAIR, "off"), (FAIR, "on"))
+_TIMES = "the article's words can also be read as one time Apache's: 1.0×"
 NEEDS = "needs node, tornado and apache-prefork-php, valid, with --article-launches 5 and --repeats 5 or more"
 
 
 def _compared(
     made: Sequence[Made], column: str, bounds: tuple[float, float], ways: Sequence[tuple[str, str]]
 ) -> tuple[list[bool | None], list[str]]:
-    """Node and Tornado against Apache: whether each ratio lies within bounds, and the ratios in words."""
+    """Node and Tornado against Apache: whether each ratio lies within bounds, and in words which it is and whether."""
     parts, words = [], []
     for arm, keep_alive in ways:
         for name in (NODE, TORNADO):
             subject = subject_of(name, APACHE, arm, keep_alive)
             if value := found_interval(made, subject, column):
                 parts.append(is_within(value, *bounds))
-                words.append(f"{subject}: {in_words(column, value)}")
+                words.append(f"{subject}: {in_words(column, value)}, {told_part(parts[-1])}")
     return parts, words
+
+
+def _asked(column: str, bounds: tuple[float, float], words: Sequence[str]) -> str:
+    """The evidence, after what was asked for."""
+    return f"asked for is {bounds_text(column, *bounds)}, with the whole interval; {'; '.join(words)}"
 
 
 def _has_both(words: Sequence[str], arm: str) -> bool:
@@ -153,11 +159,16 @@ def judge_c41(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
 def judge_c42(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     """C42: are both faster than Apache?"""
     restated = "Node.js and Tornado both answer more requests a second than Apache"
-    rule = f"CONFIRMED when the ratio is above {FASTER} (low end) for both, as the article and fair, REFUTED for none"
-    parts, words = _compared(made, "throughput_ratio", (FASTER, float("inf")), WAYS)
+    rule = (
+        f"CONFIRMED when each of both answers more than {FASTER} times as many requests a second as Apache (low end), "
+        "in the article's test and in the fair one, with and without keep-alive; PARTLY when in some of these, REFUTED "
+        "when in none"
+    )
+    bounds = (FASTER, float("inf"))
+    parts, words = _compared(made, "throughput_ratio", bounds, WAYS)
     if not (_has_both(words, ARTICLE) and _has_both(words, FAIR)):
         return Verdict("C42", restated, rule, NOT_MEASURED, "; ".join([NEEDS, *words]))
-    return Verdict("C42", restated, rule, combined(parts), "; ".join(words))
+    return Verdict("C42", restated, rule, combined(parts), _asked("throughput_ratio", bounds, words))
 
 
 @dataclass(frozen=True)
@@ -169,21 +180,29 @@ class _OfTheArticle:
     column: str
     low: float
     high: float = float("inf")
+    note: str = ""
 
     def __call__(self, rows: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
         """See the class."""
         bounds, way = (self.low, self.high), [(ARTICLE, "off")]
         where = f"at least {self.low}" if self.high == float("inf") else f"between {self.low} and {self.high}"
         what = self.column.replace("_", " ")
-        rule = f"CONFIRMED when {what} over Apache is {where} (whole interval) for both, REFUTED when for none"
+        rule = (
+            f"CONFIRMED when {what} over Apache, in the article's test, is {where} (whole interval) for both; PARTLY "
+            "when for one, REFUTED when for none"
+        )
         parts, words = _compared(made, self.column, bounds, way)
         if not _has_both(words, ARTICLE):
             return Verdict(self.claim, self.restated, rule, NOT_MEASURED, "; ".join([NEEDS, *words]))
-        evidence = "; ".join(words)
+        evidence = _asked(self.column, bounds, words)
         if self.column == "memory_ratio":
-            for other in ("rss_sum_ratio", "available_fall_ratio"):
+            for other, meter in (
+                ("rss_sum_ratio", "the sum of RSS"),
+                ("available_fall_ratio", "the fall of MemAvailable"),
+            ):
                 _, beside = _compared(made, other, bounds, way)
-                evidence += f"; {other.replace('_', ' ')}: {'; '.join(beside)}" if beside else ""
+                evidence += f"; by {meter} instead, {'; '.join(beside)}" if beside else ""
+        evidence += f"; {self.note}" if self.note else ""
         return Verdict(self.claim, self.restated, rule, combined(parts), evidence)
 
 
@@ -200,7 +219,10 @@ def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
     parts, words = [], []
     if value := found_interval(made, TABLE_SUBJECT, SHARE_DIFFERENCE):
         parts.append(is_within(value, 0, float("inf")))
-        words.append(f"runtime's share less architecture's {in_words('x_pct', value)}")
+        words.append(
+            "of the differences among C and CPython as event loop, threads and processes, the share that the runtime "
+            f"explains less the one that the architecture does: {in_words('x_pct', value)}, {told_part(parts[-1])}"
+        )
     if not parts:
         return Verdict(
             "C47", restated, rule, NOT_MEASURED, "needs --fair with all six servers of the table, --repeats 5"
@@ -209,7 +231,9 @@ def judge_c47(_: Sequence[FlatRow], made: Sequence[Made]) -> Verdict:
         subject = subject_of(NODE_JITLESS, NODE, FAIR, keep_alive)
         if value := found_interval(made, subject, "requests_per_cpu_ratio"):
             parts.append(is_within(value, float("-inf"), SLOW_RATIO))
-            words.append(f"{subject}: {in_words('x_ratio', value)}")
+            asked = f"asked for is {bounds_text('x_ratio', float('-inf'), SLOW_RATIO)}"
+            told = f"{in_words('x_ratio', value)}, {told_part(parts[-1])}"
+            words.append(f"{subject}, requests for a second of CPU, {asked}: {told}")
     if not any(word.startswith(NODE_JITLESS) for word in words):
         parts.append(None)
         words.append(f"{NODE_JITLESS} was not measured")
@@ -237,10 +261,22 @@ JUDGES: tuple[Judge, ...] = (
     judge_c36,
     judge_c41,
     judge_c42,
-    _OfTheArticle("C43", "both answer twice as many requests a second", "throughput_ratio", *TWICE),
-    _OfTheArticle("C44", "both take half of the memory", "memory_ratio", *HALF),
-    _OfTheArticle("C45", "both take more CPU", CPU_DIFFERENCE, MORE_CPU_PCT),
-    _OfTheArticle("C46", "more CPU shows that they use it better", "requests_per_cpu_ratio", MORE_EFFICIENT),
+    _OfTheArticle(
+        "C43",
+        "Node.js and Tornado answer twice as many requests a second as Apache",
+        "throughput_ratio",
+        *TWICE,
+        _TIMES,
+    ),
+    _OfTheArticle("C44", "Node.js and Tornado take half of Apache's memory", "memory_ratio", *HALF),
+    _OfTheArticle("C45", "Node.js and Tornado take more CPU than Apache", CPU_DIFFERENCE, MORE_CPU_PCT),
+    _OfTheArticle(
+        "C46",
+        "Node.js and Tornado answer more requests for a second of CPU than Apache",
+        "requests_per_cpu_ratio",
+        MORE_EFFICIENT,
+        note="that a server takes a larger share of the CPU says nothing of this by itself",
+    ),
     judge_c47,
     judge_c48,
     judge_c54,

@@ -16,7 +16,7 @@ from c10k_probe.observe.procfs import PROC, read_text
 from c10k_probe.observe.series import Memory, read_memory
 from c10k_probe.servers import RealServer, Server
 
-from ._servers_design import FAIR, model_of, options_of
+from ._servers_design import FAIR, WORKER_NEEDS, model_of, options_of
 from ._servers_facts import Facts
 
 _ANSWER_S = 5.0
@@ -25,7 +25,7 @@ _GROWN_S = 10.0
 _POLL_S = 0.02
 _ASLEEP_S = 0.5
 _REST_S = 5.0
-_REST_POLL_S = 0.1
+_REST_POLL_S = 0.05
 _REST_SHARE = 0.1  # of one CPU
 _SAME_TIMES = 3  # readings of a tree in which nothing grows any more
 
@@ -48,7 +48,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Started:
-    """A server that is ready for its load. rest: its memory before anybody asked it anything of weight."""
+    """A server that is ready for its load.
+
+    rest: its memory, pool and all, before anybody asked it anything of weight.
+    """
 
     server: Server
     facts: Facts
@@ -59,7 +62,10 @@ class Started:
 def started(ask: Ask) -> Iterator[Started]:
     """A fresh server on one CPU. Raises ``native.HelperError``."""
     options, _ = options_of(ask.server, ask.arm, ask.connections_count)
+    is_pool = ask.arm == FAIR and ask.server in WORKER_NEEDS
     with model_of(ask.server, ask.command).start(options) as server:
+        if is_pool:
+            _wait_until_grown(server.session)
         _keep_to_one_cpu(server)
         rest, waits_in = read_memory(server.session), _waits_in(server.session)
         facts: Facts = {"waits_in": waits_in, "workers_count": options.workers_count, "script_cache": None}
@@ -68,7 +74,7 @@ def started(ask: Ask) -> Iterator[Started]:
             if ask.arm == FAIR:
                 server.warm_up(ask.connections_count)
                 _wait_until_grown(server.session)
-                _keep_to_one_cpu(server)  # whoever was forked while the others were told
+                _keep_to_one_cpu(server)  # what grew meanwhile
         yield Started(server, {**_answer_facts(server), **facts, "connections_count": ask.connections_count}, rest)
 
 
@@ -157,6 +163,8 @@ def wait_until_at_rest(server: Server) -> None:
 
 def told_count(server: Server) -> int | None:
     """Requests that the server says it has answered; None where it does not."""
+    if isinstance(server, RealServer):
+        return server.told_requests_count()
     count = server.status().get("requests_count")
     return None if count is None else int(count)
 

@@ -16,6 +16,7 @@ from c10k_probe import native
 from c10k_probe.load.open_loop import OpenLoad, OpenLoop, Sender
 from c10k_probe.observe import tree
 
+from ._servers_design import CAPACITY_SHARE
 from ._servers_facts import NS_PER_S, Facts, cpu_facts
 from ._servers_launch import Ask, beside_the_client, started, telling_of_death, told_count, told_since
 
@@ -34,7 +35,7 @@ def measure_open(
         telling_of_death(ready.server),
         Sender(ready.server.port, ask.connections_count, keep_alive=ask.keeps_alive, timeout_s=TIMEOUT_S) as sender,
     ):
-        pumped = sender.pump(ask.window_s / 2, _WARM_S)
+        pumped = sender.pump(ask.window_s * CAPACITY_SHARE, _WARM_S)
         _check_sender(pumped.own_failure)
         capacity_per_s = pumped.rate_per_s
         if not pumped.requests_count:

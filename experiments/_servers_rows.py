@@ -74,16 +74,20 @@ class ServersRow(Row):
     request_longest_ns: float | None = column("longest request, of all launches (ab: whole milliseconds; open loop)")
     sender_late_ns: float | None = column("by how much the sender was late at the most (open loop)")
     requests_per_cpu_s: float | None = column("right answers for each second of the server's CPU, median of launches")
-    cpu_per_request_ns: stats.Interval | None = estimate(
-        "cpu_per_request_ns", "the server's CPU time for an answer (wrk: by the server's own count, where it has one)"
+    cpu_per_request_ns: stats.Interval | None = estimate("cpu_per_request_ns", "the server's CPU time for an answer")
+    counted_by: str | None = column(
+        "who counted the requests of that: the kernel, in the middle of wrk's window; else over the whole, the server "
+        "or the load generator"
     )
-    server_cpu_pct: stats.Interval | None = estimate("server_cpu_pct", "CPU of the server's tree, of one CPU")
+    server_cpu_pct: stats.Interval | None = estimate(
+        "server_cpu_pct", "CPU of the server's tree, of one CPU (wrk: in the middle of its window)"
+    )
     server_user_pct: float | None = column("of that, in user mode, by clock ticks")
     server_system_pct: float | None = column("of that, in the kernel, by clock ticks")
     server_idle_pct: float | None = column(
-        "time in which the server's CPUs had nothing to do, in the middle of wrk's window; above 5 it had some left"
+        "time in which the server's CPU had nothing to do, in the middle of wrk's window; above 5 it had some left"
     )
-    load_cpu_pct: float | None = column("CPU of the load generator, of one CPU")
+    load_cpu_pct: float | None = column("CPU of the load generator, of one CPU (wrk: in the middle of its window)")
     rest_bytes: float | None = column("memory just after the start: PSS, page tables, kernel stacks")
     peak_bytes: stats.Interval | None = estimate("peak_bytes", "the most at once: PSS, page tables, kernel stacks")
     rest_pss_bytes: float | None = column("PSS of the tree just after the start")
@@ -323,6 +327,8 @@ def _order(key: Key) -> tuple[object, ...]:
 
 def _row(key: Key, launches: Sequence[Samples], seed: int) -> ServersRow:
     found: dict[str, Any] = {name: launches[0].facts.get(name) for name in _SAME}
+    counters = {str(item.facts["counted_by"]) for item in launches if item.facts.get("counted_by")}
+    found["counted_by"] = " or ".join(sorted(counters)) or None
     found |= {name: whole_sum(name, launches) for name in SUMS}
     found |= {name: stats.median(known(fact, launches)) for name, fact in _MEDIANS.items()}
     found |= {name: max(known(fact, launches), default=None) for name, fact in _MOST.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from c10k_probe.experiment import Finding, FlatRow, Made
@@ -44,6 +45,19 @@ def is_within(value: Interval, low: float, high: float) -> bool | None:
     if low <= value.low and value.high <= high:
         return True
     return False if value.high < low or value.low > high else None
+
+
+def bounds_text(column: str, low: float, high: float) -> str:
+    """What a rule asks of a value, such as ``at least 1.1×`` or ``1.6× to 2.5×``."""
+    ends = [format_column(column, end) for end in (low, high) if math.isfinite(end)]
+    if len(ends) == 2:
+        return " to ".join(ends)
+    return f"{'at least' if math.isfinite(low) else 'at most'} {ends[0]}"
+
+
+def told_part(part: bool | None) -> str:
+    """Whether a part of a rule holds, for a reader who does not know the rule."""
+    return {True: "holds", False: "does not hold", None: "an end of the interval is on either side"}[part]
 
 
 def combined(parts: Sequence[bool | None]) -> str:

@@ -93,7 +93,7 @@ class Blocking(Experiment[BlockingParameters]):
     views = VIEWS
     charts = CHARTS
     judges = JUDGES
-    weighs_in_seconds = True
+    weights_are_s = True
     repeats = 5
     quick_repeats = 1
 

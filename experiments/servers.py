@@ -4,10 +4,13 @@ Question: Apache with PHP, Node.js and Tornado under 1,000 connections at once, 
 requests a second, at which latency, with how much CPU and memory, and how many connections were really served at once?
 Then with equal settings, on other servers too, and for each second of CPU: is it the event loop, or the language?
 
-Timed: one window, from the load generator's start to its end; throughput and latency are by its clock. Not timed:
-starting the server; in the fair test also its first answers on as many connections as will come, so that pools have
-grown. A launch is a fresh server. Clock: CLOCK_MONOTONIC; CPU from schedstat and, for children that have ended, from
-clock ticks that the kernel sums exactly; the load generator's from getrusage(2).
+Timed: one window, from the load generator's start to its end; throughput and latency are by its clock. CPU, and what a
+request costs, are under wrk those of the middle of it, from a quarter to nine tenths, over the requests that reached
+the server then, as the kernel counts them: no connections begin and no work is left over there (see
+``observe.middle``). Not timed: starting the server; in the fair test also its first answers on as many connections as
+will come, so that pools have grown. A launch is a fresh server. Clock: CLOCK_MONOTONIC; CPU from schedstat or the
+processes' own clocks and, for children that have ended, from clock ticks that the kernel sums exactly; ab's and the
+sender's from getrusage(2).
 
 Arms. article: settings as installed in the article's time (Apache: 150 processes, .htaccess looked for, access log, no
 cache of compiled scripts; the accept queue each program asks for), ``ab -n 100000 -c 1000 -r``: HTTP/1.0, a connection
@@ -21,8 +24,8 @@ cheapest. inside: what no load shows, see ``_servers_inside``.
 
 The null server is the cheapest one here, a C program with an event loop; its row calibrates the load generator. A row
 is void when the generator used more than 80 % of its CPU while the server had some left, or reached what it reaches on
-the null server while that was so. Some left: its CPUs were idle for more than 5 % of the middle of wrk's window, which
-two readings of /proc/stat tell, also with observation off; under ab it used less than 95 % of one over the whole.
+the null server while that was so. Some left: its CPU was idle for more than 5 % of the middle of wrk's window, by
+/proc/stat, also with observation off; under ab it used less than 95 % of one over the whole.
 
 Memory: PSS of all processes, page tables (VmPTE), 16 KiB of kernel stack for each thread; a reading in which a process
 ended is none. The sum of RSS stands beside it to show how it misleads. Served at once: sockets that a process of the
@@ -39,9 +42,11 @@ context switches, waits for a CPU and forks of the server's tree, for one reques
 tell no throughput, latency or memory.
 
 Known bias: a closed loop's latency is connections over throughput, and hides what an overloaded server does to others.
-wrk stops in the middle of up to as many requests as connections. What an answer costs is therefore reckoned by the
-server's own count and its CPU time until it has come to rest; where a server does not tell, or something failed, that
-work is in the CPU time and not in the count, which ``--duration 10s`` makes small. ab is one thread; an answer of
+wrk stops in the middle of up to as many requests as connections. Where the kernel does not tell what a request cost in
+the middle (others open connections meanwhile, or kept ones were closed), it is reckoned over the whole, by the server's
+own count and its CPU time until it has come to rest; where a server has none, or something failed, by wrk's, in which
+the work that was left over is not: ``--duration 10s`` makes that small, and ``counted_by`` says who counted. ab is one
+thread; an answer of
 another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of the server's
 work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network namespace's.
 What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on; before, it is what begins
@@ -90,7 +95,7 @@ SHOWN_OF_A_RATE = {
 class Servers(Experiment[ServersParameters]):
     """See the module."""
 
-    version = 3
+    version = 4
     parameters_type = ServersParameters
     row_type = traced.TracedServersRow
     views = (*VIEWS, *traced.VIEWS)
@@ -100,6 +105,7 @@ class Servers(Experiment[ServersParameters]):
     repeats = 5
     quick_repeats = 1
     is_incomplete_when_skipped = True
+    weights_are_s = True
     traced_weight = 2.0
     traced_values = (traced.RATE,)
 

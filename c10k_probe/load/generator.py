@@ -68,6 +68,11 @@ class Generator:
         self._watcher = threading.Thread(target=self._stamp_end, daemon=True)
         self._watcher.start()
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def _stamp_end(self) -> None:
         """Whoever waits may be late, having something to read meanwhile: the end is stamped when it comes."""
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)

@@ -2,7 +2,7 @@
 
 It counts whole seconds only, and tells everything at its end. A closed loop sends the next request when the answer has
 come: its latencies are those at the rate that the server reached, not at one that was asked for.
-Source: wrk's README and src/wrk.c.
+Source: wrk's README, src/wrk.c and src/wrk.lua.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from c10k_probe import native
 from c10k_probe.load.generator import Generator, find_generator
@@ -21,6 +22,7 @@ _TOTAL: Final = re.compile(r"^\s+(\d+) requests in ", re.MULTILINE)
 _RATE: Final = re.compile(r"^Requests/sec:\s+([0-9.]+)", re.MULTILINE)
 _SOCKET_ERRORS: Final = re.compile(r"^\s+Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", re.M)
 _WRONG_ANSWERS: Final = re.compile(r"^\s+Non-2xx or 3xx responses: (\d+)", re.MULTILINE)
+_REQUEST: Final = "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
 _SAMPLES_BEYOND: Final = 5  # what a quantile needs
 
 
@@ -64,8 +66,13 @@ class Wrk(Generator):
     """One run of wrk, begun. Raises ``native.HelperError``; a context manager that leaves no process behind."""
 
     def __init__(self, url: str, connections_count: int, duration_s: int, *, keep_alive: bool = True) -> None:
-        """Start it on the CPU for clients. Without keep_alive each request asks the server to close."""
+        """Start it on the CPU for clients. Without keep_alive each request asks the server to close.
+
+        request_bytes: what it sends for each request on a kept connection, as wrk.lua makes it; else None.
+        """
         close = () if keep_alive else ("-H", "Connection: close")
+        asked = _REQUEST.format(path=urlsplit(url).path, host=urlsplit(url).netloc)
+        self.request_bytes = len(asked) if keep_alive else None
         super().__init__("wrk", ("-t1", f"-c{connections_count}", f"-d{duration_s}s", "--latency", *close, url))
         self._duration_s = duration_s
 

@@ -6,15 +6,17 @@ smaps_rollup of each are read with plain open, read, close: 10,000 processes tak
 smaps_rollup. Of a tree of more than SAMPLED_ABOVE processes the memory of the leader and of every so many of the
 others is read, the sums of the others scaled, and the reading says how many were read. It is no snapshot: a tree that
 changes meanwhile is read as it was at each process's turn.
-Sources: proc_pid_stat(5), proc_pid_status(5), proc_pid_smaps(5), sched-stats.rst (schedstat).
+Sources: proc_pid_stat(5), proc_pid_status(5), proc_pid_smaps(5), sched-stats.rst (schedstat), clock_getcpuclockid(3).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,7 @@ from c10k_probe.observe.procfs import PROC, raw_field, read_raw
 SAMPLED_ABOVE = 12_000
 SAMPLE_COUNT = 4_000
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_PROCESS_CLOCK = 2  # CPUCLOCK_SCHED; its number is made of the process's (clock_getcpuclockid in the C library)
 
 # Position after the command name in /proc/PID/stat (the manual's number less 3).
 _STATE, _SESSION, _UTIME, _STIME, _CUTIME, _CSTIME, _THREADS = 0, 3, 11, 12, 13, 14, 17
@@ -158,6 +161,37 @@ def run_ns_of_threads(session: int, proc_root: Path = PROC) -> dict[int, int]:
         for pid in session_pids(session, proc_root)
         for tid in processes.threads_of(pid, proc_root)
     }
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU time of a living process, its ended threads included, by its own clock: one system call, and no ticks.
+
+    A thread that runs at the moment is as it was at its last tick or switch. Raises ``OSError`` when there is none.
+    """
+    return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
+
+
+def session_cpu_s(session: int, pids: Collection[int] = ()) -> float:
+    """CPU time of all processes of the session by their clocks, and of ended children, in ticks, that were waited for.
+
+    As ``TreeReading.cpu_run_s``, for a tenth of its price: nothing but the stat of each process of the machine is read,
+    and not even that where the caller knows that ``pids`` are all of them and have had no children. What the kernel
+    does for a thread after it has closed its account, some 7 µs for each that ends, is in nobody's time.
+    """
+    if pids:
+        return sum(map(_process_cpu_s, pids))
+    total_s = 0.0
+    for member in _members(session, PROC):
+        total_s += (member.children_user_ticks + member.children_system_ticks) * _TICK_S
+        total_s += _process_cpu_s(int(member.path.rpartition(b"/")[2]))
+    return total_s
+
+
+def _process_cpu_s(pid: int) -> float:
+    """The same as ``process_cpu_s``, 0 of one that has just been waited for."""
+    with contextlib.suppress(OSError):
+        return process_cpu_s(pid)
+    return 0.0
 
 
 def session_is_empty(session: int, proc_root: Path = PROC) -> bool:

@@ -21,7 +21,8 @@ from c10k_probe.limits import Needs
 from c10k_probe.servers import php_fpm
 from c10k_probe.servers.guarded import Recipe
 from c10k_probe.servers.janitor import ERRORS
-from c10k_probe.servers.real import Page, Place, RealModel, Told, find_parts
+from c10k_probe.servers.page import Page
+from c10k_probe.servers.real import Place, RealModel, Told, find_parts
 
 _WORKERS_COUNT: Final = 150
 _THREADS_PER_CHILD: Final = 25

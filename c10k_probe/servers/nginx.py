@@ -21,7 +21,8 @@ from typing import Final
 from c10k_probe.limits import Needs
 from c10k_probe.servers import php_fpm
 from c10k_probe.servers.guarded import Recipe
-from c10k_probe.servers.real import BODY, Page, Place, RealModel, Told, find_parts
+from c10k_probe.servers.page import Page
+from c10k_probe.servers.real import BODY, Place, RealModel, Told, find_parts
 
 PATH_FILE: Final = "/file"
 BODY_FILE: Final = "c10k-probe 4 KiB" * 256

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import re
 import secrets
@@ -28,6 +27,7 @@ from c10k_probe.observe.procfs import PROC, read_int, sysctl_path
 from c10k_probe.servers.base import ServerOptions
 from c10k_probe.servers.complaints import hits
 from c10k_probe.servers.guarded import Guarded, Recipe
+from c10k_probe.servers.page import Page, read_page
 
 PATH: Final = "/"
 BODY: Final = "hello from c10k-probe\n"  # as our own models answer
@@ -59,17 +59,6 @@ class Place:
     workers_count: int | None
     is_as_installed: bool = False
     defence_s: int | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """An answer. version: its ``Server`` header. header_bytes: with the status line and the empty line at its end."""
-
-    status: int
-    version: str
-    header_bytes: int
-    body_bytes: int
-    body: str
 
 
 @dataclass(frozen=True)
@@ -301,7 +290,7 @@ class RealServer:
             try:
                 held = [stack.enter_context(self._ask(PATH, _WARM_S, keep=True)) for _ in range(connections_count)]
                 for connection in held:
-                    _read_page(connection)
+                    read_page(connection)
                     answered_count += 1
             except (OSError, http.client.HTTPException) as error:
                 said = f"{self.name} answered {answered_count} of {connections_count} connections: {error}"
@@ -310,11 +299,7 @@ class RealServer:
 
     def status(self) -> dict[str, Any]:
         """Counts without our own connections and requests, ``requests_count`` besides; None for what nobody tells."""
-        try:
-            told = self._tell()
-        except (OSError, http.client.HTTPException) as error:
-            raise native.HelperError(self.death() or f"{self.name} does not answer: {error}") from None
-        own = self._own_count
+        told, own = self._tell_or_fail(), self._own_count
         open_count = sockets.established_count(self.port) if told.open_count is None else told.open_count - 1
         return {
             "accepted_count": None if told.accepted_count is None else told.accepted_count - own,
@@ -323,6 +308,18 @@ class RealServer:
             "accept_errors_count": told.accept_errors_count,
             "requests_count": None if told.requests_count is None else told.requests_count - own,
         }
+
+    def told_requests_count(self) -> int | None:
+        """Requests of ``status`` alone, for which nothing else is looked up. Raises ``native.HelperError``."""
+        count = self._tell_or_fail().requests_count
+        return None if count is None else count - self._own_count
+
+    def _tell_or_fail(self) -> Told:
+        """What it says of itself. Raises ``native.HelperError``."""
+        try:
+            return self._tell()
+        except (OSError, http.client.HTTPException) as error:
+            raise native.HelperError(self.death() or f"{self.name} does not answer: {error}") from None
 
     def _tell(self) -> Told:
         """What it says of itself, if it can. Raises ``OSError``."""
@@ -387,7 +384,7 @@ class RealServer:
         Raises ``OSError``, ``http.client.HTTPException``.
         """
         with self._ask(path, timeout_s, keep=keep) as connection:
-            return _read_page(connection)
+            return read_page(connection)
 
     def _ask(self, path: str, timeout_s: float, *, keep: bool) -> socket.socket:
         close = "" if keep else "Connection: close\r\n"
@@ -407,31 +404,6 @@ class RealServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _CountingReader(io.BufferedReader):
-    """Counts what is read by lines: the head of an answer, and nothing of its body."""
-
-    lines_bytes = 0
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """See ``io.BufferedReader``."""
-        line = super().readline(size)
-        self.lines_bytes += len(line)
-        return line
-
-
-def _read_page(connection: socket.socket) -> Page:
-    """The answer that comes on this connection. Raises ``OSError``, ``http.client.HTTPException``."""
-    answer = http.client.HTTPResponse(connection)
-    answer.fp.close()
-    answer.fp = reader = _CountingReader(connection.makefile("rb", buffering=0))
-    with answer:
-        answer.begin()
-        header_bytes = reader.lines_bytes
-        body = answer.read()
-        version = answer.getheader("Server") or ""
-        return Page(answer.status, version, header_bytes, len(body), body.decode(errors="replace"))
 
 
 def _free_port() -> int:

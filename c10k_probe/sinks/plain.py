@@ -22,11 +22,11 @@ from c10k_probe.experiment import NOT_MEASURED, Verdict
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.text import (
     case_text,
+    expected_text,
     finding_text,
     fit_text,
     groups,
     last_of_each,
-    length_text,
     readings_text,
     undecided_text,
     view_text,
@@ -61,9 +61,9 @@ class PlainLines:
         match event:
             case RunStarted():
                 self._start = event
-                self._clock.start()
-                told = ", ".join(filter(None, (f"seed {event.seed}", f"run {event.run_id}", length_text(event))))
-                return f"{event.experiment}: {event.question} ({told})"
+                self._clock.start(event.expected_s)
+                title = f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
+                return "\n".join(filter(None, (title, expected_text(event))))
             case BlockFinished() | CellProgressed() | ReadingsTaken():
                 return self._progress(event)
             case RowMeasured(final=True):

@@ -36,6 +36,7 @@ from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.text import (
     IntervalStyle,
     case_text,
+    expected_text,
     finding_name,
     finding_value,
     fit_text,
@@ -43,7 +44,6 @@ from c10k_probe.sinks.text import (
     has_values,
     is_told,
     last_of_each,
-    length_text,
     telling_keys,
     undecided_text,
     view_text,
@@ -115,11 +115,11 @@ class LiveTable:
 
     def _begin(self, event: RunStarted) -> None:
         self._start = event
-        self._clock.start()
+        self._clock.start(event.expected_s)
         title = Text.assemble((event.experiment, "bold"), "  ", event.question)
         self._console.print(title)
-        if length := length_text(event):
-            self._console.print(Text(length, style="dim"))
+        if text := expected_text(event):
+            self._console.print(Text(text, style="dim"))
         if self._live:
             self._live.start()
             self._console.show_cursor(True)  # a killed run must not leave a terminal without a cursor

@@ -36,6 +36,12 @@ class Answer(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(__import__("socket").SOL_SOCKET, 13, b"\\1\\0\\0\\0\\0\\0\\0\\0")
             self.connection.close()
             return
+        if late and sys.argv[2] == "breaks":
+            self.wfile.write(b"HTTP/1.0 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\no")
+            self.connection.setsockopt(__import__("socket").SOL_SOCKET, 13, b"\\1\\0\\0\\0\\0\\0\\0\\0")
+            self.connection.close()
+            self.close_connection = True
+            return
         self.send_response(500 if late and sys.argv[2] == "errs" else 200)
         self.send_header("Content-Length", "3")
         self.end_headers()
@@ -165,7 +171,7 @@ def test_what_is_missing_is_skipped_and_the_others_go_on(tmp_path: Path) -> None
     assert rows["node"]["requests_count"] == ""
 
 
-@pytest.mark.parametrize("how", ["errs", "dies", "resets"])
+@pytest.mark.parametrize("how", ["errs", "dies", "resets", "breaks"])
 def test_a_server_that_fails_under_load_says_so_in_its_row(how: str, tmp_path: Path) -> None:
     require("ab")
     program = tmp_path / "server.py"
@@ -179,6 +185,9 @@ def test_a_server_that_fails_under_load_says_so_in_its_row(how: str, tmp_path: P
         assert (finished.code, row["status"]) == (3, "failed")
         assert "ended (exit code 7)" in row["reason"]
         assert row["reason"].endswith("it was under load")
+    elif how == "breaks":  # ab counts no more, and would wait for 30 s
+        assert (finished.code, row["status"]) == (3, "failed")
+        assert "ab waits for answers to requests that it has not sent" in row["reason"]
     else:
         assert (finished.code, row["status"]) == (0, "ok")
         assert int(row["failed_count"]) > REQUESTS / 2

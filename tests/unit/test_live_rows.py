@@ -100,6 +100,25 @@ def test_readings_are_told_once_a_second_and_none_is_lost() -> None:
     assert all(later - earlier >= READINGS_EVERY_S - 1e-9 for earlier, later in itertools.pairwise(moments))
 
 
+def test_what_is_interrupted_while_it_is_told_is_not_told_again() -> None:
+    """The launch's end tells what still waits; a sink may have had the event before Ctrl-C came."""
+    told: list[list[float]] = []
+
+    def tell(event: Event) -> None:
+        assert isinstance(event, ReadingsTaken)
+        told.append([reading.at_s for reading in event.readings])
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    readings, cell = Readings(tell, lambda: 100.0), Cell({"cell": "a"})
+    with pytest.raises(KeyboardInterrupt):
+        readings.take(cell, 0, Reading(0.1, {"pss_bytes": 1.0}))
+    readings.tell()
+    assert told == [[0.1]]
+    readings.take(cell, 0, Reading(0.2, {"pss_bytes": 1.0}))
+    assert told == [[0.1], [0.2]]
+
+
 def test_readings_of_a_launch_are_told_before_the_next_begins() -> None:
     def reads(cell: Cell, bench: Bench) -> Iterator[Row | Samples]:
         for number in range(3):

@@ -42,7 +42,7 @@ def test_a_run_that_knows_how_long_it_takes_says_so_first() -> None:
     stream, start = io.StringIO(), started(MockExperiment())
     lines = PlainLines(stream)
     lines.handle(dataclasses.replace(start, expected_s=107.0))
-    assert stream.getvalue().endswith(", run abc123, takes about 1.78 min)\n")
+    assert "\nabout 107 s: " in stream.getvalue()
     lines.handle(start)
     assert stream.getvalue().endswith(", run abc123)\n")
 

@@ -12,12 +12,13 @@ from mock_experiment import MockExperiment, MockRow, confirmed, go, undecided
 from pictures import every_experiment, rows_of, started
 from rich.console import Console
 
-from c10k_probe.events import CellStarted, RunFinished
+from c10k_probe.events import CellStarted, RunFinished, RunStarted
 from c10k_probe.exits import ExitCode
 from c10k_probe.experiment import AnyExperiment, Bench, Cell, Row, Samples, View
 from c10k_probe.parameters import build_parameters
 from c10k_probe.sinks.progress import Clock
 from c10k_probe.sinks.table import LiveTable
+from c10k_probe.sinks.text import expected_text
 
 every_width = pytest.mark.parametrize("width", [80, 140])
 
@@ -219,6 +220,23 @@ def test_the_live_table_is_drawn_seldom() -> None:
 def test_time_left(elapsed_s: float, share: float, text: str) -> None:
     times = iter([100.0, 100.0 + elapsed_s])
     assert Clock(times.__next__).left_text(share) == text
+
+
+def test_until_there_is_something_to_go_by_it_is_what_was_expected() -> None:
+    clock = Clock(iter([0.0, 0.0, 1.0, 40.0]).__next__)
+    clock.start(390.0)
+    assert clock.left_text(0.01) == "about 6 min in all"
+    assert clock.left_text(0.1) == "about 6 min left"
+
+
+def test_what_a_run_takes_is_told_before_it_begins_where_weights_are_seconds() -> None:
+    class Timed(MockExperiment):
+        weights_are_s = True
+
+    _, recorder = go(Timed(cells=["a", "b"]), repeats=5)
+    (event,) = (event for event in recorder.events if isinstance(event, RunStarted))
+    assert expected_text(event) == "about 10 s: 2 cases, up to 5 launches of each; Ctrl-C keeps what is there"
+    assert expected_text(started(MockExperiment())) == ""
 
 
 def test_due_limits_how_often() -> None:
