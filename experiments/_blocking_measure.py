@@ -117,7 +117,7 @@ class Bed:
 
     def mark(self) -> Mark:
         """All of it now, in this order: what one mark is late by, the next one is, too."""
-        counts: dict[str, Any] = dict(self.server.status()["work"])
+        counts = self.counts()
         server = read_work(tree.session_pids(self.server.session))
         return Mark(time.monotonic(), counts, server, read_work([self.backend.pid] if self.backend else []))
 
@@ -178,7 +178,7 @@ def closed_step(bed: Bed, count: int) -> Samples:
     warmup_s, window_s = closed_times_s(ask.model, places_count, count, ask.delay_ns + ask.cpu_ns, ask.window_s)
     timeout_s = min(600.0, 10 + _timeout_ns(ask) / S + 3 * (warmup_s + window_s))
     watched = Watched()
-    before, drops_count = bed.counts(), bed.drops_count()
+    before, drops_count = bed.mark(), bed.drops_count()
     with Sender(server.port, count, keep_alive=ask.is_kept_alive, timeout_s=timeout_s) as sender:
         begins_s = sender.begin_pump(window_s, warmup_s) / S
         sleep_until(begins_s)
@@ -189,13 +189,16 @@ def closed_step(bed: Bed, count: int) -> Samples:
             watched.read_memory(server.session)
         report = sender.finish_pump(window_s)
     server.wait_until_idle()
-    after = bed.counts()
+    after = bed.mark()
     if bed.backend:
         bed.backend.resume()
     facts = _facts(report) | watched_facts(watched) | counted_facts(first.counts, last.counts)
-    facts |= asked_facts(before, after) | {"listen_drops_count": more(drops_count, bed.drops_count())}
+    facts |= asked_facts(before.counts, after.counts) | {"listen_drops_count": more(drops_count, bed.drops_count())}
     facts |= work_facts(ask, first, last, places_count) | _line_facts(ask, report, count, places_count)
-    facts |= {"fault_after_count": _not_begun(ask, after), "queue_by_little_ns": _queue_by_little_ns(facts, count)}
+    if ask.delay_ns == 0 or count <= places_count:  # no queue was let go: over the whole load no request is half done
+        facts |= {"requests_per_cpu_s": _per_cpu_s(before, after)}
+    facts["fault_after_count"] = _not_begun(ask, after.counts)
+    facts["queue_by_little_ns"] = _queue_by_little_ns(facts, count)
     if count > report.steady_rate_per_s * warmup_s:  # those of the window came before the queue was as long as it gets
         facts |= {"queue_ns": None, "latency_p50_ns": None}
     key = {**ask.cell.key, "concurrency_count": count}
@@ -209,9 +212,13 @@ def work_facts(ask: Ask, first: Mark, last: Mark, places_count: int) -> dict[str
     return {
         "server_cpu_pct": 100 * server_s / wall_s,
         "backend_cpu_pct": 100 * backend_s / wall_s if ask.delay_ns else None,
-        "requests_per_cpu_s": _ratio(_right_count(first.counts, last.counts), server_s),
+        "requests_per_cpu_s": _per_cpu_s(first, last),
         "off_cpu_pct": 100 * (1 - server_s / (wall_s * places_count)),
     }
+
+
+def _per_cpu_s(first: Mark, last: Mark) -> float | None:
+    return _ratio(_right_count(first.counts, last.counts), cpu_s(first.server, last.server))
 
 
 def cpu_s(first: Reading, last: Reading) -> float:

@@ -262,3 +262,5 @@ lookUp(() => lookUp((before) => {
 }));
 """
 )
+HEADS: Final = {"asyncio": _PYTHON_HEAD, "node": _NODE_HEAD}
+"""What all programs of a runtime begin with."""

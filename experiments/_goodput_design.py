@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -16,19 +16,22 @@ from c10k_probe.servers.reference import REFERENCE_MODELS
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
-OPEN, CLOSED, KNEE_SEARCH, RUSH = "open", "closed", "knee", "rush"
+OPEN, CLOSED, KNEE_SEARCH = "open", "closed", "knee"
+RUSH, PAUSE, FILL = "rush", "pause", "fill"
 FULL_PCT: Final = 100  # a closed loop offers as much as is taken
 CAPACITY_CLIENTS: Final = 64  # in a closed loop: enough to keep one CPU busy, few enough to be served at once
 KEPT_MOST: Final = 256  # kept connections: as many as a pool of its own choice serves at once
 WARMUP_NS: Final = 50 * NS_PER_MS
-CLOSED_NS: Final = 250 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
+CLOSED_NS: Final = 200 * NS_PER_MS  # of a closed loop: on a busy machine a shorter one may see no answer
 ROUND_MOST_NS: Final = 5 * NS_PER_S  # of all clients of a closed loop: as long as each has patience
 PATIENCE_BOUNDS: Final = 2  # after so many bounds a client gives up
 SETTLING_NS: Final = 25 * NS_PER_MS  # of each load, before it is counted: some dozens of requests of less than 1 ms
-LOADS_MOST: Final = 1000  # the sender has room for as many stages
-RUSH_PART: Final = 3  # a rush lasts for the bound over this
+LOADS_MOST: Final = 1000  # the sender has room for as many stages, and some
+RUSH_PART: Final = 4  # a rush lasts for the bound over this
 FEW_LOAD_PCT, FEW_LAUNCHES = 90, 2  # up to this load all is answered: the first launches tell as much as all
-TRIED_PCT: Final = (100, 95, 105, 90, 110)  # after a rush, by the number of the launch: the search begins with them
+FILL_PART, FILLED_BOUNDS = 6, 1.25  # before the loads above capacity: in a sixth of the bound, to a quarter above it
+TRIED_PCT: Final = (110, 105, 100, 95, 90)  # after a rush: the search for a knee begins with them
+TRIED_STEP: Final = 5  # between them
 DEFAULT_MODELS: Final = ("epoll", "thread", "thread-pool", "fork", "prefork")
 HTTP_MODELS: Final = tuple(name for name, model in REFERENCE_MODELS.items() if "http" in model.protocols)
 SMALL_PAGE: Final = "200us"
@@ -78,7 +81,7 @@ class GoodputParameters(Parameters):
         many=True,
     )
     load: tuple[int, ...] = parameter(
-        (10, 30, 50, 70, 90, 100, 110, 130, 200, 300),
+        (10, 30, 50, 70, 90, 100, 110, 150, 300),
         "Offered loads, in percent of the capacity of each launch.",
         minimum=1,
         maximum=10_000,
@@ -101,18 +104,17 @@ class GoodputParameters(Parameters):
         maximum=60 * NS_PER_S,
     )
     window: int = parameter(
-        150 * NS_PER_MS,
+        100 * NS_PER_MS,
         "How long each load is counted, in whole milliseconds.",
         dimension="duration",
         minimum=10 * NS_PER_MS,
         maximum=600 * NS_PER_S,
     )
     knee_launches: int = parameter(
-        2,
-        "Further launches of each model that look for its knee, at most.",
+        1,
+        "Further launches of each model that look for its knee, at most; none where it is known within 5 %.",
         minimum=0,
         maximum=100,
-        quick=1,
     )
     connections: int = parameter(
         16_000,
@@ -139,8 +141,8 @@ def check(parameters: GoodputParameters) -> None:
 def rush_of(rate_per_s: float, bound_ns: int) -> Stage:
     """What comes at first where a server is to be found with a queue: afterwards a whole bound is missing.
 
-    It is as much as if the load had come for a bound already, with nothing served: for ``bound / 3`` (whole
-    milliseconds) requests come at four times the rate. A server that serves in order what comes, at a steady rate, has
+    It is as much as if the load had come for a bound already, with nothing served: for ``bound / 4`` (whole
+    milliseconds) requests come at five times the rate. A server that serves in order what comes, at a steady rate, has
     then an answer in time for what follows exactly where it is not slower than the requests come.
     """
     duration_ms = max(1, round(bound_ns / RUSH_PART / NS_PER_MS))
@@ -148,33 +150,65 @@ def rush_of(rate_per_s: float, bound_ns: int) -> Stage:
 
 
 class Step(NamedTuple):
-    """A part of an open loop."""
+    """A part of an open loop: what it is for, and its load."""
 
-    loop: str  # RUSH, and then what rows have
+    loop: str  # OPEN and KNEE_SEARCH have rows; RUSH, PAUSE and FILL prepare the next
     load_pct: int
 
 
-def after_rush(load_pct: int) -> tuple[Step, Step]:
-    """A load that is tried on a server with a queue."""
-    return Step(RUSH, load_pct), Step(KNEE_SEARCH, load_pct)
+def after_rush(loads: Iterable[int]) -> list[Step]:
+    """Loads that are tried on a server with a queue, downwards."""
+    first, *others = sorted(set(loads), reverse=True)
+    steps = [Step(RUSH, first), Step(KNEE_SEARCH, first)]
+    for load_pct in others:
+        steps += [Step(PAUSE, load_pct), Step(KNEE_SEARCH, load_pct)]
+    return steps
 
 
 def plan_of(load: tuple[int, ...], block: int) -> list[Step]:
-    """The loads of one launch, upwards; between those up to capacity and those above it a rush, and a load after it."""
+    """One launch: the loads up to capacity, upwards; those that are tried; the loads above capacity, upwards.
+
+    Each launch tries loads that are a point lower, so that in five all between the highest and the lowest are tried.
+    """
     known = sorted(set(load))
     low = [pct for pct in known if pct <= FULL_PCT and (pct > FEW_LOAD_PCT or block < FEW_LAUNCHES)]
-    tried = after_rush(TRIED_PCT[block % len(TRIED_PCT)])
-    return [*(Step(OPEN, pct) for pct in low), *tried, *(Step(OPEN, pct) for pct in known if pct > FULL_PCT)]
+    tried = after_rush(pct - block % TRIED_STEP for pct in TRIED_PCT)
+    high = [Step(OPEN, pct) for pct in known if pct > FULL_PCT]
+    return [*(Step(OPEN, pct) for pct in low), *tried, *([Step(FILL, FULL_PCT), *high] if high else [])]
 
 
 def stages_of(plan: Sequence[Step], capacity_per_s: float, bound_ns: int, window_ns: int) -> list[Stage]:
-    """How each step of a plan is asked of the sender."""
-    found = []
+    """How each step of a plan is asked of the sender.
+
+    A pause is as long as it takes until so much has come as if its load had come for a bound before the rush, too.
+    What is filled up is the queue, to more than a bound, as far as the capacity tells how long it is.
+    """
+    bound_s, counted_s = bound_ns / NS_PER_S, (SETTLING_NS + window_ns) / NS_PER_S
+    found: list[Stage] = []
+    since_s = come_count = queue_count = 0.0  # since the rush
     for step in plan:
         rate_per_s = capacity_per_s * step.load_pct / 100
-        each = Stage(rate_per_s, (SETTLING_NS + window_ns) / NS_PER_S)
-        found.append(rush_of(rate_per_s, bound_ns) if step.loop == RUSH else each)
+        if step.loop == RUSH:
+            since_s = come_count = queue_count = 0.0
+            stage = rush_of(rate_per_s, bound_ns)
+        elif step.loop == PAUSE:
+            stage = Stage(0.0, _whole_ms(come_count / rate_per_s - bound_s - since_s))
+        elif step.loop == FILL:
+            duration_s = _whole_ms(bound_s / FILL_PART)
+            missing_count = max(0.0, FILLED_BOUNDS * bound_s * capacity_per_s - queue_count)
+            stage = Stage(capacity_per_s + missing_count / duration_s, duration_s)
+        else:
+            stage = Stage(rate_per_s, counted_s)
+        found.append(stage)
+        since_s += stage.duration_s
+        come_count += stage.rate_per_s * stage.duration_s
+        queue_count = max(0.0, queue_count + (stage.rate_per_s - capacity_per_s) * stage.duration_s)
     return found
+
+
+def _whole_ms(duration_s: float) -> float:
+    """One at least: the sender has no shorter stage."""
+    return max(1, round(1000 * duration_s)) / 1000
 
 
 def closed_times_ns(clients_count: int, rate_per_s: float) -> tuple[int, int]:
@@ -193,8 +227,7 @@ def connections_of(parameters: GoodputParameters, keep_alive: str) -> int:
 
 def cells(parameters: GoodputParameters) -> Iterator[Cell]:
     """Each model with each work and kind of connection; the most that is open at once must fit."""
-    stages_count = 1 + len(set(parameters.load))
-    open_ns = stages_count * (SETTLING_NS + parameters.window) + _tried_ns(parameters)
+    open_ns = len(set(parameters.load)) * (SETTLING_NS + parameters.window) + _tried_ns(parameters)
     for keep_alive in parameters.keep_alive:
         count = most_connections(parameters, keep_alive)
         asked = [(name, work) for work in parameters.work for name in parameters.model]
@@ -208,14 +241,15 @@ def cells(parameters: GoodputParameters) -> Iterator[Cell]:
 
 
 def _tried_ns(parameters: GoodputParameters) -> int:
-    """A rush, and the wait for what is late."""
-    return parameters.bound + parameters.bound // RUSH_PART
+    """A rush, the loads after it, and the wait for what is late."""
+    plan = after_rush(TRIED_PCT)
+    tried_s = sum(stage.duration_s for stage in stages_of(plan, 1.0, parameters.bound, parameters.window))
+    return parameters.bound + round(tried_s * NS_PER_S)
 
 
 def search_weight(parameters: GoodputParameters) -> float:
-    """About how long the search for a knee takes, in seconds."""
-    each_ns = CLOSED_NS + WARMUP_NS + SETTLING_NS + parameters.window + _tried_ns(parameters)
-    return parameters.knee_launches * each_ns / NS_PER_S
+    """About how long the search for a knee takes at most, in seconds."""
+    return parameters.knee_launches * (CLOSED_NS + WARMUP_NS + _tried_ns(parameters)) / NS_PER_S
 
 
 def _closed_ns(parameters: GoodputParameters, name: str, work: str) -> int:

@@ -48,8 +48,8 @@ def _of_knees(samples: Sequence[Samples], seed: int, bound_ns: int) -> Iterator[
         trials = trials_of(launches)
         subject, value = f"{way[0]}, {way_text(way[1], way[2])}", interval(of_load(trials), seed)
         yield Finding(subject, KNEE, value, knee_note(trials))
-        if value is not None:
-            yield Finding(subject, KNEE_RATE, interval(of_rate(trials), seed), "offered")
+        if (rate := interval(of_rate(trials), seed)) is not None:
+            yield Finding(subject, KNEE_RATE, rate, "offered")
 
 
 def _of_curve(way: Way, launches: Sequence[Samples], seed: int) -> Iterator[Finding]:

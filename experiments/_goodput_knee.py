@@ -1,16 +1,15 @@
-"""The knee: the highest load, after a rush, of which 99 % is answered in time; searched by fresh launches.
+"""The knee: the highest load, after a rush, of which 99 % is answered in time; tried in every launch, and searched.
 
-Each launch is one trial: its capacity, and one load. The knee is the cut between loads that has the fewest trials on
-its wrong side, so that one launch that was disturbed does not decide. The search goes on from what the launches of the
-curve have found: outwards while all loads were carried or none, then between the two loads on either side of the cut,
-and when these are near each other, once more at that of the two which has the fewer launches.
+A launch tries several loads. The knee is the cut between loads that has the fewest trials on its wrong side, so that
+one that was disturbed does not decide. Where it lies outside of all that was tried, or its interval is wider than 5 %
+on each side, further launches try loads beyond, or between the ends of the interval.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -22,16 +21,17 @@ from ._goodput_design import KNEE_SEARCH, GoodputParameters, search_weight
 from ._goodput_measure import Launch
 
 CARRIED_PCT: Final = 99.0  # of what was due, answered in time: the load is carried
-FINEST_POINTS: Final = 3  # of capacity: two loads that are no further apart are next to each other
-_OUTWARDS: Final = 1.15  # the next load is so many times as much, or as little
+_UPWARDS, _DOWNWARDS = (1.05, 1.12, 1.2, 1.3, 1.4), (0.95, 0.88, 0.8, 0.7, 0.6)  # of the highest, or the lowest load
+_BETWEEN_COUNT: Final = 6  # loads of a launch where the knee lies between two
 Way = tuple[str, str, str]  # model, work, keep_alive
 
 
 class Trial(NamedTuple):
-    """One launch with one load after a rush."""
+    """One load after a rush."""
 
+    launch: int
     load_pct: float
-    offered_per_s: float
+    offered_per_s: float  # that share of the launch's capacity
     is_carried: bool
 
 
@@ -52,21 +52,22 @@ class Cut(NamedTuple):
         return math.isfinite(self.below) and math.isfinite(self.above)
 
 
-Points = Sequence[tuple[float, bool]]  # a load in any unit, and whether it was carried
+Points = tuple[tuple[float, bool], ...]  # loads in any unit, and whether each was carried
 
 
 # --- pure -------------------------------------------------------------------------------------------------------------
 
 
 def trial_of(item: Samples) -> Trial | None:
-    """What a launch says of the knee; None where it was no such trial, or where nothing was due."""
-    rate, good = item.facts.get("offered_per_s"), item.facts.get("good_pct")
-    if item.key["loop"] != KNEE_SEARCH or not isinstance(rate, (int, float)) or not isinstance(good, (int, float)):
+    """What a step says of the knee; None where it was no trial, or where nothing was due."""
+    capacity, good = item.facts.get("capacity_per_s"), item.facts.get("good_pct")
+    if item.key["loop"] != KNEE_SEARCH or not isinstance(capacity, (int, float)) or not isinstance(good, (int, float)):
         return None
-    return Trial(float(item.key["load_pct"]), float(rate), good >= CARRIED_PCT)
+    load_pct = int(item.key["load_pct"])
+    return Trial(item.block, load_pct, capacity * load_pct / 100, good >= CARRIED_PCT)
 
 
-def cut(points: Points) -> Cut:
+def cut(points: Iterable[tuple[float, bool]]) -> Cut:
     """Where the fewest are on the wrong side: not carried below it, carried above. Its ends are infinite beyond all.
 
     Where several places are as good, it reaches from the lowest to the highest of them.
@@ -83,15 +84,16 @@ def cut(points: Points) -> Cut:
 
 
 @lru_cache(maxsize=256)  # of each way, whenever rows are reckoned
-def interval(points: tuple[tuple[float, bool], ...], seed: int) -> stats.Interval | None:
+def interval(launches: tuple[Points, ...], seed: int) -> stats.Interval | None:
     """The knee with its 95 % interval over launches, which is never narrower than the cut. None without a cut.
 
-    Draws of launches in which all or none were carried say nothing of where it is, and are left out.
+    Draws of launches in which all loads or none were carried say nothing of where it is, and are left out.
     """
-    whole = cut(points)
+    whole = cut(itertools.chain(*launches))
     if not whole.is_inside:
         return None
-    cuts = [found for draw in stats.draws_of(points, seed) if (found := cut(draw)).is_inside]
+    draws = stats.draws_of(launches, seed)
+    cuts = [found for draw in draws if (found := cut(itertools.chain(*draw))).is_inside]
     if not cuts:
         return stats.Interval(whole.middle, None, None)
     lows, highs = sorted(found.below for found in cuts), sorted(found.above for found in cuts)
@@ -99,29 +101,39 @@ def interval(points: tuple[tuple[float, bool], ...], seed: int) -> stats.Interva
     return stats.Interval(whole.middle, min(lows[tail], whole.below), max(highs[-1 - tail], whole.above))
 
 
-def of_load(trials: Sequence[Trial]) -> tuple[tuple[float, bool], ...]:
-    """By the load in percent of capacity."""
-    return tuple((trial.load_pct, trial.is_carried) for trial in trials)
+def of_load(trials: Iterable[Trial]) -> tuple[Points, ...]:
+    """By launch, and in it by the load in percent of capacity."""
+    return _by_launch((trial.launch, trial.load_pct, trial.is_carried) for trial in trials)
 
 
-def of_rate(trials: Sequence[Trial]) -> tuple[tuple[float, bool], ...]:
-    """By what was offered."""
-    return tuple((trial.offered_per_s, trial.is_carried) for trial in trials)
+def of_rate(trials: Iterable[Trial]) -> tuple[Points, ...]:
+    """By launch, and in it by what was offered."""
+    return _by_launch((trial.launch, trial.offered_per_s, trial.is_carried) for trial in trials)
 
 
-def next_load(trials: Sequence[Trial]) -> int | None:
-    """The load to be tried next, in percent of capacity; None when there is nothing to go on from."""
+def _by_launch(values: Iterable[tuple[int, float, bool]]) -> tuple[Points, ...]:
+    found: dict[int, Points] = {}
+    for launch, load, is_carried in values:
+        found[launch] = (*found.get(launch, ()), (load, is_carried))
+    return tuple(found[launch] for launch in sorted(found))
+
+
+def next_loads(trials: Sequence[Trial], seed: int) -> list[int]:
+    """The loads to be tried next, in percent of capacity; empty where the knee is known within 5 %."""
     if not trials:
-        return None
-    points = of_load(trials)
-    found = cut(points)
-    if math.isinf(found.above):
-        return math.ceil(max(points)[0] * _OUTWARDS)
-    if math.isinf(found.below):
-        return max(1, math.floor(min(points)[0] / _OUTWARDS))
-    if found.above - found.below > FINEST_POINTS:
-        return round(found.middle)
-    return round(min(found, key=lambda load: sum(other == load for other, _ in points)))
+        return []
+    loads = [trial.load_pct for trial in trials]
+    found = cut(itertools.chain(*of_load(trials)))
+    if not found.is_inside:
+        end, factors = (max(loads), _UPWARDS) if math.isinf(found.above) else (min(loads), _DOWNWARDS)
+        return sorted({max(1, round(end * factor)) for factor in factors} - {*map(round, loads)})
+    known = interval(of_load(trials), seed)
+    half_ratio = known.relative_half_width if known else None
+    if half_ratio is not None and half_ratio <= stats.SHAKY_RELATIVE_HALF_WIDTH:
+        return []
+    low, high = (known.low, known.high) if known and known.low and known.high else found
+    parts = range(_BETWEEN_COUNT)
+    return sorted({max(1, round(low - 1 + (high - low + 2) * part / (_BETWEEN_COUNT - 1))) for part in parts})
 
 
 def evidence(trials: Sequence[Trial], found: Cut) -> str:
@@ -129,8 +141,9 @@ def evidence(trials: Sequence[Trial], found: Cut) -> str:
     words = []
     for load in filter(math.isfinite, found):
         carried = [trial.is_carried for trial in trials if trial.load_pct == load]
-        words.append(f"at {load:.0f} % in {sum(carried)} of {len(carried)} launches")
-    return f"{CARRIED_PCT:.0f} % in time {', '.join(words)}; {len(trials)} launches"
+        words.append(f"at {load:.0f} % in {sum(carried)} of {len(carried)} trials")
+    launches_count = len({trial.launch for trial in trials})
+    return f"{CARRIED_PCT:.0f} % in time {', '.join(words)}; {len(trials)} trials in {launches_count} launches"
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
@@ -163,12 +176,13 @@ def search(parameters: GoodputParameters, cell: SearchCell, bench: Bench) -> Ite
         return
     trials = list(cell.trials)
     launch = Launch(parameters, cell, bench)
-    for done, number in zip(range(parameters.knee_launches), itertools.count(bench.blocks_count), strict=False):
-        load_pct = next_load(trials)
-        if load_pct is None:
+    for done in range(parameters.knee_launches):
+        loads = next_loads(trials, bench.seed)
+        if not loads:
             return
-        bench.progress(done, parameters.knee_launches, f"looking for the knee: {load_pct} % of capacity")
-        item = launch.trial(load_pct, number)
-        yield item
-        if (trial := trial_of(item)) is not None:
-            trials.append(trial)
+        words = ", ".join(map(str, loads))
+        bench.progress(done, parameters.knee_launches, f"looking for the knee: {words} % of capacity")
+        for item in launch.trials(loads, bench.blocks_count + done):
+            yield item
+            if (trial := trial_of(item)) is not None:
+                trials.append(trial)

@@ -18,9 +18,11 @@ from ._goodput_design import (
     CAPACITY_CLIENTS,
     CLOSED,
     CLOSED_NS,
+    FILL,
     FULL_PCT,
     NS_PER_S,
     PATIENCE_BOUNDS,
+    PAUSE,
     RUSH,
     SETTLING_NS,
     WARMUP_NS,
@@ -71,13 +73,13 @@ class Launch:
         for loop, amount, facts in self._loads(plan_of(self._parameters.load, self._bench.block), report.rate_per_s):
             yield self._samples(loop, amount, known | facts)
 
-    def trial(self, load_pct: int, number: int) -> Samples:
-        """The capacity, and one load after a rush. Raises ``native.HelperError``."""
+    def trials(self, loads: Sequence[int], number: int) -> Iterator[Samples]:
+        """The capacity, and these loads after a rush. Raises ``native.HelperError``."""
         with self._serving() as server:
             report, _ = self._pump(server, CAPACITY_CLIENTS, WARMUP_NS, CLOSED_NS)
         known = _known(report)
-        ((loop, amount, facts),) = self._loads(after_rush(load_pct), report.rate_per_s)
-        return self._samples(loop, amount, known | facts, number)
+        for loop, amount, facts in self._loads(after_rush(loads), report.rate_per_s):
+            yield self._samples(loop, amount, known | facts, number)
 
     def _samples(self, loop: str, amount: int, facts: Facts, number: int | None = None) -> Samples:
         load_pct, clients_count = (FULL_PCT, amount) if loop == CLOSED else (amount, self._connections_count)
@@ -127,9 +129,9 @@ class Launch:
         shared["rush_count"] = 0
         for step, stage, use in zip(plan, stages, report.stages, strict=True):
             end_ns = begin_ns + round(stage.duration_s * NS_PER_S)
-            if step.loop == RUSH:
+            if step.loop in (RUSH, FILL):
                 shared["rush_count"] = round(stage.rate_per_s * stage.duration_s)
-            else:
+            elif step.loop != PAUSE:
                 yield step.loop, step.load_pct, open_facts(report, begin_ns, end_ns, use, bound_ns) | shared
             begin_ns = end_ns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -173,7 +174,7 @@ def trials_of(launches: Sequence[Samples]) -> list[Trial]:
 
 def knee_note(trials: Sequence[Trial]) -> str:
     """What was seen near it, or why there is none."""
-    found = cut(of_load(trials))
+    found = cut(itertools.chain(*of_load(trials)))
     side = (
         "all loads that were tried are carried" if found.above == float("inf") else "no load that was tried is carried"
     )
@@ -276,15 +277,20 @@ def _knee_row(way: Way, launches: Sequence[Samples], seed: int, bound_ns: int) -
         loop=KNEE_SEARCH,
         load_pct=FULL_PCT,
         clients_count=int(launches[0].key["clients_count"]),
-        launches_count=len(launches),
+        launches_count=len(by_block("capacity_per_s", launches)),
         bound_ns=bound_ns,
-        capacity_per_s=_interval("capacity_per_s", launches, seed),
+        capacity_per_s=_capacity(launches, seed),
         knee_pct=found,
         knee_per_s=interval(of_rate(trials), seed),
         grade=grade.level,
         grade_reason=grade.reason,
         **_facts_of_all(launches),
     )
+
+
+def _capacity(launches: Sequence[Samples], seed: int) -> stats.Interval | None:
+    """Each launch has one, whatever it tried."""
+    return stats.interval_of_all([values[0] for values in by_block("capacity_per_s", launches).values()], seed)
 
 
 def _row(

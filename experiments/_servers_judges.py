@@ -22,7 +22,7 @@ SLOW_RATIO = 0.8
 FORK_COUNTS = ("requests_count", "began_count", "forks_count", "idle_forks_count")
 _EPOLL = re.compile(r"\b(ep_poll|do_epoll_wait)")  # fs/eventpoll.c; which of them a compiler has left as a function
 WAYS = ((ARTICLE, "off"), (FAIR, "off"), (FAIR, "on"))
-_TIMES = "the article's words can also be read as one time Apache's: 1.0×"
+_TIMES = "the article's words can also be read as one time Apache's, 1.00×"
 NEEDS = "needs node, tornado and apache-prefork-php, valid, with --article-launches 5 and --repeats 5 or more"
 
 

@@ -48,8 +48,8 @@ class SlowParameters(Parameters):
         quick=("head",),
     )
     clients: tuple[int, ...] = parameter(
-        (),
-        "Slow clients; 0 is what innocents meet without them. Unless given 0, 24 and 5,000, of body, read and idle 24.",
+        _CLIENTS,
+        "Slow clients; 0 is what innocents meet without them. At the default, body, read and idle have 24 only.",
         minimum=0,
         maximum=MOST_COUNT,
         many=True,
@@ -182,7 +182,8 @@ def is_pool(name: str) -> bool:
 
 def clients_of(parameters: SlowParameters, kind: str) -> tuple[int, ...]:
     """How many slow clients of this kind, 0 among them where they are asked for."""
-    return parameters.clients or (_CLIENTS if kind == "head" else _SURVEY_CLIENTS)
+    is_survey = parameters.clients == _CLIENTS and kind != "head"
+    return _SURVEY_CLIENTS if is_survey else parameters.clients
 
 
 def keys_of(parameters: SlowParameters) -> Iterator[Key]:

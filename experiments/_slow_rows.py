@@ -77,7 +77,9 @@ class SlowRow(Row):
     processes_count: int | None = column("its processes at the end, the most")
     threads_count: int | None = column("its threads at the end, the most")
     pss_bytes: float | None = column("PSS of its processes at the end, the most")
-    dropped_count: int | None = column("connection attempts that its full accept queue let go by then, the most")
+    dropped_count: int | None = column(
+        "attempts to connect that its listening socket let go; Apache's: and deferred ends of handshakes"
+    )
     late_ns: float | None = column("how late the sender of innocents was at most")
     sender_pct: float | None = column("CPU of the sender of innocents, of one CPU, the most")
 

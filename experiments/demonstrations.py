@@ -108,7 +108,7 @@ class DemonstrationsParameters(Parameters):
         minimum=2 * BLOCKS_NS,  # with less, that nothing was blocked for longer would be this option's doing
         maximum=60 * S,
     )
-    source: bool = parameter(False, "Print each program, too.", dimension="flag")
+    source: bool = parameter(False, "Print each program, too, as it is run but for its folder.", dimension="flag")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,16 +301,18 @@ class Demonstrations(Experiment[DemonstrationsParameters]):
 
     def find(self, parameters: DemonstrationsParameters, rows: Sequence[FlatRow], seed: int) -> Sequence[Finding]:
         """The programs, where they are asked for."""
-        names = [str(row["demonstration"]) for row in rows] if parameters.source else []
-        return [_source(name) for name in names]
+        items = {str(row["demonstration"]): DEMONSTRATIONS[str(row["demonstration"])] for row in rows}
+        if not parameters.source:
+            return []
+        heads = {item.runtime: programs.HEADS[item.runtime] for item in items.values() if item.text}
+        texts = {f"what all of {runtime} begin with": text for runtime, text in heads.items()}
+        for name, item in items.items():
+            head = heads.get(item.runtime, "")
+            texts[f"the program of {name}"] = item.text.removeprefix(head) or _OF_C
+        return [Finding(name, "lines_count", None, f"\n{text.strip()}\n") for name, text in texts.items()]
 
 
-def _source(name: str) -> Finding:
-    """A program as it is run, but for its folder."""
-    text = DEMONSTRATIONS[name].text or "the C helper thread_faults, whose source is c10k_probe/_core/thread_faults.c"
-    return Finding(f"{name}, its program", "lines_count", None, f"\n{text.strip()}\n")
-
-
+_OF_C: Final = "the helper thread_faults, whose source is c10k_probe/_core/thread_faults.c"
 _NEEDS = Needs(descriptors_count=32, system_descriptors_count=64, tasks_count=16, memory_bytes=400 << 20)
 
 EXPERIMENT = Demonstrations()

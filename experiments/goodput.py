@@ -1,21 +1,32 @@
 """What do users get of a server that is asked for more than it can do: does it collapse, or only saturate?
 
 Question: requests arrive on a schedule, at 10 % to 300 % of what each server can do. How many are answered within a
-bound of the moment at which they were due, where does that share fall below 0.9 (the knee), and what is left of the
-best goodput beyond it? Also in a closed loop, with more and more clients: is a process for each connection good for few
-clients and bad for many?
+bound of the moment at which they were due, up to which load are 99 % (the knee), and what is left of the best goodput
+beyond it? Also in a closed loop, with more and more clients: is a process for each connection good for few clients and
+bad for many?
 
 Timed: the latency of each request, from its intended moment to its whole answer (coordinated omission is in it), by the
-sender. A launch is first the capacity (64 clients in a closed loop, after a warm-up), then each load and each number of
-clients once, in an order shuffled by the seed, each on a fresh server: a flooded one goes on for seconds with what
-nobody waits for any more. Counted are the requests that were due in the last ``--window`` of a load.
-Above capacity a load begins with a burst of as many requests as the server can answer within the bound: a queue that is
-served in order is then at once as long as bound / (load - 1) at this load would make it. Then it runs for half a bound.
-Up to capacity there is no burst, and the load runs for 250 ms (a bound that is shorter: for one bound): at 90 % a queue
-comes to rest within some 100 services, each of less than 1 ms. One bound after the last request was due the load ends:
-what has no answer by then is too late in any case, and is counted as timed out, or as unsent without a connection.
-A closed loop is warm after one round of all its clients (at the capacity; 100 ms at least) and is counted for two (250
-ms at least): a shorter window would see only those who are served first.
+sender. A launch has two fresh servers. The first has the closed loops: 64 clients, whose rate is the capacity, and then
+the other numbers of clients, upwards. A closed loop is warm after one round of all its clients (at the capacity; 50 ms
+at least) and is counted for two (200 ms at least): a shorter window would see only those who are served first. The
+second has all loads of the open loop, without a break. Of each, what was due in ``--window`` is counted, after 25 ms in
+which its queue settles. First come the loads up to capacity, upwards; those up to 90 % in the first two launches only.
+Then loads are tried for the knee, downwards, then come those above capacity, upwards. One bound after the last request
+was due the load ends: what has no answer by then is too late in any case, and is counted as timed out, or as unsent
+without a connection.
+Before the loads that are tried there is a rush: in a quarter of the bound so much comes as if the load had come for a
+whole bound already, with nothing served; and before each lower load there is a pause, until the same holds of it. A
+server that works off its queue in order and at a steady rate answers in time what follows exactly where it is not
+slower than the requests come, however well the capacity was measured. Before the loads above capacity the queue is
+filled up to a quarter more than a bound: as long as they would make it in time.
+
+The knee: the load with the fewest trials on its wrong side, that is with fewer than 99 % in time below it, or 99 %
+above it; in the middle between the two loads next to it. Each launch tries 110, 105, 100, 95 and 90 % of its capacity,
+the next one a point less each. Where the knee is outside, or its interval wider than 5 % on each side,
+``--knee-launches`` further launches at most try loads beyond, or between its ends. The interval is of a bootstrap over
+launches, and never narrower than the two loads next to the knee.
+Collapses: at the highest load less than half of a launch's best goodput is left (high end of the interval); only
+saturates: 90 % or more is (low end).
 Not timed: starting the server, the warm-up, what comes before the counted window. Clock: CLOCK_MONOTONIC.
 
 Arms: the models of the reference server over HTTP, with the same work for each request. With ``--keep-alive off`` each
@@ -25,7 +36,7 @@ a closed loop, which only measures what the server can do, after 5 s). At most `
 requests beyond wait at the client, their clock running.
 
 ``--server`` adds real servers and servers in Python, with a small page of their own and no other work, so that they are
-compared with each other and not with the models (the row says ``own-page``). The real ones are warm before each load:
+compared with each other and not with the models (the row says ``own-page``). The real ones are warm before each step:
 64 connections have had an answer, as their pools grow and their code is compiled at first; those in Python have neither
 and begin cold. Apache's prefork has as many workers as our own pools, 256. One that is quicker than the sender is void:
 a small page costs it less than it costs to ask for.
@@ -34,20 +45,19 @@ Void: where the sender used more than 90 % of its CPU, could open no connection,
 is then its own limit. Shaky where it was late by a quarter of the bound, or where more than 1 % found no connection
 free: ``--connections`` then decided what the server was asked (kept connections are few by intent, and are let pass).
 
-Known bias: the burst is a short cut. Loads that ran three to ten times as long as such a queue takes to grow, without a
-burst, had the same share in time (none) at 200 % and a bound of 100 ms (epoll, thread), and at 1 s for epoll at 300 %,
-thread at 200 % and fork at 120 %. Not for epoll at 120 % and 1 s: there a long load swings, as handshakes that found
-the accept queue full come again after 1 s; 24 % and 43 % were in time, after a burst 0 % and 47 %. The clients' giving
-up is not yet at rest after half a bound: some of what is late is then still answered, and not timed out. A server that
-takes turns (thread, fork) gets the burst whole, where a queue that grew holds requests in part done. Beyond 4,096
-requests a burst overflows the accept queue by itself, and those come again after 1 s: ``overflows_count`` tells. Where
-the capacity was measured too low, a load just above it is none, but the queue of the burst stays for long. What a queue
+Known bias: the steps of one server share its past; a load above capacity finds the queue that those before it left. A
+window is short: where a server does not serve in order, more of it may be in time than the server can do for long, and
+its goodput is then above the capacity. The clients' giving up begins two bounds after the rush, when most is over. A
+server that takes turns (thread, fork) gets the rush almost whole, where a queue that grew holds requests in part done.
+Where a bound's worth is more than the accept queue holds (4,096), handshakes of the rush are lost and come again after
+1 s (``overflows_count``): the knee of a pool is then where the rush finds room. Where the capacity was measured too
+low, a load just above it is none, but the queue stays for long: the knee is then above that load. What a queue
 does depends on the order in which it is served and on who gives up when; the accept queue holds 4,096, and each model
 serves as it was written. The server has the CPUs that the client has not; the loopback's soft interrupts run in whoever
 sends. The default work stands for a small page: without any work the sender is the limit long before 300 %. C03 is
 judged by the closed loops alone: at shares of its own capacity each model is offered something else. It is compared
 with epoll, and with epoll-await where the handler sleeps; there 64 clients do not reach what a model can do, and its
-knee lies higher. The interval of a knee spans the loads on both sides of it: more loads make it narrower.
+knee lies higher.
 
 Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006; Welsh, Culler, Brewer,
 "SEDA", SOSP 2001 (load conditioning); Mogul, Ramakrishnan, "Eliminating receive livelock", TOCS 1997 (the shape of

@@ -28,8 +28,8 @@
  *                      stage_*: of each stage, from the end of the one before to its own; longest_late_ns of what was
  *                      due in it.
  *   stage RATE_PER_KS DURATION_MS
- *                      the next send goes on like this after its own DURATION_MS, without a pause; several follow each
- *                      other. Not answered.
+ *                      the next send goes on like this after its own DURATION_MS; several follow each other. A rate of
+ *                      0 is a pause. Not answered.
  *   pump DURATION_MS WARMUP_MS
  *                      what ends in DURATION_MS after WARMUP_MS is counted; then those under way are waited for.
  *                      spanned_ns: from the last answer before to the last one in that time, which is what the counted

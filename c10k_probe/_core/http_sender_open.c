@@ -62,10 +62,10 @@ static void plan_one(int64_t count, int64_t *room, int64_t at_ns)
 static int64_t plan_stage(struct stage *stage, int64_t begin_ns, bool is_poisson, uint64_t *random, int64_t count,
                           int64_t *room)
 {
-    const double gap_ns = (double)NS_PER_S * RATE_UNITS / (double)stage->rate_per_ks;
+    const double gap_ns = (double)NS_PER_S * RATE_UNITS / (double)stage->rate_per_ks; /* infinite of a pause */
     const int64_t earlier_count = count;
     double at_ns = is_poisson ? gap_ns * random_gap(random) : 0.0;
-    while (at_ns < (double)stage->duration_ns) {
+    while (stage->rate_per_ks > 0 && at_ns < (double)stage->duration_ns) {
         plan_one(count++, room, begin_ns + (int64_t)at_ns);
         at_ns = is_poisson ? at_ns + gap_ns * random_gap(random) : gap_ns * (double)(count - earlier_count);
     }
@@ -232,8 +232,8 @@ static int64_t *new_numbers(int64_t count)
 
 void command_stage(const int64_t *arguments)
 {
-    if (arguments[0] == 0 || arguments[1] == 0) {
-        usage("stage needs a rate and a duration above 0");
+    if (arguments[1] == 0) {
+        usage("stage needs a duration above 0");
     }
     if (stages_count == STAGES_MAX) {
         usage("a load has at most %d stages", STAGES_MAX);

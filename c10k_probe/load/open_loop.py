@@ -28,7 +28,7 @@ _SLACK_S: Final = 30.0  # for connecting before the window, and for printing aft
 
 @dataclass(frozen=True)
 class Stage:
-    """One rate of a load, for so long (steps of 1 ms)."""
+    """One rate of a load, for so long (steps of 1 ms). All but the first may be a pause, with a rate of 0."""
 
     rate_per_s: float
     duration_s: float
@@ -284,7 +284,8 @@ class Sender(native.Helpers):
 
 def _numbers(stage: Stage) -> str:
     """As http_sender takes them: requests in 1000 s, milliseconds."""
-    return f"{max(1, round(stage.rate_per_s * _PER_KS))} {max(1, round(stage.duration_s * 1000))}"
+    rate_per_ks = max(1, round(stage.rate_per_s * _PER_KS)) if stage.rate_per_s else 0
+    return f"{rate_per_ks} {max(1, round(stage.duration_s * 1000))}"
 
 
 def _stages(answer: dict[str, Any]) -> tuple[StageUse, ...]:

@@ -127,7 +127,8 @@ class PlainLines:
         assert self._start is not None
         names = [column.name for column in self._start.columns if column.key]
         first, *others = names  # the first is who the row is about, also when that is nobody
-        return f"{event.values[first]} {case_text(others, event)}".strip()
+        who = event.values[first]
+        return f"{'' if who is None else who} {case_text(others, event)}".strip()
 
     def _views(self, event: RowMeasured, group: str) -> list[str]:
         assert self._start is not None

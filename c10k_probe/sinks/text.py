@@ -15,6 +15,14 @@ _SHORT = ("cpu", "pss", "rss")  # written in capitals
 IntervalStyle = Literal["ends", "percent", "none"]
 
 
+def expected_text(start: RunStarted) -> str:
+    """What a run will take, in a few words before it begins; empty where that is not known."""
+    if start.expected_s is None:
+        return ""
+    launches = "" if start.blocks_count == 1 else f", up to {start.blocks_count} launches of each"
+    return f"about {duration_text(start.expected_s)}: {start.cells_count} cases{launches}; Ctrl-C keeps what is there"
+
+
 def interval_text(
     column: str, middle: Scalar, low: Scalar = None, high: Scalar = None, style: IntervalStyle = "ends"
 ) -> str:
@@ -34,14 +42,6 @@ def view_text(view: View, row: RowMeasured, style: IntervalStyle = "ends") -> st
         return ""
     middle, low, high = (row.values.get(name) for name in (view.column, view.low, view.high))
     return interval_text(view.column, middle, low, high, style)
-
-
-def expected_text(start: RunStarted) -> str:
-    """What a run will take, in a few words before it begins; empty where that is not known."""
-    if start.expected_s is None:
-        return ""
-    launches = "" if start.blocks_count == 1 else f", up to {start.blocks_count} launches of each"
-    return f"about {duration_text(start.expected_s)}: {start.cells_count} cases{launches}; Ctrl-C keeps what is there"
 
 
 def fit_text(fit: Fit) -> str:

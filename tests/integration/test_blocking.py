@@ -24,7 +24,9 @@ def test_where_a_request_spends_its_time(tmp_path: Path) -> None:
         assert (row["status"], row["failed_count"], row["backend_failed_count"]) == ("ok", "0", "0")
         assert row["backend_asked_count"] == row["server_asked_count"] != "0"
         assert float(row["line_per_s"]) == pytest.approx(min(count, places) * 20)
-        assert DELAY_NS <= float(row["backend_wait_ns"]) <= float(row["in_worker_ns"]) * 1.001
+        # where the window begins a wait may have been counted and its request not yet: of one place's six, one
+        assert DELAY_NS * 0.8 <= float(row["backend_wait_ns"]) <= float(row["in_worker_ns"]) * 1.2
+        assert float(row["in_worker_ns"]) >= DELAY_NS
         if model != "fork" or row["memory_bytes"]:  # a reading in which a process ended is none
             assert int(row["memory_bytes"]) > 0
         if count > 2 * places:

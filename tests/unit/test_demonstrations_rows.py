@@ -104,6 +104,10 @@ def test_the_program_is_told_where_it_is_asked_for() -> None:
     parameters = subject.DemonstrationsParameters()
     assert subject.EXPERIMENT.find(parameters, rows, 1) == []
     told = subject.EXPERIMENT.find(dataclasses.replace(parameters, source=True), rows, 1)
-    assert [item.subject for item in told] == ["asyncio-deadlock, its program", "threads-lost-update, its program"]
-    assert subject.DEMONSTRATIONS["asyncio-deadlock"].text.strip() in told[0].note
-    assert "thread_faults.c" in told[1].note
+    first, deadlock, lost = told
+    assert first.subject == "what all of asyncio begin with"
+    assert (deadlock.subject, lost.subject) == ("the program of asyncio-deadlock", "the program of threads-lost-update")
+    assert (
+        first.note.strip() + "\n\n" + deadlock.note.strip() == subject.DEMONSTRATIONS["asyncio-deadlock"].text.strip()
+    )
+    assert "thread_faults.c" in lost.note

@@ -14,13 +14,13 @@ from c10k_probe.experiments._goodput_design import (
     server_options,
     stages_of,
 )
-from c10k_probe.experiments._goodput_knee import Trial, cut, interval, next_load
+from c10k_probe.experiments._goodput_knee import Trial, cut, interval, next_loads, of_load
 from c10k_probe.experiments._goodput_measure import closed_facts, open_facts
 
 from c10k_probe import stats
 from c10k_probe.exits import UsageError
 from c10k_probe.experiment import NOT_MEASURED, Experiment, Finding, Samples, Scalar, Verdict, flatten
-from c10k_probe.load import ClosedLoopReport, OpenLoop
+from c10k_probe.load import ClosedLoopReport, OpenLoop, Stage
 from c10k_probe.load.open_loop import StageUse
 from c10k_probe.parameters import build_parameters
 from c10k_probe.registry import find_experiments
@@ -170,20 +170,41 @@ def test_after_a_rush_a_server_in_order_answers_in_time_just_where_it_is_not_slo
     """What has come a time t after the rush began is what the rate would have brought in t and a bound."""
     bound_s, rate_per_s = bound_ms / 1000, 900.0
     rush = rush_of(rate_per_s, bound_ms * NS_PER_MS)
-    assert rush.duration_s * 1000 == pytest.approx(max(1, round(bound_ms / 3)))  # whole milliseconds
+    assert rush.duration_s * 1000 == pytest.approx(max(1, round(bound_ms / 4)))  # whole milliseconds
     assert rush.rate_per_s * rush.duration_s == pytest.approx(rate_per_s * (rush.duration_s + bound_s))
 
 
 def test_loads_go_upwards_with_a_rush_before_those_above_capacity_and_few_launches_of_the_low_ones() -> None:
-    steps = [(step.loop, step.load_pct) for step in plan_of((300, 10, 100, 90, 110, 10), 0)]
-    low, high = [("open", 10), ("open", 90), ("open", 100)], [("open", 110), ("open", 300)]
-    assert steps == [*low, ("rush", 100), ("knee", 100), *high]
-    later = [(step.loop, step.load_pct) for step in plan_of((300, 10, 100, 90, 110), 3)]
-    assert later == [("open", 100), ("rush", 90), ("knee", 90), *high]  # each launch tries another after a rush
-    stages = stages_of(plan_of((110,), 1), 2000.0, BOUND_NS, 50 * NS_PER_MS)
-    assert stages[0] == rush_of(1900.0, BOUND_NS)
-    assert [stage.rate_per_s for stage in stages[1:]] == pytest.approx([1900.0, 2200.0])
-    assert [stage.duration_s for stage in stages[1:]] == pytest.approx([0.05 + SETTLING_NS / 1e9] * 2)
+    low, high = [("open", 10), ("open", 90), ("open", 100)], [("fill", 100), ("open", 110), ("open", 300)]
+    tried = [("rush", 110), ("knee", 110)]
+    for load in (105, 100, 95, 90):
+        tried += [("pause", load), ("knee", load)]
+    assert plan_of((300, 10, 100, 90, 110, 10), 0) == [*low, *tried, *high]
+    assert plan_of((300, 10, 100, 90, 110), 2)[:2] == [("open", 100), ("rush", 108)]  # each launch a point lower
+    blocks = [plan_of((), block) for block in range(5)]
+    assert sorted(step.load_pct for plan in blocks for step in plan if step.loop == "knee") == [*range(86, 111)]
+
+
+@pytest.mark.parametrize("bound_ms", [10, 1000])
+def test_each_load_that_is_tried_has_come_as_if_for_a_bound_before_the_rush_and_then_the_queue_is_filled(
+    bound_ms: int,
+) -> None:
+    capacity_per_s, bound_s = 2000.0, bound_ms / 1000
+    plan = plan_of((110,), 0)
+    since_s = come_count = 0.0
+    for step, stage in zip(plan, stages_of(plan, capacity_per_s, bound_ms * NS_PER_MS, 50 * NS_PER_MS), strict=True):
+        assert (1000 * stage.duration_s) % 1 == pytest.approx(0)
+        since_s, come_count = since_s + stage.duration_s, come_count + stage.rate_per_s * stage.duration_s
+        if step.loop == "knee":
+            rate_per_s = capacity_per_s * step.load_pct / 100
+            assert stage == Stage(rate_per_s, pytest.approx(0.05 + SETTLING_NS / 1e9))
+            assert come_count == pytest.approx(rate_per_s * (since_s + bound_s), abs=0.0006 * rate_per_s)  # half a ms
+        if step.loop == "fill":  # with a short bound the queue was empty before, whatever had come
+            assert capacity_per_s < stage.rate_per_s < 10 * capacity_per_s
+            waiting_count = come_count - capacity_per_s * since_s
+            assert waiting_count <= 1.2501 * bound_s * capacity_per_s
+            assert bound_ms < 1000 or waiting_count >= 1.2499 * bound_s * capacity_per_s
+    assert plan[-1] == ("open", 110)
 
 
 def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_than_its_workers() -> None:
@@ -201,7 +222,7 @@ def test_servers_have_their_own_page_beside_the_models_and_a_pool_needs_no_more_
 
 @pytest.mark.parametrize(
     ("clients_count", "rate_per_s", "times_ms"),
-    [(8, 1000.0, (50, 250)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
+    [(8, 1000.0, (50, 200)), (1000, 2000.0, (500, 1000)), (10_000, 1.0, (5000, 10_000))],
 )
 def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
     clients_count: int, rate_per_s: float, times_ms: tuple[int, int]
@@ -211,7 +232,7 @@ def test_a_closed_loop_lasts_for_rounds_of_all_its_clients(
 
 @pytest.mark.parametrize(
     ("model", "work", "clients", "at_least_s"),
-    [("thread", "200us", (64,), 0.55), ("thread", "200us", (10_000,), 10.0), ("epoll", "5ms-sleep", (256,), 3.5)],
+    [("thread", "200us", (64,), 1.0), ("thread", "200us", (10_000,), 10.0), ("epoll", "5ms-sleep", (256,), 3.5)],
 )
 def test_the_time_left_counts_the_rounds_of_many_clients(
     model: str, work: str, clients: tuple[int, ...], at_least_s: float
@@ -318,47 +339,45 @@ def test_the_knee_is_where_the_fewest_trials_are_on_the_wrong_side(
     assert cut(points) == ends
 
 
-def tried(*loads: int, carried_to: int = 0) -> list[Trial]:
-    return [Trial(load, 10.0 * load, load <= carried_to) for load in loads]
+def tried(launch: int, *loads: int, carried_to: int = 0) -> list[Trial]:
+    return [Trial(launch, load, 10.0 * load, load <= carried_to) for load in loads]
 
 
 @pytest.mark.parametrize(
-    ("trials", "load_pct"),
+    ("trials", "loads"),
     [
-        (tried(100, 95, carried_to=100), 115),
-        (tried(100, 90), 78),
-        (tried(1), 1),
-        (tried(90, 100, carried_to=90), 95),
-        (tried(97, 97, 99, 90, carried_to=98), 99),  # next to each other: the one with fewer launches
-        ([], None),
+        (tried(0, 100, 95, carried_to=100), [105, 112, 120, 130, 140]),
+        (tried(0, 100, 90), [54, 63, 72, 79, 86]),
+        (tried(0, 1), []),  # there is no lower load
+        (tried(0, 90, 100, carried_to=90), [89, 91, 94, 96, 99, 101]),  # one launch has no interval
+        ([trial for launch in range(5) for trial in tried(launch, 94, 96, carried_to=95)], []),  # known within 5 %
+        ([], []),
     ],
 )
-def test_the_search_goes_outwards_then_between_then_once_more(trials: list[Trial], load_pct: int | None) -> None:
-    assert next_load(trials) == load_pct
+def test_the_search_goes_outwards_then_between_until_the_knee_is_known(trials: list[Trial], loads: list[int]) -> None:
+    assert next_loads(trials, 1) == loads
 
 
-def test_the_search_finds_a_knee_from_the_launches_of_the_curve() -> None:
-    for truth in (70, 93, 101, 131, 200):
-        trials = tried(100, 95, 105, 90, 110, carried_to=truth)
-        for _ in range(12):
-            load = next_load(trials)
-            assert load is not None
-            trials += tried(load, carried_to=truth)
-        found = cut([(trial.load_pct, trial.is_carried) for trial in trials])
-        assert found.below <= truth < found.above <= found.below + 3
+@pytest.mark.parametrize("truth", [70, 93, 101, 131, 200])
+def test_the_search_finds_a_knee_from_the_launches_of_the_curve(truth: int) -> None:
+    trials = [trial for launch in range(5) for trial in tried(launch, *range(90 - launch, 111, 5), carried_to=truth)]
+    for launch in range(5, 12):
+        trials += tried(launch, *next_loads(trials, 1), carried_to=truth)
+    found = interval(of_load(trials), 1)
+    assert found is not None and found.low is not None and found.high is not None
+    assert found.low <= truth < found.high <= 1.11 * found.low
 
 
 def test_the_interval_of_a_knee_is_never_narrower_than_the_cut_and_needs_launches() -> None:
-    few = ((90.0, True), (100.0, False))
-    assert interval(few, 1) == stats.Interval(95.0, None, None)
-    assert interval(((90.0, True),) * 9, 1) is None
-    clear = interval(few * 10, 1)
-    assert clear == stats.Interval(95.0, 90.0, 100.0)
-    mixed = (*few, (95.0, True), (95.0, False), (97.0, True), (98.0, False), (85.0, True), (105.0, False))
-    found = interval(mixed, 1)
+    pair = ((90.0, True), (100.0, False))
+    assert interval((pair,) * 4, 1) == stats.Interval(95.0, None, None)
+    assert interval((((90.0, True),),) * 9, 1) is None
+    assert interval((pair,) * 5, 1) == stats.Interval(95.0, 90.0, 100.0)
+    spread = tuple(((load - 2.0, True), (load + 2.0, False)) for load in (90.0, 93.0, 95.0, 96.0, 99.0))
+    found = interval(spread, 1)
     assert found is not None and found.low is not None and found.high is not None
-    assert found.low <= 95 <= found.middle <= 98 <= found.high
-    assert found == interval(mixed, 1)  # a seed, one interval
+    assert found.low < 93 < found.middle < 97 < found.high
+    assert found == interval(spread, 1)  # a seed, one interval
 
 
 @pytest.mark.parametrize(
@@ -380,14 +399,14 @@ def test_who_collapses_and_who_saturates(beyond: float, ratio: float, words: str
 
 
 def after_rushes(shares: Loads, **facts: Scalar) -> list[Samples]:
-    """Launches with one load each after a rush."""
+    """Five launches, each with these loads after a rush."""
     return [
         dataclasses.replace(
-            launch("fork", 0, "open", load, CAPACITY_PER_S * load / 100 * share, **facts),
-            block=block,
+            launch("fork", block, "open", load, CAPACITY_PER_S * load / 100 * share, **facts),
             key={**launch("fork", 0, "open", load, 1.0).key, "loop": "knee"},
         )
-        for block, (load, share) in enumerate(shares.items())
+        for block in range(5)
+        for load, share in shares.items()
     ]
 
 
@@ -400,10 +419,10 @@ def test_a_knee_is_a_row_and_two_findings() -> None:
     assert (bend.middle, rate.middle) == (97.5, pytest.approx(975.0))
     assert bend.low <= 95 and bend.high >= 100
     assert found[subject, "knee_pct"].note == (
-        "99 % in time at 95 % in 1 of 1 launches, at 100 % in 0 of 1 launches; 5 launches"
+        "99 % in time at 95 % in 5 of 5 trials, at 100 % in 0 of 5 trials; 25 trials in 5 launches"
     )
     (row,) = rows_of(samples)
-    assert (row["loop"], row["launches_count"], row["knee_pct"], row["due_count"]) == ("knee", 5, 97.5, 1250)
+    assert (row["loop"], row["launches_count"], row["knee_pct"], row["due_count"]) == ("knee", 5, 97.5, 6250)
     assert (row["goodput_per_s"], row["of_best_ratio"]) == (None, None)
 
 
@@ -411,7 +430,7 @@ def test_without_a_knee_there_is_no_number_and_the_reason_and_void_trials_have_n
     carried = after_rushes({90: 1.0, 100: 1.0})
     (finding,) = findings_of(carried).values()
     assert finding.value is None
-    assert finding.note.startswith("all loads that were tried are carried; 99 % in time at 100 % in 1 of 1")
+    assert finding.note.startswith("all loads that were tried are carried; 99 % in time at 100 % in 5 of 5")
     assert rows_of(carried)[0]["grade"] == "shaky"
     assert not findings_of(after_rushes({90: 1.0, 110: 0.0}, client_cpu_pct=95.0))
 

@@ -219,10 +219,10 @@ def test_the_articles_own_claims(factor: float, cpu_pct: float, expected: dict[s
     found = verdicts_of(samples)
     assert {claim: found[claim].verdict for claim in expected} == expected
     told = {claim: found[claim].evidence for claim in expected}
-    assert "asked for is 1.6× to 2.5×" in told["C43"]
+    assert "asked for is 1.60× to 2.50×" in told["C43"]
     assert told["C43"].count(" holds") == (2 if expected["C43"] == "CONFIRMED" else 0)
     assert "one time Apache's" in told["C43"]
-    assert "at least 1.2×" in told["C46"]
+    assert "at least 1.20×" in told["C46"]
     assert found["C44"].verdict == "CONFIRMED"
     assert "by the sum of RSS instead, node over" in found["C44"].evidence
     assert found["C42"].verdict == NOT_MEASURED  # needs the fair test as well
