@@ -9,11 +9,10 @@ from c10k_probe import limits
 from c10k_probe.limits import Wall
 from c10k_probe.load import Failure
 from c10k_probe.observe import counters
-from c10k_probe.servers import Server, pool_wall
+from c10k_probe.servers import POOL_IS_FULL, Server, pool_wall
 from c10k_probe.servers.complaints import setting_wall
 
 MEMORY_GUARD = "memory guard"
-POOL_IS_FULL = ("worker", "EAGAIN")  # what a server whose workers are all taken reports
 
 
 @dataclass(frozen=True)

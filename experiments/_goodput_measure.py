@@ -12,7 +12,7 @@ from c10k_probe.experiment import Bench, Cell, Samples, Scalar
 from c10k_probe.load import ClosedLoopReport, OpenLoad, OpenLoop, Sender
 from c10k_probe.load.open_loop import ANSWERED, OUTCOMES, StageUse
 from c10k_probe.observe.counters import read_netstat
-from c10k_probe.servers import RealServer, Server
+from c10k_probe.servers import POOL_IS_FULL, RealServer, Server
 
 from ._goodput_design import (
     CAPACITY_CLIENTS,
@@ -137,8 +137,8 @@ class Launch:
 
 
 def _walls_of(server: Server, known_count: int) -> Facts:
-    """Calls that failed for a limit, beyond those that were known."""
-    walls = server.walls()[known_count:]
+    """Calls that failed for a limit, beyond those that were known; that all workers are taken is what a load is for."""
+    walls = [wall for wall in server.walls()[known_count:] if (wall.get("call"), wall.get("name")) != POOL_IS_FULL]
     return {
         "walls_count": len(walls),
         "first_wall": f"{walls[0].get('call')}: {walls[0].get('name')}" if walls else "",

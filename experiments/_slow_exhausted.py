@@ -10,10 +10,9 @@ from c10k_probe.experiment import Scalar
 from c10k_probe.observe import processes, sockets, tree
 from c10k_probe.observe.procfs import PROC, raw_field, read_rlimits, read_text
 from c10k_probe.observe.series import read_memory
-from c10k_probe.servers import Server
+from c10k_probe.servers import POOL_IS_FULL, Server
 
 MEMORY = "memory"
-_NO_WORKER = "worker"  # by which the C models tell that a connection waits for one
 _LOOKED_AT = 64  # processes whose descriptors are counted
 Facts = dict[str, Scalar]
 
@@ -69,7 +68,7 @@ def exhausted(server: Server, room_count: int | None, facts: Facts) -> list[str]
     if isinstance(used, int) and isinstance(limit, int) and used >= limit - 1:
         found.append("descriptors")
     for hit in server.walls() if processes.is_alive(server.session) else ():
-        if hit["call"] == _NO_WORKER or "setting" in hit:
+        if (hit["call"], hit["name"]) == POOL_IS_FULL or "setting" in hit:
             found.append(str(hit.get("setting", "workers")))
             continue
         wall = limits.diagnose(str(hit["call"]), str(hit["name"]), walls=limits.walls())

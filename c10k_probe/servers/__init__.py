@@ -13,7 +13,7 @@ from c10k_probe.servers.in_python import ASKING_PYTHON_MODELS, PYTHON_MODELS, Py
 from c10k_probe.servers.nginx import NGINX, NGINX_PHP
 from c10k_probe.servers.node import NODE, NODE_JITLESS
 from c10k_probe.servers.node_inside import NODE_INSIDE
-from c10k_probe.servers.prediction import pool_wall, predict
+from c10k_probe.servers.prediction import POOL_IS_FULL, pool_wall, predict
 from c10k_probe.servers.real import RealModel, RealServer
 from c10k_probe.servers.reference import CLIENT_END, POOLS, REFERENCE_MODELS, ReferenceModel, ReferenceServer, to_hold
 from c10k_probe.servers.tornado import TORNADO
@@ -37,6 +37,7 @@ __all__ = [
     "MODELS",
     "NODE_INSIDE",
     "POOLS",
+    "POOL_IS_FULL",
     "PROTOCOLS",
     "PYTHON_MODELS",
     "REAL_SERVERS",

@@ -32,6 +32,9 @@ def predict(
     return found
 
 
+POOL_IS_FULL = ("worker", "EAGAIN")  # call and name by which a C model tells that its workers are all taken
+
+
 def pool_wall(count: int) -> Wall:
     """The wall of a model whose workers serve one connection at a time."""
     return Wall(POOL, "administrative", count, None, "workers", "process", "the model's pool", "--workers N")
