@@ -309,9 +309,10 @@ def _failed(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
 
 
 def _right_count(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
-    """Answers that the server gave, but for those that only say what its backend did wrong."""
+    """Answers that the server gave, but for those that only say what its backend did wrong; both are counted when they
+    end, and a moment apart: never fewer than none."""
     failed_count = _failed(before, after) if "backend_failed_count" in after else 0
-    return _change(before, after, "requests_count") - failed_count
+    return max(0, _change(before, after, "handler_count") - failed_count)
 
 
 def _not_begun(ask: Ask, after: Mapping[str, Any]) -> int | None:
