@@ -133,8 +133,14 @@ def judge_c36(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
         return Verdict("C36", restated, rule, NOT_MEASURED, "needs an event-driven server, observed")
     parts = [processes == threads for processes, threads in counts.values()]
     verdict = combined(parts)
-    words = (f"{name}: {threads} threads in {processes} processes" for name, (processes, threads) in counts.items())
+    words = (f"{name}: {_tasks_text(*of_server)}" for name, of_server in counts.items())
     return Verdict("C36", restated, rule, verdict, "; ".join(words))
+
+
+def _tasks_text(processes: int, threads: int) -> str:
+    """As ``1 thread in 1 process``."""
+    words = f"{threads} thread{'' if threads == 1 else 's'}"
+    return f"{words} in {processes} process{'' if processes == 1 else 'es'}"
 
 
 def judge_c41(rows: Sequence[FlatRow], _: Sequence[Made]) -> Verdict:
