@@ -93,6 +93,7 @@ def test_connections_that_were_never_used_are_held_and_live(name: str, tmp_path:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.alone  # its ledger, and so its grade, is of the machine's memory
 def test_workers_that_are_all_taken(tmp_path: Path, temporary: Path) -> None:
     require("apache-prefork-php")
     arguments = ("--server", "apache-prefork-php", "--workers", 5, "--to", 20, "--steps", 2, "--state", "used")
