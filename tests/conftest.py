@@ -30,11 +30,11 @@ HELPER_SCRIPTS = (b"/bcc_helper.py\0", b"/doctor_keeper.py\0", b"/janitor.py\0",
 BESIDE = {
     "tests/integration": (
         *("ab_counts", "bad_input", "blocking", "cli", "connections", "connections_on_real_servers", "cores"),
-        *("cost_model", "creation", "creation_stall", "display", "doctor_install", "every_experiment", "failures"),
-        *("fork_latency_runs", "full_disk", "interrupted_runs", "nginx", "pictures_at_end", "plot", "readiness"),
-        *("real_servers", "scheduling", "servers_command", "servers_truth", "slow_clients", "trace_command"),
-        *("trace_overhead", "traced_runs", "traced_servers", "tracing_edges", "tracing_truth", "walls"),
-        "watch_command",
+        *("cost_model", "creation", "creation_stall", "demonstrations", "display", "doctor_install"),
+        *("every_experiment", "failures", "fork_latency_runs", "full_disk", "interrupted_runs", "nginx"),
+        *("pictures_at_end", "plot", "readiness", "real_servers", "scheduling", "servers_command", "servers_truth"),
+        *("slow_clients", "trace_command", "trace_overhead", "traced_runs", "traced_servers", "tracing_edges"),
+        *("tracing_truth", "walls", "watch_command"),
     ),
 }
 ALONE = {

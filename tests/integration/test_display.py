@@ -11,7 +11,7 @@ from command import CURSOR_OFF, CURSOR_ON, on_terminal, only_run_folder, rows_of
 from rich.cells import cell_len
 
 FORK = ("fork-latency", "--n", 100, "--repeats", 5)
-CONNECTIONS = ("connections", "--to", 120, "--steps", 4, "--model", "epoll", "--probe-time", "20ms")
+CONNECTIONS = ("connections", "--to", 120, "--steps", 2, "--model", "epoll", "--probe-time", "20ms")
 ESCAPE, ELLIPSIS = "\x1b", "…"
 COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 ERASE_LINE = "\x1b[2K"

@@ -160,7 +160,7 @@ def test_fork_pays_for_a_gibibyte_and_vfork_does_not(tmp_path: Path) -> None:
     """Order alone: fork's return is ten times vfork's or more, and vfork's is not twice that of a small parent."""
     if available_bytes() < 3 * GIB:
         cannot_run("3 GiB of memory are not available")
-    arguments = ["--rss", "0,1GiB", "--method", "fork,vfork", "--linking", "static", "--n", 10, "--repeats", 2]
+    arguments = ["--rss", "0,1GiB", "--method", "fork,vfork", "--linking", "static", "--n", 10, "--repeats", 1]
     arguments += ["--warmup", 2]
     finished = run("fork-latency", *arguments, "--csv", "-", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
