@@ -28,6 +28,14 @@ def grade_inside(found: Mapping[str, Any], load: str) -> stats.Grade:
     return grade
 
 
+def is_full_load(found: Mapping[str, Any]) -> bool:
+    """Whether the server had nothing left: by the idle time of its CPU where that is known, else by what it took."""
+    server, idle_pct = found["server_cpu_pct"], found.get("server_idle_pct")
+    if idle_pct is not None:
+        return bool(idle_pct <= 100 - SATURATED_PCT)
+    return server is not None and bool(server.middle >= SATURATED_PCT)
+
+
 def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grade:
     """By who was the limit, by what failed, and by how well it was seen."""
     name, what = ("request_p99_ns", "p99 latency") if load == OPEN else ("throughput_per_s", "throughput")
@@ -35,9 +43,7 @@ def grade_load(found: Mapping[str, Any], load: str, observed: str) -> stats.Grad
     if not found["requests_count"] or not found["throughput_per_s"] or not found["throughput_per_s"].middle:
         grade = grade.worse("void", "no request was answered as it should")
     load_pct, server = found["load_cpu_pct"], found["server_cpu_pct"]
-    idle_pct = found.get("server_idle_pct")
-    is_full = server is not None and server.middle >= SATURATED_PCT
-    is_full = is_full if idle_pct is None else idle_pct <= 100 - SATURATED_PCT
+    idle_pct, is_full = found.get("server_idle_pct"), is_full_load(found)
     if load_pct is None:
         grade = grade.worse("void", "the load generator's CPU time is unknown: it may have been the limit")
     elif load_pct > BUSY_PCT and not is_full:

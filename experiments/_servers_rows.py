@@ -11,7 +11,7 @@ from c10k_probe import stats
 from c10k_probe.experiment import Chart, Row, Samples, View, column, estimate
 
 from ._servers_design import ARTICLE, FAIR, FULL_PCT, INSIDE, NULL, OPEN, PLACES
-from ._servers_grades import BUSY_PCT, grade_inside, grade_load
+from ._servers_grades import BUSY_PCT, grade_inside, grade_load, is_full_load
 
 NEAR_CEILING = 0.9
 
@@ -367,7 +367,7 @@ def _with_null(row: ServersRow, made: Sequence[ServersRow]) -> ServersRow:
         return row
     ratio = above.middle / below.middle
     row = dataclasses.replace(row, of_null_ratio=ratio)
-    is_ceiling = (null.load_cpu_pct or 0) > BUSY_PCT
+    is_ceiling = (null.load_cpu_pct or 0) > BUSY_PCT and not is_full_load(vars(null))  # else the null server was it
     if row.server == NULL or row.load == OPEN or not is_ceiling or ratio < NEAR_CEILING or row.grade == "void":
         return row
     text = f"{ratio:.2f}× of what the load generator reaches on the null server: it was the limit"

@@ -94,6 +94,9 @@ def test_near_to_what_the_generator_reaches_on_the_null_server_is_void() -> None
     found = rows_of([*null, *launches("node", times(1.9)), *launches("tornado", STEADY)])
     assert {key[0]: row["grade"] for key, row in found.items()} == {"epoll": "void", "node": "void", "tornado": "ok"}
     assert found["tornado", "article", "off", "on"]["of_null_ratio"] == pytest.approx(0.5)
+    full = launches("epoll", times(2), load_cpu_pct=95.0)  # then it was the null server that had no more to give
+    found = rows_of([*full, *launches("node", times(1.9))])
+    assert {key[0]: row["grade"] for key, row in found.items()} == {"epoll": "shaky", "node": "ok"}
 
 
 def test_an_open_loop_has_a_row_for_each_rate_and_is_void_when_the_sender_was_the_limit() -> None:
