@@ -57,7 +57,9 @@ def bounds_text(column: str, low: float, high: float) -> str:
 
 def told_part(part: bool | None) -> str:
     """Whether a part of a rule holds, for a reader who does not know the rule."""
-    return {True: "holds", False: "does not hold", None: "an end of the interval is on either side"}[part]
+    return {True: "holds", False: "does not hold", None: "undecided, the interval reaches beyond what is asked for"}[
+        part
+    ]
 
 
 def combined(parts: Sequence[bool | None]) -> str:
