@@ -137,26 +137,30 @@ class _Row(NamedTuple):
     used_by: tuple[str, ...] = ()
 
 
+_OF_SERVERS = ("experiments with --server",)
+
 PARTS: tuple[_Row, ...] = (
     _Row("strace", "lists system calls", "strace", _executable("strace"), ("trace", "the project's truth checks")),
     _Row("ss", "lists sockets", "iproute2", _executable("ss"), ("the project's truth checks",)),
     _Row("perf", "counts events of CPU and kernel", _linux_perf, _executable("perf"), ("trace",)),
     _Row("bcc", "counts in the kernel (eBPF)", "python3-bpfcc", _system_module("bcc", "libbcc.py"), ("trace",)),
     _Row("kernel headers", "compiles what bcc counts with", _linux_headers, _kernel_headers, ("trace",)),
-    _Row("apache2", "server under test", "apache2-bin", _executable("apache2"), ("trace-overhead",)),
+    _Row("apache2", "server under test", "apache2-bin", _executable("apache2"), _OF_SERVERS),
     _Row(
         "mod_php",
         "PHP in apache2, a process per connection",
         "libapache2-mod-php",
         _file("usr/lib/apache2/modules/libphp*.so"),
-        ("trace-overhead",),
+        _OF_SERVERS,
     ),
-    _Row("php-fpm", "PHP in processes of its own", "php-fpm", _file("usr/sbin/php-fpm*"), ("trace-overhead",)),
-    _Row("nginx", "server under test", "nginx", _executable("nginx"), ("trace-overhead",)),
-    _Row("cherokee", "server under test, rarely packaged", "cherokee", _executable("cherokee"), ("trace-overhead",)),
-    _Row("node", "server under test", "nodejs", _executable("node", "nodejs"), ("trace-overhead",)),
-    _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab"), ("the project's truth checks",)),
-    _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk"), ("trace-overhead",)),
+    _Row("php-fpm", "PHP in processes of its own", "php-fpm", _file("usr/sbin/php-fpm*"), _OF_SERVERS),
+    _Row("nginx", "server under test", "nginx", _executable("nginx"), (*_OF_SERVERS, "cores")),
+    _Row("cherokee", "server under test, rarely packaged", "cherokee", _executable("cherokee"), _OF_SERVERS),
+    _Row(
+        "node", "server under test", "nodejs", _executable("node", "nodejs"), (*_OF_SERVERS, "cores", "demonstrations")
+    ),
+    _Row("ab", "HTTP load, closed loop", "apache2-utils", _executable("ab"), ("servers", "the project's truth checks")),
+    _Row("wrk", "HTTP load, several threads", "wrk", _executable("wrk"), ("servers", "trace-overhead")),
 )
 
 
