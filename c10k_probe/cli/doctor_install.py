@@ -66,8 +66,16 @@ def _show(missing: Sequence[parts.Part], plan: apt.Plan) -> None:
 
 
 def _agreed(question: str) -> bool:
+    """The answer; no answer is no. Raises ``KeyboardInterrupt`` after it has said that nothing was changed."""
     print(f"{question} [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print("\nnothing was changed")
+        raise
+    if not answer.endswith("\n"):
+        print()  # the end of the input has left the cursor behind the question
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _bring(missing: Sequence[parts.Part], packages: Sequence[str]) -> int:
