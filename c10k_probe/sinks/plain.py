@@ -8,6 +8,7 @@ from typing import TextIO
 from c10k_probe.events import (
     BlockFinished,
     CellProgressed,
+    CellStarted,
     Event,
     FindingMade,
     FitMade,
@@ -64,6 +65,8 @@ class PlainLines:
                 self._clock.start(event.expected_s)
                 title = f"{event.experiment}: {event.question} (seed {event.seed}, run {event.run_id})"
                 return "\n".join(filter(None, (title, expected_text(event))))
+            case CellStarted(done_share=share):
+                self._share = share
             case BlockFinished() | CellProgressed() | ReadingsTaken():
                 return self._progress(event)
             case RowMeasured(final=True):

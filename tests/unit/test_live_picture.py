@@ -177,6 +177,8 @@ def test_plain_lines_say_readings_once_a_second(monkeypatch: pytest.MonkeyPatch)
     plain.handle(started(SERVERS))
     for now in (100.5, 101.0, 101.5, 102.0):  # noqa: B007 - the clock reads it
         plain.handle(readings(cell, 3))
-    assert (
-        stream.getvalue().splitlines()[1:] == [f"  0%, {cell.label}: tree CPU 99.0 %, tree PSS 2.00 MiB, queued 2"] * 2
-    )
+    plain.handle(CellStarted(cell, 0, 0.25))  # what lies behind is told of a cell that tells readings alone as well
+    now = 104.0
+    plain.handle(readings(cell, 3))
+    told = f"{cell.label}: tree CPU 99.0 %, tree PSS 2.00 MiB, queued 2"
+    assert stream.getvalue().splitlines()[1:] == [f"  0%, {told}"] * 2 + [f" 25%, {told}, about 12 s left"]
