@@ -46,12 +46,11 @@ wrk stops in the middle of up to as many requests as connections. Where the kern
 the middle (others open connections meanwhile, or kept ones were closed), it is reckoned over the whole, by the server's
 own count and its CPU time until it has come to rest; where a server has none, or something failed, by wrk's, in which
 the work that was left over is not: ``--duration 10s`` makes that small, and ``counted_by`` says who counted. ab is one
-thread; an answer of
-another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a part of the server's
-work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole network namespace's.
-What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on; before, it is what begins
-on the whole machine, counted without a load too. The article does not say which settings it had, nor where ab ran. PHP,
-JavaScript and Python do not do the same work for a request.
+thread; an answer of another length than the first has failed. The loopback's soft interrupts run in whoever sends, so a
+part of the server's work is in the client's account and the reverse. ListenOverflows and TCP's time-outs are the whole
+network namespace's. What begins in Apache's tree is counted by the kernel's event of each fork, from Linux 6.6 on;
+before, it is what begins on the whole machine, counted without a load too. The article does not say which settings it
+had, nor where ab ran. PHP, JavaScript and Python do not do the same work for a request.
 
 Sources: ab(1) and support/ab.c, wrk's README, httpd's, nginx's, php-fpm's, Node.js's and Tornado's documentation,
 proc(5), sock_diag(7), tcp(7); Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI 2006.
