@@ -15,6 +15,7 @@ from ._goodput_knee import Trial, Way, cut, evidence, interval, of_load, of_rate
 
 CLIENT_FULL_PCT: Final = 90  # of a CPU: the sender was the limit
 LATE_SHAKY_SHARE: Final = 0.25  # of the bound, by which the sender itself was late
+PASSING_RATIO: Final = 1.25  # of the capacity, which is known within a tenth or so: more goodput is not for long
 UNSENT_SHAKY_SHARE: Final = 0.01  # of what was due: the limit of connections decided what the server was asked
 Key = tuple[str, str, str, str, int, int]  # model, work, keep_alive, loop, load, clients
 
@@ -182,10 +183,10 @@ def knee_note(trials: Sequence[Trial]) -> str:
 
 
 def best_by_launch(samples: Sequence[Samples]) -> dict[tuple[Way, int], float]:
-    """The best goodput of any load in an open loop, of each launch."""
+    """The best goodput of any load in an open loop that its server can give for long, of each launch."""
     best: dict[tuple[Way, int], float] = {}
     for item in samples:
-        if item.key["loop"] == OPEN and (values := known("goodput_per_s", [item])):
+        if item.key["loop"] == OPEN and (values := known("goodput_per_s", [item])) and not is_passing(item):
             place = way_of(item.key), item.block
             best[place] = max(best.get(place, 0.0), *values)
     return best
@@ -206,6 +207,12 @@ def known(name: str, launches: Sequence[Samples]) -> list[float]:
     return [float(value) for item in launches if isinstance(value := item.facts.get(name), (int, float))]
 
 
+def is_passing(item: Samples) -> bool:
+    """Whether more was in time than the server can do for long: of a short window, by what it leaves for later."""
+    goodput, capacity = (known(name, [item]) for name in ("goodput_per_s", "capacity_per_s"))
+    return bool(goodput and capacity and goodput[0] > PASSING_RATIO * capacity[0])
+
+
 def by_block(name: str, launches: Sequence[Samples]) -> dict[int, list[float]]:
     """A fact by the block it was measured in."""
     return {item.block: values for item in launches if (values := known(name, [item]))}
@@ -224,6 +231,8 @@ def grade_of(launches: Sequence[Samples], bound_ns: int, seed: int) -> stats.Gra
             grade = grade.worse("void", f"{what} used {most:.0f} % of its CPU: it was the limit")
     if wall := next((str(item.facts["first_wall"]) for item in launches if item.facts.get("first_wall")), ""):
         grade = grade.worse("shaky", f"the server ran into a limit ({wall})")
+    if launches[0].key["loop"] == OPEN and 2 * sum(map(is_passing, launches)) > len(launches):
+        grade = grade.worse("void", "more is in time than the server can do for long: a longer --window shows what is")
     keeps_alive = any(item.key["keep_alive"] == "on" for item in launches)  # their number is what is asked there
     unsent_count, due_count = sum(known("unsent_count", launches)), sum(known("due_count", launches))
     if not keeps_alive and unsent_count > UNSENT_SHAKY_SHARE * due_count:

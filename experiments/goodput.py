@@ -46,18 +46,18 @@ is then its own limit. Shaky where it was late by a quarter of the bound, or whe
 free: ``--connections`` then decided what the server was asked (kept connections are few by intent, and are let pass).
 
 Known bias: the steps of one server share its past; a load above capacity finds the queue that those before it left. A
-window is short: where a server does not serve in order, more of it may be in time than the server can do for long, and
-its goodput is then above the capacity. The clients' giving up begins two bounds after the rush, when most is over. A
-server that takes turns (thread, fork) gets the rush almost whole, where a queue that grew holds requests in part done.
-Where a bound's worth is more than the accept queue holds (4,096), handshakes of the rush are lost and come again after
-1 s (``overflows_count``): the knee of a pool is then where the rush finds room. Where the capacity was measured too
-low, a load just above it is none, but the queue stays for long: the knee is then above that load. What a queue
-does depends on the order in which it is served and on who gives up when; the accept queue holds 4,096, and each model
-serves as it was written. The server has the CPUs that the client has not; the loopback's soft interrupts run in whoever
-sends. The default work stands for a small page: without any work the sender is the limit long before 300 %. C03 is
-judged by the closed loops alone: at shares of its own capacity each model is offered something else. It is compared
-with epoll, and with epoll-await where the handler sleeps; there 64 clients do not reach what a model can do, and its
-knee lies higher.
+window is short: where a server does not serve in order, or lets many go, more of it may be in time than the server can
+do for long. A load with 1.25 times the capacity in time, or more, is therefore void: ``--window 3s`` shows what stays.
+The clients' giving up begins two bounds after the rush, when most is over. A server that takes turns (thread, fork)
+gets the rush almost whole, where a queue that grew holds requests in part done. Where a bound's worth is more than the
+accept queue holds (4,096), handshakes of the rush are lost and come again after 1 s (``overflows_count``): the knee of
+a pool is then where the rush finds room. Where the capacity was measured too low, a load just above it is none, but the
+queue stays for long: the knee is then above that load. What a queue does depends on the order in which it is served and
+on who gives up when; the accept queue holds 4,096, and each model serves as it was written. The server has the CPUs
+that the client has not; the loopback's soft interrupts run in whoever sends. The default work stands for a small page:
+without any work the sender is the limit long before 300 %. C03 is judged by the closed loops alone: at shares of its
+own capacity each model is offered something else. It is compared with epoll, and with epoll-await where the handler
+sleeps; there 64 clients do not reach what a model can do, and its knee lies higher.
 
 Sources: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006; Welsh, Culler, Brewer,
 "SEDA", SOSP 2001 (load conditioning); Mogul, Ramakrishnan, "Eliminating receive livelock", TOCS 1997 (the shape of

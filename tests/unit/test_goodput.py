@@ -265,6 +265,18 @@ def test_rows_sum_counts_and_stand_by_loop_model_and_load() -> None:
     assert (rows[3]["offered_per_s"], rows[3]["timed_out_count"]) == (None, None)  # not 0: nothing was offered
 
 
+def test_more_in_time_than_the_server_can_do_for_long_is_void_and_no_best() -> None:
+    """A short window may leave the others for later; the rest of the curve says what is kept."""
+    samples = curve("prefork", {90: 1.0, 110: 0.8, 150: 0.5, 300: 0.6})
+    rows = {row["load_pct"]: row for row in rows_of(samples) if row["loop"] == "open"}
+    assert {load: row["grade"] for load, row in rows.items()} == {90: "ok", 110: "ok", 150: "ok", 300: "void"}
+    assert "longer --window" in str(rows[300]["grade_reason"])
+    assert rows[90]["of_best_ratio"] == pytest.approx(1.0)
+    kept = next(found for (subject, column), found in findings_of(samples).items() if column == "goodput_kept_ratio")
+    assert kept.note.startswith("at 150 % of capacity")
+    assert kept.value.middle == pytest.approx(0.75 / 0.9)
+
+
 @pytest.mark.parametrize(
     ("facts", "grade", "words"),
     [
