@@ -138,7 +138,7 @@ def launches_mark(row: RowMeasured) -> str:
 def _below(shown: Sequence[RowMeasured], hidden_count: int) -> Text | None:
     """What the marks mean, and how many rows had no room."""
     mark = next((mark for row in shown if (mark := launches_mark(row))), "")
-    said = [f"{mark.strip()}: launches so far" if mark else "", f"{hidden_count} rows more" if hidden_count else ""]
+    said = [f"{mark.strip()}: launches so far" if mark else "", f"{hidden_count} more" if hidden_count else ""]
     text = "; ".join(part for part in said if part)
     return _one_line(Text(text, style="dim")) if text else None
 

@@ -29,6 +29,7 @@ from c10k_probe.sinks.text import (
     groups,
     last_of_each,
     readings_text,
+    rows_text,
     undecided_text,
     view_text,
 )
@@ -124,7 +125,7 @@ class PlainLines:
         ]
         lines += self._closing
         lines += [text] if (text := undecided_text(self._undecided)) else []
-        return "\n".join([*lines, f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s"])
+        return "\n".join([*lines, f"{event.summary}; {rows_text(event.rows_count)} in {event.elapsed_s:.1f} s"])
 
     def _keys(self, event: RowMeasured) -> str:
         assert self._start is not None

@@ -44,6 +44,7 @@ from c10k_probe.sinks.text import (
     has_values,
     is_told,
     last_of_each,
+    rows_text,
     telling_keys,
     undecided_text,
     view_text,
@@ -145,7 +146,7 @@ class LiveTable:
             self._console.print(note)
         if self._undecided:
             self._console.print(Text(undecided_text(self._undecided), style="dim"))
-        what = f"{event.summary}; {event.rows_count} rows in {event.elapsed_s:.1f} s, seed {self._start.seed}"
+        what = f"{event.summary}; {rows_text(event.rows_count)} in {event.elapsed_s:.1f} s, seed {self._start.seed}"
         self._console.print(Text(what, style="green" if event.code == 0 else "yellow"))
 
     # --- pictures -------------------------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ def interval_text(
     return f"{text} [{format_column(column, low)}, {format_column(column, high)}]"
 
 
+def rows_text(count: int) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def view_text(view: View, row: RowMeasured, style: IntervalStyle = "ends") -> str:
     """The text of one view of a row; nothing where the row is traced and the view is not, or the other way round."""
     if view.traced != row.is_traced:

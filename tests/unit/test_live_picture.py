@@ -103,7 +103,7 @@ def test_rows_that_changed_last_are_shown_and_the_others_counted() -> None:
     shown = [line.split()[0] for line in lines if line.lstrip().startswith("server-")]
     assert shown == sorted(shown), "the order of rows does not change"
     assert {"server-03", "server-29", "server-28"} <= set(shown)
-    assert f"2/3: launches so far; {30 - len(shown)} rows more" in "\n".join(lines)
+    assert f"2/3: launches so far; {30 - len(shown)} more" in "\n".join(lines)
 
 
 def test_a_row_of_all_its_launches_bears_no_mark() -> None:

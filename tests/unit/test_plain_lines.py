@@ -144,7 +144,7 @@ def test_plain_rows_have_every_view(experiment: AnyExperiment) -> None:
         sink.handle(row)
     sink.handle(RunFinished(ExitCode.OK, "complete", 12.3, len(rows)))
     _, *lines, last = stream.getvalue().splitlines()
-    assert last == f"complete; {len(rows)} rows in 12.3 s"
+    assert last == f"complete; {len(rows)} row{'' if len(rows) == 1 else 's'} in 12.3 s"
     assert len(lines) == len(groups(started(experiment)))
     for view in experiment.views:
         own = [line for line in lines if line.startswith(f"{view.group}: ")]
