@@ -162,6 +162,7 @@ def test_a_pass_of_about_a_time_is_whole_rounds(has_io_uring: bool, data: st.Dat
         check_level(level, mechanism, workload, writes)
 
 
+@pytest.mark.alone  # how many rounds a time takes is a neighbour's affair, too
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_a_longer_pass_has_more_rounds_and_one_takes_what_it_takes(workload: str) -> None:
     def rounds(active: int, pass_us: int) -> int:
